@@ -1,0 +1,1 @@
+//! Where everything is: options, files and environment, resolved once.

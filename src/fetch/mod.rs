@@ -1,0 +1,1 @@
+//! The network, the caches and the catalogue; the only async code.

@@ -1,0 +1,753 @@
+//! A list of package records as one flat, indexed block of bytes.
+//!
+//! A catalogue keeps verified indexes in this form, so that a later command reads one block instead
+//! of parsing twenty thousand records. Nothing is decoded until it is asked for: the solver touches
+//! only the names its question reaches.
+//!
+//! There are two blocks. The *core* has what choosing needs, the *details* what people read. All
+//! numbers are 32-bit little endian words.
+//!
+//! ```text
+//! core     magic, then the number of names, slots, offers, triggered, dependents, packages,
+//!          dependencies and text bytes; then the sections in this order:
+//! names         6 words each: text offset, text length, hash, first offer, first triggered, first
+//!               dependent; one more at the end closes the three ranges. Ids are in order of first
+//!               mention.
+//! slots         name id + 1 by hash, open addressing; a power of two
+//! offers        2 words each: package, index into its provides or OWN
+//! triggered     packages whose install_if mentions the name, in file order
+//! dependents    packages whose depends mention the name, in file order
+//! packages      19 words each
+//! dependencies  4 words each: name, flags, version offset, version length
+//! text
+//! details  magic, number of packages, text bytes; 16 words for each package; text
+//! ```
+//!
+//! Reading never panics: a damaged block gives empty texts and lists. Whoever stores the bytes must
+//! detect damage and rebuild them.
+
+use super::name_hash::murmur3_32;
+use super::{Dependency, Flaws, Identity, Operator, Package};
+use std::collections::HashMap;
+
+const CORE_MAGIC: u32 = 0x3154_4249;
+const DETAILS_MAGIC: u32 = 0x3144_4249;
+const CORE_HEADER: usize = 9;
+const DETAILS_HEADER: usize = 3;
+const NAME_WORDS: usize = 6;
+const PACKAGE_WORDS: usize = 19;
+const DEPENDENCY_WORDS: usize = 4;
+const DETAILS_WORDS: usize = 16;
+const OWN: u32 = u32::MAX;
+const ABSENT: u32 = u32::MAX;
+const HASH_SEED: u32 = 5381;
+
+/// Package records in flat form.
+#[derive(Clone, Debug)]
+pub struct PackageTable {
+    core: Vec<u8>,
+    layout: Layout,
+    details: Option<Vec<u8>>,
+}
+
+/// Word offsets of the sections of the core block.
+#[derive(Clone, Copy, Debug)]
+struct Layout {
+    name_count: usize,
+    slot_count: usize,
+    package_count: usize,
+    dependency_count: usize,
+    slots: usize,
+    offers: usize,
+    triggered: usize,
+    dependents: usize,
+    packages: usize,
+    dependencies: usize,
+    text: usize,
+}
+
+/// A name of one table; it means nothing in another table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NameRef(pub u32);
+
+/// One way in which a package answers to a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableOffer {
+    /// The offering record, counted from 0 in file order.
+    pub record: u32,
+    /// Index into the record's provides, or `None` for its own name.
+    pub provide: Option<u32>,
+}
+
+/// What choosing needs to know of a package.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    table: &'a PackageTable,
+    base: usize,
+}
+
+/// A dependency of a record.
+#[derive(Clone, Copy, Debug)]
+pub struct TableDependency<'a> {
+    /// The name, in the same table.
+    pub name: NameRef,
+    /// Accepted outcomes.
+    pub operator: Operator,
+    /// `!`.
+    pub conflict: bool,
+    /// The version is not well-formed.
+    pub broken: bool,
+    /// The version text.
+    pub version: &'a str,
+}
+
+/// What people read of a package.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Details<'a> {
+    /// One line of description.
+    pub description: &'a str,
+    /// Web page.
+    pub url: &'a str,
+    /// Licence.
+    pub license: &'a str,
+    /// Source package.
+    pub origin: Option<&'a str>,
+    /// Maintainer.
+    pub maintainer: Option<&'a str>,
+    /// Commit of the recipe.
+    pub commit: Option<&'a str>,
+    /// Tags, space separated.
+    pub tags: &'a str,
+    /// Seconds since 1970.
+    pub build_time: Option<u64>,
+}
+
+/// The bytes are not a table of this version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a package table of this version")]
+pub struct TableError;
+
+impl PackageTable {
+    /// Builds a table, details included, from records in file order.
+    pub fn build(packages: &[Package]) -> Self {
+        let mut builder = Builder::default();
+        for package in packages {
+            builder.add(package);
+        }
+        let core = builder.finish();
+        let layout = Layout::read(&core).expect("the builder writes a valid header");
+        Self {
+            core,
+            layout,
+            details: Some(build_details(packages)),
+        }
+    }
+
+    /// Takes a table from stored blocks.
+    ///
+    /// # Errors
+    /// [`TableError`] if a header or the text of a block is not of this version.
+    pub fn from_bytes(core: Vec<u8>, details: Option<Vec<u8>>) -> Result<Self, TableError> {
+        let layout = Layout::read(&core).ok_or(TableError)?;
+        std::str::from_utf8(&core[layout.text * 4..]).map_err(|_| TableError)?;
+        if let Some(block) = &details {
+            let count = word(block, 1) as usize;
+            let text = (DETAILS_HEADER + count.saturating_mul(DETAILS_WORDS)) * 4;
+            let text = block.get(text..).ok_or(TableError)?;
+            if word(block, 0) != DETAILS_MAGIC
+                || count != layout.package_count
+                || std::str::from_utf8(text).is_err()
+            {
+                return Err(TableError);
+            }
+        }
+        Ok(Self {
+            core,
+            layout,
+            details,
+        })
+    }
+
+    /// Returns the core block for storing.
+    pub fn core_bytes(&self) -> &[u8] {
+        &self.core
+    }
+
+    /// Returns the details block for storing, if it was loaded.
+    pub fn details_bytes(&self) -> Option<&[u8]> {
+        self.details.as_deref()
+    }
+
+    /// Returns the number of records.
+    pub fn len(&self) -> usize {
+        self.layout.package_count
+    }
+
+    /// Returns whether there are no records.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns the number of names, mentioned ones included.
+    pub fn name_count(&self) -> usize {
+        self.layout.name_count
+    }
+
+    /// Finds a name, given its [`hash`].
+    pub fn find_name(&self, name: &str, hash: u32) -> Option<NameRef> {
+        let mask = self.layout.slot_count.checked_sub(1)?;
+        let mut slot = hash as usize & mask;
+        for _ in 0..self.layout.slot_count {
+            let id = self.word(self.layout.slots + slot).checked_sub(1)?;
+            let found = NameRef(id);
+            if self.name_hash(found) == hash && self.name(found) == name {
+                return Some(found);
+            }
+            slot = (slot + 1) & mask;
+        }
+        None
+    }
+
+    /// Returns the text of a name.
+    pub fn name(&self, name: NameRef) -> &str {
+        let base = CORE_HEADER + name.0 as usize * NAME_WORDS;
+        self.text(self.word(base), self.word(base + 1))
+    }
+
+    /// Returns the stored hash of a name.
+    pub fn name_hash(&self, name: NameRef) -> u32 {
+        self.word(CORE_HEADER + name.0 as usize * NAME_WORDS + 2)
+    }
+
+    /// Returns all names in order of first mention.
+    pub fn names(&self) -> impl Iterator<Item = NameRef> {
+        (0..self.layout.name_count as u32).map(NameRef)
+    }
+
+    /// Returns the offers of a name in file order.
+    pub fn offers(&self, name: NameRef) -> impl Iterator<Item = TableOffer> + '_ {
+        self.range(name, 3).map(move |i| {
+            let base = self.layout.offers + i * 2;
+            let provide = self.word(base + 1);
+            TableOffer {
+                record: self.word(base),
+                provide: (provide != OWN).then_some(provide),
+            }
+        })
+    }
+
+    /// Returns the records whose install_if mentions a name, in file order.
+    pub fn triggered(&self, name: NameRef) -> impl Iterator<Item = u32> + '_ {
+        self.range(name, 4)
+            .map(move |i| self.word(self.layout.triggered + i))
+    }
+
+    /// Returns the records whose depends mention a name (conflicts count), in file order.
+    pub fn dependents(&self, name: NameRef) -> impl Iterator<Item = u32> + '_ {
+        self.range(name, 5)
+            .map(move |i| self.word(self.layout.dependents + i))
+    }
+
+    fn range(&self, name: NameRef, column: usize) -> std::ops::Range<usize> {
+        let base = CORE_HEADER + name.0 as usize * NAME_WORDS + column;
+        let limit = self.core.len() / 4;
+        (self.word(base) as usize).min(limit)..(self.word(base + NAME_WORDS) as usize).min(limit)
+    }
+
+    /// Returns a record by its position in the file.
+    pub fn record(&self, index: u32) -> Record<'_> {
+        let base = self.layout.packages + index as usize * PACKAGE_WORDS;
+        Record { table: self, base }
+    }
+
+    /// Returns the details of a record, if the block was loaded.
+    pub fn details(&self, index: u32) -> Option<Details<'_>> {
+        let block = self.details.as_deref()?;
+        let base = DETAILS_HEADER + index as usize * DETAILS_WORDS;
+        let text_base = (DETAILS_HEADER + self.len() * DETAILS_WORDS) * 4;
+        let text = |at: usize| {
+            let (offset, length) = (word(block, base + at), word(block, base + at + 1));
+            (length != ABSENT).then(|| slice(block, text_base, offset, length))
+        };
+        let seconds = u64::from(word(block, base + 14)) | u64::from(word(block, base + 15)) << 32;
+        Some(Details {
+            description: text(0).unwrap_or(""),
+            url: text(2).unwrap_or(""),
+            license: text(4).unwrap_or(""),
+            origin: text(6),
+            maintainer: text(8),
+            commit: text(10),
+            tags: text(12).unwrap_or(""),
+            build_time: (seconds != u64::MAX).then_some(seconds),
+        })
+    }
+
+    /// Returns a record as an owned [`Package`]; details are empty if they were not loaded.
+    pub fn package(&self, index: u32) -> Package {
+        let record = self.record(index);
+        let owned = |list: &mut dyn Iterator<Item = TableDependency<'_>>| {
+            list.map(|d| self.dependency(d)).collect::<Vec<_>>()
+        };
+        let details = self.details(index);
+        let details = details.as_ref();
+        let text = |field: fn(&Details<'_>) -> Option<String>| details.and_then(field);
+        Package {
+            identity: record.identity(),
+            name: record.name().to_owned(),
+            version: record.version().to_owned(),
+            arch: record.arch().map(str::to_owned),
+            size: record.size(),
+            installed_size: record.installed_size(),
+            description: text(|d| Some(d.description.to_owned())).unwrap_or_default(),
+            url: text(|d| Some(d.url.to_owned())).unwrap_or_default(),
+            license: text(|d| Some(d.license.to_owned())).unwrap_or_default(),
+            origin: text(|d| d.origin.map(str::to_owned)),
+            maintainer: text(|d| d.maintainer.map(str::to_owned)),
+            build_time: details.and_then(|d| d.build_time),
+            commit: text(|d| d.commit.map(str::to_owned)),
+            provider_priority: record.provider_priority(),
+            depends: owned(&mut record.depends()),
+            provides: owned(&mut record.provides()),
+            install_if: owned(&mut record.install_if()),
+            tags: details
+                .map(|d| d.tags.split_whitespace().map(str::to_owned).collect())
+                .unwrap_or_default(),
+            flaws: record.flaws(),
+            ..Package::default()
+        }
+    }
+
+    /// Returns a table dependency as an owned one.
+    pub fn dependency(&self, dependency: TableDependency<'_>) -> Dependency {
+        Dependency {
+            name: self.name(dependency.name).to_owned(),
+            operator: dependency.operator,
+            version: dependency.version.to_owned(),
+            conflict: dependency.conflict,
+            tag: None,
+            broken: dependency.broken,
+        }
+    }
+
+    fn word(&self, index: usize) -> u32 {
+        word(&self.core, index)
+    }
+
+    fn text(&self, offset: u32, length: u32) -> &str {
+        slice(&self.core, self.layout.text * 4, offset, length)
+    }
+}
+
+impl<'a> Record<'a> {
+    fn word(&self, at: usize) -> u32 {
+        self.table.word(self.base + at)
+    }
+
+    fn long(&self, at: usize) -> u64 {
+        u64::from(self.word(at)) | u64::from(self.word(at + 1)) << 32
+    }
+
+    /// Returns the own name's id.
+    pub fn name_ref(&self) -> NameRef {
+        NameRef(self.word(0))
+    }
+
+    /// Returns the own name.
+    pub fn name(&self) -> &'a str {
+        self.table.name(self.name_ref())
+    }
+
+    /// Returns the version text.
+    pub fn version(&self) -> &'a str {
+        self.table.text(self.word(1), self.word(2))
+    }
+
+    /// Returns the architecture, if the record states one.
+    pub fn arch(&self) -> Option<&'a str> {
+        let length = self.word(4);
+        (length != ABSENT).then(|| self.table.text(self.word(3), length))
+    }
+
+    /// Returns the identity.
+    pub fn identity(&self) -> Identity {
+        let mut bytes = [0; 20];
+        for (i, part) in bytes.chunks_exact_mut(4).enumerate() {
+            part.copy_from_slice(&self.word(5 + i).to_le_bytes());
+        }
+        Identity(bytes)
+    }
+
+    /// Returns the size of the package file in bytes.
+    pub fn size(&self) -> u64 {
+        self.long(10)
+    }
+
+    /// Returns the installed size in bytes.
+    pub fn installed_size(&self) -> u64 {
+        self.long(12)
+    }
+
+    /// Returns the provider priority.
+    pub fn provider_priority(&self) -> u16 {
+        self.word(14) as u16
+    }
+
+    /// Returns what reading found wrong.
+    pub fn flaws(&self) -> Flaws {
+        let bits = self.word(14) >> 16;
+        Flaws {
+            uninstallable: bits & 1 != 0,
+            broken_list: bits & 2 != 0,
+            unknown_field: bits & 4 != 0,
+        }
+    }
+
+    /// Returns the dependencies in file order.
+    pub fn depends(&self) -> impl ExactSizeIterator<Item = TableDependency<'a>> + use<'a> {
+        self.list(15, 16)
+    }
+
+    /// Returns the provided names in file order.
+    pub fn provides(&self) -> impl ExactSizeIterator<Item = TableDependency<'a>> + use<'a> {
+        self.list(16, 17)
+    }
+
+    /// Returns the install_if conditions in file order.
+    pub fn install_if(&self) -> impl ExactSizeIterator<Item = TableDependency<'a>> + use<'a> {
+        self.list(17, 18)
+    }
+
+    fn list(
+        &self,
+        from: usize,
+        to: usize,
+    ) -> impl ExactSizeIterator<Item = TableDependency<'a>> + use<'a> {
+        let table = self.table;
+        let limit = table.layout.dependency_count;
+        let (from, to) = (
+            (self.word(from) as usize).min(limit),
+            (self.word(to) as usize).min(limit),
+        );
+        (from..to.max(from)).map(move |i| {
+            let base = table.layout.dependencies + i * DEPENDENCY_WORDS;
+            let flags = table.word(base + 1);
+            TableDependency {
+                name: NameRef(table.word(base)),
+                operator: Operator::from_mask(flags as u8),
+                conflict: flags & 16 != 0,
+                broken: flags & 32 != 0,
+                version: table.text(table.word(base + 2), table.word(base + 3)),
+            }
+        })
+    }
+}
+
+/// Returns the hash under which tables file a name; modulo 20000 it is apk's bucket.
+pub fn hash(name: &str) -> u32 {
+    murmur3_32(name.as_bytes(), HASH_SEED)
+}
+
+fn word(bytes: &[u8], index: usize) -> u32 {
+    match bytes.get(index * 4..index * 4 + 4) {
+        Some(four) => u32::from_le_bytes(four.try_into().expect("a slice of four bytes")),
+        None => 0,
+    }
+}
+
+fn slice(bytes: &[u8], base: usize, offset: u32, length: u32) -> &str {
+    let from = base + offset as usize;
+    let part = bytes.get(from..from + length as usize).unwrap_or_default();
+    std::str::from_utf8(part).unwrap_or_default()
+}
+
+impl Layout {
+    fn read(core: &[u8]) -> Option<Self> {
+        if word(core, 0) != CORE_MAGIC {
+            return None;
+        }
+        let count = |i: usize| word(core, i) as usize;
+        let slots = CORE_HEADER + (count(1) + 1) * NAME_WORDS;
+        let offers = slots + count(2);
+        let triggered = offers + count(3) * 2;
+        let dependents = triggered + count(4);
+        let packages = dependents + count(5);
+        let dependencies = packages + count(6) * PACKAGE_WORDS;
+        let text = dependencies + count(7) * DEPENDENCY_WORDS;
+        let whole = text.checked_mul(4)?.checked_add(count(8))?;
+        (whole == core.len() && (count(2) == 0 || count(2).is_power_of_two())).then_some(Self {
+            name_count: count(1),
+            slot_count: count(2),
+            package_count: count(6),
+            dependency_count: count(7),
+            slots,
+            offers,
+            triggered,
+            dependents,
+            packages,
+            dependencies,
+            text,
+        })
+    }
+}
+
+/// Collects texts, each stored once.
+#[derive(Default)]
+struct Pool {
+    bytes: Vec<u8>,
+    known: HashMap<Box<str>, u32>,
+}
+
+impl Pool {
+    fn add(&mut self, text: &str) -> [u32; 2] {
+        let length = text.len() as u32;
+        if let Some(offset) = self.known.get(text) {
+            return [*offset, length];
+        }
+        let offset = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(text.as_bytes());
+        self.known.insert(text.into(), offset);
+        [offset, length]
+    }
+
+    fn add_option(&mut self, text: Option<&str>) -> [u32; 2] {
+        text.map_or([0, ABSENT], |text| self.add(text))
+    }
+}
+
+#[derive(Default)]
+struct BuilderName {
+    text: [u32; 2],
+    hash: u32,
+    offers: Vec<[u32; 2]>,
+    triggered: Vec<u32>,
+    dependents: Vec<u32>,
+}
+
+#[derive(Default)]
+struct Builder {
+    pool: Pool,
+    ids: HashMap<Box<str>, u32>,
+    names: Vec<BuilderName>,
+    packages: Vec<u32>,
+    dependencies: Vec<u32>,
+    count: u32,
+}
+
+impl Builder {
+    fn name(&mut self, text: &str) -> u32 {
+        if let Some(id) = self.ids.get(text) {
+            return *id;
+        }
+        let id = self.names.len() as u32;
+        self.ids.insert(text.into(), id);
+        let name = BuilderName {
+            text: self.pool.add(text),
+            hash: hash(text),
+            ..Default::default()
+        };
+        self.names.push(name);
+        id
+    }
+
+    fn add(&mut self, package: &Package) {
+        let record = self.count;
+        self.count += 1;
+        let own = self.name(&package.name);
+        self.names[own as usize].offers.push([record, OWN]);
+        let starts = [
+            self.list(&package.depends, |name, _| {
+                push_once(&mut name.dependents, record)
+            }),
+            self.list(&package.provides, |name, i| name.offers.push([record, i])),
+            self.list(&package.install_if, |name, _| {
+                push_once(&mut name.triggered, record)
+            }),
+        ];
+        let end = (self.dependencies.len() / DEPENDENCY_WORDS) as u32;
+        let flaws = package.flaws;
+        let bits = u32::from(flaws.uninstallable)
+            | u32::from(flaws.broken_list) << 1
+            | u32::from(flaws.unknown_field) << 2;
+        let version = self.pool.add(&package.version);
+        let arch = self.pool.add_option(package.arch.as_deref());
+        self.packages.push(own);
+        self.packages.extend(version);
+        self.packages.extend(arch);
+        for part in package.identity.0.chunks_exact(4) {
+            self.packages
+                .push(u32::from_le_bytes(part.try_into().expect("chunks of four")));
+        }
+        for long in [package.size, package.installed_size] {
+            self.packages.extend([long as u32, (long >> 32) as u32]);
+        }
+        self.packages
+            .push(u32::from(package.provider_priority) | bits << 16);
+        self.packages.extend(starts);
+        self.packages.push(end);
+        debug_assert_eq!(self.packages.len(), self.count as usize * PACKAGE_WORDS);
+    }
+
+    fn list(&mut self, list: &[Dependency], mut link: impl FnMut(&mut BuilderName, u32)) -> u32 {
+        let start = (self.dependencies.len() / DEPENDENCY_WORDS) as u32;
+        for (i, dependency) in list.iter().enumerate() {
+            let name = self.name(&dependency.name);
+            link(&mut self.names[name as usize], i as u32);
+            let flags = u32::from(dependency.operator.mask())
+                | u32::from(dependency.conflict) << 4
+                | u32::from(dependency.broken) << 5;
+            let version = self.pool.add(&dependency.version);
+            self.dependencies.extend([name, flags]);
+            self.dependencies.extend(version);
+        }
+        start
+    }
+
+    fn finish(self) -> Vec<u8> {
+        let slot_count = (self.names.len() * 2).next_power_of_two();
+        let mut slots = vec![0u32; slot_count];
+        for (id, name) in self.names.iter().enumerate() {
+            let mut slot = name.hash as usize & (slot_count - 1);
+            while slots[slot] != 0 {
+                slot = (slot + 1) & (slot_count - 1);
+            }
+            slots[slot] = id as u32 + 1;
+        }
+        let (mut names, mut offers, mut triggered, mut dependents) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for name in &self.names {
+            names.extend(name.text);
+            names.push(name.hash);
+            names.extend([
+                offers.len() as u32,
+                triggered.len() as u32,
+                dependents.len() as u32,
+            ]);
+            offers.extend_from_slice(&name.offers);
+            triggered.extend_from_slice(&name.triggered);
+            dependents.extend_from_slice(&name.dependents);
+        }
+        names.extend([0, 0, 0]);
+        names.extend([
+            offers.len() as u32,
+            triggered.len() as u32,
+            dependents.len() as u32,
+        ]);
+        let header = [
+            CORE_MAGIC,
+            self.names.len() as u32,
+            slot_count as u32,
+            offers.len() as u32,
+            triggered.len() as u32,
+            dependents.len() as u32,
+            self.count,
+            (self.dependencies.len() / DEPENDENCY_WORDS) as u32,
+            self.pool.bytes.len() as u32,
+        ];
+        let mut core = Vec::new();
+        for section in [
+            &header[..],
+            &names,
+            &slots,
+            offers.as_flattened(),
+            &triggered,
+            &dependents,
+            &self.packages,
+            &self.dependencies,
+        ] {
+            core.extend(section.iter().flat_map(|word| word.to_le_bytes()));
+        }
+        core.extend_from_slice(&self.pool.bytes);
+        core
+    }
+}
+
+fn push_once(list: &mut Vec<u32>, record: u32) {
+    if list.last() != Some(&record) {
+        list.push(record);
+    }
+}
+
+fn build_details(packages: &[Package]) -> Vec<u8> {
+    let mut pool = Pool::default();
+    let mut words = vec![DETAILS_MAGIC, packages.len() as u32, 0];
+    for package in packages {
+        words.extend(pool.add(&package.description));
+        words.extend(pool.add(&package.url));
+        words.extend(pool.add(&package.license));
+        words.extend(pool.add_option(package.origin.as_deref()));
+        words.extend(pool.add_option(package.maintainer.as_deref()));
+        words.extend(pool.add_option(package.commit.as_deref()));
+        words.extend(pool.add(&package.tags.join(" ")));
+        let seconds = package.build_time.unwrap_or(u64::MAX);
+        words.extend([seconds as u32, (seconds >> 32) as u32]);
+    }
+    words[2] = pool.bytes.len() as u32;
+    let mut block: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    block.extend_from_slice(&pool.bytes);
+    block
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::package::DependencyList;
+
+    fn package(name: &str, version: &str, depends: &str, provides: &str, when: &str) -> Package {
+        Package {
+            identity: Identity([name.len() as u8; 20]),
+            name: name.into(),
+            version: version.into(),
+            size: 1 << 40,
+            description: format!("the {name}"),
+            depends: DependencyList::parse(depends).entries,
+            provides: DependencyList::parse(provides).entries,
+            install_if: DependencyList::parse(when).entries,
+            ..Package::default()
+        }
+    }
+
+    #[test]
+    fn a_table_gives_back_what_it_was_built_from() {
+        let packages = [
+            package("app", "2", "lib>1 !old lib<3", "cmd:app=2 app", ""),
+            package("lib", "1", "", "", ""),
+            package("app-doc", "2", "", "", "app docs"),
+        ];
+        let built = PackageTable::build(&packages);
+        let stored = PackageTable::from_bytes(
+            built.core_bytes().to_vec(),
+            built.details_bytes().map(<[u8]>::to_vec),
+        )
+        .unwrap();
+        for (i, wanted) in packages.iter().enumerate() {
+            assert_eq!(&stored.package(i as u32), wanted);
+        }
+        let find = |name: &str| stored.find_name(name, hash(name)).unwrap();
+        let offers: Vec<_> = stored
+            .offers(find("app"))
+            .map(|o| (o.record, o.provide))
+            .collect();
+        assert_eq!(offers, [(0, None), (0, Some(1))]);
+        assert_eq!(stored.dependents(find("lib")).collect::<Vec<_>>(), [0]);
+        assert_eq!(stored.triggered(find("docs")).collect::<Vec<_>>(), [2]);
+        assert_eq!(stored.find_name("nosuch", hash("nosuch")), None);
+    }
+
+    #[test]
+    fn damage_is_refused_or_harmless() {
+        let core = PackageTable::build(&[package("a", "1", "b", "c", "d")])
+            .core_bytes()
+            .to_vec();
+        for cut in 0..core.len() {
+            assert!(PackageTable::from_bytes(core[..cut].to_vec(), None).is_err());
+        }
+        for at in 0..core.len() {
+            let mut changed = core.clone();
+            changed[at] ^= 0xff;
+            if let Ok(table) = PackageTable::from_bytes(changed, None) {
+                let _ = table.package(0);
+                let _ = table.find_name("a", hash("a"));
+            }
+        }
+    }
+}

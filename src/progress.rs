@@ -1,0 +1,115 @@
+//! What the library tells while it works.
+//!
+//! The library never prints: it hands [`Event`]s to a [`Sink`]. The binary draws them, tests
+//! collect them.
+
+/// How important a line is and where it belongs (cli.md, 1.9).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Level {
+    /// `ERROR: …`, standard error, always.
+    Error,
+    /// `WARNING: …`, standard error, always.
+    Warning,
+    /// Standard error at verbosity 1.
+    Notice,
+    /// Standard output at verbosity 1.
+    Info,
+    /// Standard output at verbosity 2.
+    Detail,
+    /// Standard output at verbosity 3.
+    Trace,
+}
+
+/// Which stream a script wrote to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// What the done and total amounts of [`Event::Progress`] are about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Packages are unpacked and committed.
+    Install,
+    /// Packages are downloaded ahead of the commit.
+    Download,
+    /// Package files are fetched for the user.
+    Fetch,
+}
+
+/// Something that happened.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    /// A line for people, without prefix (`ERROR: ` is added by whoever prints).
+    Line(Level, &'a str),
+    /// A line that a script or hook wrote, already prefixed (`  * …`); always shown.
+    ScriptLine(Stream, &'a [u8]),
+    /// A note that only an interactive display shows, such as `fetch URL`.
+    Note(&'a str),
+    /// Work done so far, in bytes.
+    Progress {
+        /// Bytes done.
+        done: u64,
+        /// Bytes in all.
+        total: u64,
+        /// What is being done.
+        stage: Stage,
+    },
+}
+
+/// Receives events.
+pub trait Sink {
+    /// Takes one event.
+    fn event(&mut self, event: Event<'_>);
+
+    /// Sends a line.
+    fn line(&mut self, level: Level, text: &str) {
+        self.event(Event::Line(level, text));
+    }
+
+    /// Sends an error line.
+    fn error(&mut self, text: &str) {
+        self.line(Level::Error, text);
+    }
+
+    /// Sends a warning line.
+    fn warning(&mut self, text: &str) {
+        self.line(Level::Warning, text);
+    }
+
+    /// Sends an ordinary message.
+    fn info(&mut self, text: &str) {
+        self.line(Level::Info, text);
+    }
+}
+
+/// Drops every event.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silent;
+
+impl Sink for Silent {
+    fn event(&mut self, _: Event<'_>) {}
+}
+
+/// Keeps the lines, for tests.
+#[derive(Clone, Debug, Default)]
+pub struct Collect {
+    /// The lines with their levels, script output as [`Level::Info`].
+    pub lines: Vec<(Level, String)>,
+}
+
+impl Sink for Collect {
+    fn event(&mut self, event: Event<'_>) {
+        match event {
+            Event::Line(level, text) => self.lines.push((level, text.to_owned())),
+            Event::ScriptLine(_, bytes) => {
+                self.lines
+                    .push((Level::Info, String::from_utf8_lossy(bytes).into_owned()));
+            }
+            Event::Note(_) | Event::Progress { .. } => {}
+        }
+    }
+}

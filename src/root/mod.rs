@@ -1,0 +1,1 @@
+//! A directory tree nobody can climb out of.
