@@ -1,1 +1,11 @@
 //! The test binary. Each module is a file beside this one, with a line on what it covers.
+
+// Tests may write files and read the environment as they like.
+#![allow(clippy::disallowed_methods, clippy::print_stderr, missing_docs)]
+
+/// The recorded operations of apk 3.0.6: text, exit code, database and tree.
+mod expected;
+/// Imports point down: the floors of the architecture page.
+mod floors;
+/// Roots, programs and trees for the other modules.
+mod support;
