@@ -7,5 +7,7 @@
 mod expected;
 /// Imports point down: the floors of the architecture page.
 mod floors;
+/// The real apk judges roots that ibex made, and the other way round.
+mod real_apk;
 /// Roots, programs and trees for the other modules.
 mod support;
