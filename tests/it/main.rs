@@ -3,6 +3,8 @@
 // Tests may write files and read the environment as they like.
 #![allow(clippy::disallowed_methods, clippy::print_stderr, missing_docs)]
 
+/// Damaged, missing and untrusted input.
+mod bad_input;
 /// The recorded operations of apk 3.0.6: text, exit code, database and tree.
 mod expected;
 /// Imports point down: the floors of the architecture page.
