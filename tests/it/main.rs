@@ -11,5 +11,7 @@ mod expected;
 mod floors;
 /// The real apk judges roots that ibex made, and the other way round.
 mod real_apk;
+/// The solver cases of apk through the real binary.
+mod solver_binary;
 /// Roots, programs and trees for the other modules.
 mod support;
