@@ -1,1 +1,89 @@
-//! Bytes to values and back; no policy, no paths.
+//! Bytes to values and back: no policy, no paths.
+//!
+//! Readers take what apk takes and refuse what it refuses, with apk's words; beyond that they keep
+//! to the documented [`Limits`], so that no input decides how much memory is used.
+
+pub mod apk_v2;
+pub mod apkindex;
+pub mod index;
+pub mod installed;
+mod limits;
+pub mod pkginfo;
+mod record;
+pub mod scripts;
+pub mod tar;
+pub mod triggers;
+
+pub use limits::Limits;
+
+use std::io;
+
+/// Why bytes are not what they should be; the texts are apk's (cli.md, 1.16).
+#[derive(Debug, thiserror::Error)]
+pub enum FormatError {
+    /// It ends too early.
+    #[error("unexpected end of file")]
+    UnexpectedEnd,
+    /// Not the expected kind of file at all, or damaged compression.
+    #[error("file format is invalid or inconsistent")]
+    Invalid,
+    /// An old form without checksums.
+    #[error("file format is obsolete (e.g. missing embedded checksum)")]
+    Obsolete,
+    /// Another kind of file than the one asked for.
+    #[error("file format not supported (in this applet)")]
+    NotSupported,
+    /// A line of an index or database is none.
+    #[error("v2 database format error")]
+    Database {
+        /// The line, counted from 1.
+        line: usize,
+        /// Its text, cut.
+        text: String,
+    },
+    /// The metadata of a package is wrong.
+    #[error("v2 package format error")]
+    Package {
+        /// What is wrong.
+        reason: String,
+    },
+    /// The index archive is wrong.
+    #[error("v2 index format error")]
+    Index,
+    /// The content is not what its digest says.
+    #[error("v2 package integrity error")]
+    Integrity,
+    /// A field is longer than the reader accepts.
+    #[error("internal buffer too small")]
+    TooLarge {
+        /// Which field.
+        what: &'static str,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// The database was written by a newer program.
+    #[error("This apk-tools is too old to handle installed packages")]
+    TooNew,
+    /// Reading failed.
+    #[error("{}", cause(.0))]
+    Io(#[source] io::Error),
+}
+
+impl From<io::Error> for FormatError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => Self::UnexpectedEnd,
+            io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => Self::Invalid,
+            _ => Self::Io(error),
+        }
+    }
+}
+
+/// Returns what the system says, without the number that Rust appends.
+fn cause(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error ") {
+        Some(at) => text[..at].to_owned(),
+        None => text,
+    }
+}

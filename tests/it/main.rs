@@ -9,6 +9,8 @@ mod bad_input;
 mod expected;
 /// Imports point down: the floors of the architecture page.
 mod floors;
+/// Real packages, indexes and databases.
+mod formats;
 /// The real apk judges roots that ibex made, and the other way round.
 mod real_apk;
 /// The solver cases of apk through the real binary.

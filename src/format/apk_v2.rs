@@ -1,0 +1,369 @@
+//! v2 packages: three gzip members — signature, control, data — read in one pass
+//! (formats.md, chapter 2).
+//!
+//! The borders between members are found only by decompressing. Nothing is written to disk here,
+//! and no signature is judged: the caller gets digests and decides.
+
+use super::tar::{self, Header};
+use super::{FormatError, Limits, pkginfo};
+use crate::package::{Identity, Package, ScriptKind};
+use crate::trust::{Signature, SignatureAlgorithm, SignedDigests};
+use flate2::bufread::GzDecoder;
+use sha1::Sha1;
+use sha2::{Digest, Sha256, Sha512};
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, Read};
+
+pub use super::tar::Kind as EntryKind;
+
+/// What comes before the data.
+#[derive(Clone, Debug)]
+pub struct ControlPart {
+    /// The signatures, in order.
+    pub signatures: Vec<Signature>,
+    /// Digests of the control member as stored.
+    pub digests: SignedDigests,
+    /// SHA-1 of the control member.
+    pub identity: Identity,
+    /// What `.PKGINFO` says, with the identity; the file size is not known.
+    pub package: Package,
+    /// SHA-256 that the data member must have.
+    pub data_hash: [u8; 32],
+    /// The scripts.
+    pub scripts: BTreeMap<ScriptKind, Vec<u8>>,
+}
+
+/// An entry of the data part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Path relative to the root, without slashes at either end.
+    pub path: String,
+    /// The header, with the name as in the archive.
+    pub header: Header,
+    /// Why the name must not be used, if so.
+    pub malicious: Option<&'static str>,
+}
+
+/// Hashes what is consumed.
+struct Hashing<R, H> {
+    inner: R,
+    hash: H,
+    count: u64,
+}
+
+trait Hasher {
+    fn update(&mut self, bytes: &[u8]);
+}
+
+#[derive(Default)]
+struct ThreeHashes {
+    sha1: Sha1,
+    sha256: Sha256,
+    sha512: Sha512,
+}
+
+impl Hasher for ThreeHashes {
+    fn update(&mut self, bytes: &[u8]) {
+        Digest::update(&mut self.sha1, bytes);
+        Digest::update(&mut self.sha256, bytes);
+        Digest::update(&mut self.sha512, bytes);
+    }
+}
+
+impl Hasher for Sha256 {
+    fn update(&mut self, bytes: &[u8]) {
+        Digest::update(self, bytes);
+    }
+}
+
+impl<R: BufRead, H: Hasher> Read for Hashing<R, H> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let available = self.fill_buf()?;
+        let count = available.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&available[..count]);
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+impl<R: BufRead, H: Hasher> BufRead for Hashing<R, H> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.inner.fill_buf()
+    }
+
+    fn consume(&mut self, count: usize) {
+        // The buffer was filled before; asking again returns the same bytes without reading.
+        if let Ok(bytes) = self.inner.fill_buf() {
+            self.hash.update(&bytes[..count.min(bytes.len())]);
+        }
+        self.count += count as u64;
+        self.inner.consume(count);
+    }
+}
+
+/// Opens packages.
+pub struct PackageReader;
+
+impl PackageReader {
+    /// Reads signatures and control part; the data part is left to the returned reader.
+    ///
+    /// # Errors
+    /// [`FormatError`].
+    pub fn open<R: BufRead>(
+        mut source: R,
+        limits: &Limits,
+    ) -> Result<(ControlPart, DataReader<R>), FormatError> {
+        let start = source.fill_buf()?;
+        if start.is_empty() {
+            return Err(FormatError::UnexpectedEnd);
+        }
+        if start.starts_with(b"ADB") {
+            return Err(FormatError::NotSupported);
+        }
+        let mut signatures = Vec::new();
+        let mut before = 0;
+        loop {
+            let (member, rest) = read_member(source, limits, &mut signatures)?;
+            source = rest;
+            before += member.size;
+            let Some(files) = member.control else {
+                if source.fill_buf()?.is_empty() {
+                    return Err(FormatError::UnexpectedEnd);
+                }
+                continue;
+            };
+            let control = files.finish(signatures, member.hash)?;
+            let data_hash = control.data_hash;
+            return Ok((control, DataReader::new(source, data_hash, before, *limits)));
+        }
+    }
+}
+
+/// The entries of the control member.
+#[derive(Default)]
+struct ControlFiles {
+    pkginfo: Option<Vec<u8>>,
+    scripts: BTreeMap<ScriptKind, Vec<u8>>,
+}
+
+struct Member {
+    hash: ThreeHashes,
+    size: u64,
+    /// `None` if it held only signatures.
+    control: Option<ControlFiles>,
+}
+
+fn read_member<R: BufRead>(
+    source: R,
+    limits: &Limits,
+    signatures: &mut Vec<Signature>,
+) -> Result<(Member, R), FormatError> {
+    let hashing = Hashing {
+        inner: source,
+        hash: ThreeHashes::default(),
+        count: 0,
+    };
+    let bounded = GzDecoder::new(hashing).take(limits.control);
+    let mut reader = tar::Reader::new(bounded, *limits);
+    let mut control = None;
+    while let Some(header) = reader.next_entry()? {
+        if let Some(name) = header.path.strip_prefix(".SIGN.") {
+            read_signature(name, &mut reader, limits, signatures)?;
+            continue;
+        }
+        let files = control.get_or_insert_with(ControlFiles::default);
+        files.take(&header, &mut reader, limits)?;
+    }
+    let mut bounded = reader.into_inner();
+    io::copy(&mut bounded, &mut io::sink())?;
+    if bounded.limit() == 0 {
+        return Err(FormatError::TooLarge {
+            what: "control part",
+            limit: limits.control,
+        });
+    }
+    let Hashing { inner, hash, count } = bounded.into_inner().into_inner();
+    Ok((
+        Member {
+            hash,
+            size: count,
+            control,
+        },
+        inner,
+    ))
+}
+
+pub(super) fn read_signature<R: Read>(
+    name: &str,
+    reader: &mut tar::Reader<R>,
+    limits: &Limits,
+    signatures: &mut Vec<Signature>,
+) -> Result<(), FormatError> {
+    let Some((algorithm, key_name)) = name.split_once('.') else {
+        return Ok(());
+    };
+    let Some(algorithm) = SignatureAlgorithm::from_name(algorithm) else {
+        return Ok(());
+    };
+    if key_name.contains('/') || signatures.len() >= limits.signatures {
+        return Ok(());
+    }
+    match reader.read_content(limits.signature, "signature") {
+        Ok(bytes) => signatures.push(Signature {
+            algorithm,
+            key_name: key_name.into(),
+            bytes,
+        }),
+        Err(FormatError::TooLarge { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+impl ControlFiles {
+    fn take<R: Read>(
+        &mut self,
+        header: &Header,
+        reader: &mut tar::Reader<R>,
+        limits: &Limits,
+    ) -> Result<(), FormatError> {
+        let Some(name) = header.path.strip_prefix('.') else {
+            return Err(FormatError::NotSupported);
+        };
+        if name == "PKGINFO" {
+            self.pkginfo = Some(reader.read_content(limits.pkginfo, ".PKGINFO")?);
+        } else if name == "INSTALL" {
+            return Err(FormatError::Package {
+                reason: ".INSTALL is not supported".into(),
+            });
+        } else if let Some(kind) = ScriptKind::from_name(name) {
+            self.scripts
+                .insert(kind, reader.read_content(limits.script, "script")?);
+        }
+        Ok(())
+    }
+
+    fn finish(
+        self,
+        signatures: Vec<Signature>,
+        hash: ThreeHashes,
+    ) -> Result<ControlPart, FormatError> {
+        let missing = || FormatError::Package {
+            reason: ".PKGINFO is missing".into(),
+        };
+        let info = pkginfo::parse(&self.pkginfo.ok_or_else(missing)?)?;
+        let identity = Identity(hash.sha1.finalize().into());
+        Ok(ControlPart {
+            signatures,
+            digests: SignedDigests {
+                sha1: Some(identity.0),
+                sha256: Some(hash.sha256.finalize().into()),
+                sha512: Some(hash.sha512.finalize().into()),
+            },
+            identity,
+            package: Package {
+                identity,
+                ..info.package
+            },
+            data_hash: info.data_hash.ok_or(FormatError::Obsolete)?,
+            scripts: self.scripts,
+        })
+    }
+}
+
+/// Walks over the data part; `Read` gives the content of the current entry.
+pub struct DataReader<R: BufRead> {
+    reader: tar::Reader<io::BufReader<GzDecoder<Hashing<R, Sha256>>>>,
+    data_hash: [u8; 32],
+    before: u64,
+}
+
+impl<R: BufRead> DataReader<R> {
+    fn new(source: R, data_hash: [u8; 32], before: u64, limits: Limits) -> Self {
+        let hashing = Hashing {
+            inner: source,
+            hash: Sha256::new(),
+            count: 0,
+        };
+        // One buffer for headers; larger reads of content pass it by.
+        let buffered = io::BufReader::with_capacity(32 << 10, GzDecoder::new(hashing));
+        Self {
+            reader: tar::Reader::new(buffered, limits),
+            data_hash,
+            before,
+        }
+    }
+
+    /// Moves to the next entry. Names that begin with a dot are skipped, as apk does.
+    ///
+    /// # Errors
+    /// [`FormatError`].
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, FormatError> {
+        while let Some(header) = self.reader.next_entry()? {
+            if header.path.starts_with('.') {
+                continue;
+            }
+            let path = header
+                .path
+                .strip_suffix('/')
+                .unwrap_or(&header.path)
+                .to_owned();
+            let malicious = malicious(&path);
+            return Ok(Some(Entry {
+                path,
+                header,
+                malicious,
+            }));
+        }
+        Ok(None)
+    }
+
+    /// Reads to the end and checks the data hash, and that nothing follows.
+    ///
+    /// Returns the size of the package file in bytes.
+    ///
+    /// # Errors
+    /// [`FormatError::Integrity`] if the data is not what `.PKGINFO` promises.
+    pub fn finish(mut self) -> Result<u64, FormatError> {
+        while self.reader.next_entry()?.is_some() {}
+        let mut buffered = self.reader.into_inner();
+        io::copy(&mut buffered, &mut io::sink())?;
+        let Hashing {
+            mut inner,
+            hash,
+            count,
+        } = buffered.into_inner().into_inner();
+        if !inner.fill_buf()?.is_empty() {
+            return Err(FormatError::Invalid);
+        }
+        if hash.finalize().as_slice() != self.data_hash {
+            return Err(FormatError::Integrity);
+        }
+        Ok(self.before + count)
+    }
+}
+
+impl<R: BufRead> Read for DataReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reader.read(buffer)
+    }
+}
+
+/// Returns why a path must not be used (formats.md, 2.8; commit.md, W21 and W31).
+pub fn malicious(path: &str) -> Option<&'static str> {
+    if path.starts_with('/') {
+        return Some("absolute path");
+    }
+    if path.bytes().any(|byte| byte < 0x20 || byte == 0x7f) {
+        return Some("control character");
+    }
+    for component in path.split('/') {
+        match component {
+            "" => return Some("empty component"),
+            "." | ".." => return Some("relative component"),
+            long if long.len() > 255 => return Some("component too long"),
+            _ => {}
+        }
+    }
+    None
+}

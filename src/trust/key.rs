@@ -1,0 +1,143 @@
+//! RSA keys: PEM in, verify and sign.
+
+use super::{Signature, SignatureAlgorithm};
+use rsa::pkcs1::DecodeRsaPrivateKey;
+use rsa::pkcs8::{DecodePrivateKey, DecodePublicKey};
+use rsa::{Pkcs1v15Sign, RsaPrivateKey, RsaPublicKey};
+use sha1::Sha1;
+use sha2::{Digest, Sha256, Sha512};
+use std::fmt;
+
+/// Why a text is not a usable key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// It is not PEM text.
+    #[error("{name}: not a PEM file")]
+    NotPem {
+        /// File name.
+        name: String,
+    },
+    /// It is PEM, but no RSA key.
+    #[error("{name}: cryptographic key format not recognized")]
+    Unsupported {
+        /// File name.
+        name: String,
+    },
+    /// Signing failed.
+    #[error("{name}: signing failure")]
+    Signing {
+        /// File name.
+        name: String,
+    },
+}
+
+/// A trusted key.
+#[derive(Clone)]
+pub struct PublicKey {
+    name: String,
+    fingerprint: [u8; 32],
+    key: RsaPublicKey,
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PublicKey").field(&self.name).finish()
+    }
+}
+
+impl PublicKey {
+    pub(super) fn from_pem(name: &str, pem: &[u8]) -> Result<Self, KeyError> {
+        let text = std::str::from_utf8(pem).map_err(|_| KeyError::NotPem { name: name.into() })?;
+        let key = RsaPublicKey::from_public_key_pem(text)
+            .map_err(|_| KeyError::Unsupported { name: name.into() })?;
+        Ok(Self {
+            name: name.into(),
+            fingerprint: Sha256::digest(pem).into(),
+            key,
+        })
+    }
+
+    /// Returns the file name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the SHA-256 of the key's file.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        self.fingerprint
+    }
+
+    pub(super) fn verify(
+        &self,
+        algorithm: SignatureAlgorithm,
+        digest: &[u8],
+        signature: &[u8],
+    ) -> bool {
+        self.key
+            .verify(scheme(algorithm), digest, signature)
+            .is_ok()
+    }
+}
+
+fn scheme(algorithm: SignatureAlgorithm) -> Pkcs1v15Sign {
+    match algorithm {
+        SignatureAlgorithm::Rsa => Pkcs1v15Sign::new::<Sha1>(),
+        SignatureAlgorithm::Rsa256 => Pkcs1v15Sign::new::<Sha256>(),
+        SignatureAlgorithm::Rsa512 => Pkcs1v15Sign::new::<Sha512>(),
+    }
+}
+
+/// A private key to sign with.
+pub struct SigningKey {
+    public_name: String,
+    key: RsaPrivateKey,
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SigningKey")
+            .field(&self.public_name)
+            .finish()
+    }
+}
+
+impl SigningKey {
+    /// Reads a private key (PKCS#1 or PKCS#8 PEM); signatures name `public_name`.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    pub fn from_pem(public_name: &str, pem: &[u8]) -> Result<Self, KeyError> {
+        let name = || public_name.to_owned();
+        let text = std::str::from_utf8(pem).map_err(|_| KeyError::NotPem { name: name() })?;
+        let key = RsaPrivateKey::from_pkcs8_pem(text)
+            .or_else(|_| RsaPrivateKey::from_pkcs1_pem(text))
+            .map_err(|_| KeyError::Unsupported { name: name() })?;
+        Ok(Self {
+            public_name: name(),
+            key,
+        })
+    }
+
+    /// Signs bytes. The result is the same every time (PKCS#1 v1.5 has no randomness).
+    ///
+    /// # Errors
+    /// [`KeyError::Signing`].
+    pub fn sign(&self, algorithm: SignatureAlgorithm, bytes: &[u8]) -> Result<Signature, KeyError> {
+        let digest = match algorithm {
+            SignatureAlgorithm::Rsa => Sha1::digest(bytes).to_vec(),
+            SignatureAlgorithm::Rsa256 => Sha256::digest(bytes).to_vec(),
+            SignatureAlgorithm::Rsa512 => Sha512::digest(bytes).to_vec(),
+        };
+        let bytes = self
+            .key
+            .sign(scheme(algorithm), &digest)
+            .map_err(|_| KeyError::Signing {
+                name: self.public_name.clone(),
+            })?;
+        Ok(Signature {
+            algorithm,
+            key_name: self.public_name.clone(),
+            bytes,
+        })
+    }
+}
