@@ -1,1 +1,308 @@
 //! A directory tree nobody can climb out of.
+//!
+//! Every access goes through an open directory with `openat2(RESOLVE_IN_ROOT)`: symbolic links
+//! inside the tree keep working, absolute ones are taken relative to it, and nothing reaches
+//! outside. Only the last component of a path is then handled by the `*at` calls, which do not
+//! follow it. Nothing here knows what a package is.
+
+mod atomic;
+mod directory;
+mod lock;
+mod path;
+
+pub use directory::{Directory, Stat};
+pub use lock::RootLock;
+pub use path::{PathError, RelPath};
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+/// An action on a path below a root failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {path}: {}", cause(.source))]
+pub struct RootError {
+    /// What was tried.
+    pub action: &'static str,
+    /// On what, relative to the root.
+    pub path: String,
+    /// What the system said.
+    #[source]
+    pub source: io::Error,
+}
+
+impl RootError {
+    /// Makes an error from a system call's result.
+    pub fn new(action: &'static str, path: &str, source: impl Into<io::Error>) -> Self {
+        Self {
+            action,
+            path: path.to_owned(),
+            source: source.into(),
+        }
+    }
+
+    /// Returns the system's words alone, as apk prints them behind a colon.
+    pub fn cause(&self) -> String {
+        cause(&self.source)
+    }
+}
+
+/// Returns what the system says, without the number that Rust appends.
+pub fn cause(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error ") {
+        Some(at) => text[..at].to_owned(),
+        None => text,
+    }
+}
+
+/// Directories that are open at the same time; a process may have 1024 files.
+const OPEN_DIRECTORIES: usize = 256;
+
+/// An open root directory.
+#[derive(Debug)]
+pub struct Root {
+    fd: OwnedFd,
+    path: PathBuf,
+    /// Open directories by path; they are dropped when the tree's shape changes.
+    open: Mutex<HashMap<String, Arc<Directory>>>,
+}
+
+impl Root {
+    /// Opens an existing directory as a root.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn open(path: &Path) -> Result<Self, RootError> {
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let name = || path.display().to_string();
+        let fd = rustix::fs::openat(CWD, path, flags, Mode::empty())
+            .map_err(|errno| RootError::new("open", &name(), errno))?;
+        let path =
+            std::fs::canonicalize(path).map_err(|error| RootError::new("open", &name(), error))?;
+        Ok(Self {
+            fd,
+            path,
+            open: Mutex::new(HashMap::new()),
+        })
+    }
+
+    /// Opens a root and creates the directory first if it is missing (not its parents).
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn create(path: &Path) -> Result<Self, RootError> {
+        match rustix::fs::mkdirat(CWD, path, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => Self::open(path),
+            Err(errno) => Err(RootError::new("create", &path.display().to_string(), errno)),
+        }
+    }
+
+    /// Returns the path the root was opened by, made absolute.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns whether this is the root of the running system.
+    pub fn is_system(&self) -> bool {
+        self.path == Path::new("/")
+    }
+
+    /// Opens a directory below the root, following links inside of it.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn directory(&self, path: &str) -> Result<Arc<Directory>, RootError> {
+        if let Some(open) = self.cache().get(path) {
+            return Ok(Arc::clone(open));
+        }
+        let fd = self
+            .resolve(path, OFlags::DIRECTORY | OFlags::RDONLY)
+            .map_err(|errno| RootError::new("open", path, errno))?;
+        let directory = Arc::new(Directory::new(fd, path));
+        let mut cache = self.cache();
+        if cache.len() >= OPEN_DIRECTORIES {
+            cache.clear();
+        }
+        cache.insert(path.to_owned(), Arc::clone(&directory));
+        Ok(directory)
+    }
+
+    /// Forgets open directories; call it when directories were removed, replaced or renamed.
+    pub fn forget_directories(&self) {
+        self.cache().clear();
+    }
+
+    fn cache(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Directory>>> {
+        self.open
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Opens the directory that holds a path, and returns it with the last component.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn parent<'p>(&self, path: &'p str) -> Result<(Arc<Directory>, &'p str), RootError> {
+        let (parent, name) = split(path);
+        Ok((self.directory(parent)?, name))
+    }
+
+    fn resolve(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let path = if path.is_empty() { "." } else { path };
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let flags = flags | OFlags::CLOEXEC;
+        loop {
+            match rustix::fs::openat2(&self.fd, path, flags, Mode::empty(), resolve) {
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Opens a file for reading, following links inside the root; `None` if it is not there.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn open_file(&self, path: &str) -> Result<Option<File>, RootError> {
+        match self.resolve(path, OFlags::RDONLY | OFlags::NONBLOCK) {
+            Ok(fd) => Ok(Some(File::from(fd))),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(errno) => Err(RootError::new("open", path, errno)),
+        }
+    }
+
+    /// Reads a file; `None` if it is not there.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn read(&self, path: &str) -> Result<Option<Vec<u8>>, RootError> {
+        let Some(mut file) = self.open_file(path)? else {
+            return Ok(None);
+        };
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)
+            .map_err(|error| RootError::new("read", path, error))?;
+        Ok(Some(bytes))
+    }
+
+    /// Opens a file for appending, with its parents; it is created with `mode`.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn append(&self, path: &str, mode: u32) -> Result<File, RootError> {
+        let (parent, name) = split(path);
+        self.create_directories(parent)?;
+        self.directory(parent)?.append(name, mode)
+    }
+
+    /// Returns what is at a path, without following the last component; `None` if nothing is.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn stat(&self, path: &str) -> Result<Option<Stat>, RootError> {
+        if path.is_empty() {
+            return self.directory("")?.stat_self().map(Some);
+        }
+        match self.parent(path) {
+            Ok((directory, name)) => directory.stat(name),
+            Err(error) if is_missing(&error.source) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns the entries of a directory, sorted; empty if it is not there.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn list(&self, path: &str) -> Result<Vec<OsString>, RootError> {
+        match self.directory(path) {
+            Ok(directory) => directory.list(),
+            Err(error) if is_missing(&error.source) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Creates a directory and its parents with mode 0755; existing ones are left alone.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn create_directories(&self, path: &str) -> Result<(), RootError> {
+        if path.is_empty() || self.directory(path).is_ok() {
+            return Ok(());
+        }
+        let (parent, name) = split(path);
+        self.create_directories(parent)?;
+        self.directory(parent)?.create_directory(name, 0o755)
+    }
+
+    /// Replaces a file as a whole, with its parents: a temporary name beside it, then a rename.
+    ///
+    /// With `sync` the content is flushed before the rename and the directory after it.
+    ///
+    /// # Errors
+    /// [`RootError`]; the old file is still there then.
+    pub fn replace(
+        &self,
+        path: &str,
+        content: &[u8],
+        mode: u32,
+        sync: bool,
+    ) -> Result<(), RootError> {
+        let (parent, name) = split(path);
+        self.create_directories(parent)?;
+        atomic::replace(&*self.directory(parent)?, name, content, mode, sync)
+    }
+
+    /// Returns whether the root is a file system in memory.
+    pub fn is_tmpfs(&self) -> bool {
+        const TMPFS_MAGIC: u64 = 0x0102_1994;
+        const RAMFS_MAGIC: u64 = 0x8584_58f6;
+        rustix::fs::fstatfs(&self.fd)
+            .is_ok_and(|fs| matches!(fs.f_type as u64, TMPFS_MAGIC | RAMFS_MAGIC))
+    }
+
+    /// Returns the bytes that can still be written, and the number of files.
+    pub fn free_space(&self) -> Option<(u64, u64)> {
+        let fs = rustix::fs::fstatvfs(&self.fd).ok()?;
+        let files = if fs.f_files == 0 {
+            u64::MAX
+        } else {
+            fs.f_favail
+        };
+        Some((fs.f_bavail.saturating_mul(fs.f_frsize), files))
+    }
+
+    /// Flushes the file system of the root.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn sync(&self) -> Result<(), RootError> {
+        rustix::fs::syncfs(&self.fd).map_err(|errno| RootError::new("flush", "", errno))
+    }
+}
+
+impl AsFd for Root {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Splits a path into the directory and the last component.
+pub fn split(path: &str) -> (&str, &str) {
+    path.rsplit_once('/').unwrap_or(("", path))
+}
+
+/// Returns whether an error says that nothing is at the path.
+pub fn is_missing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}

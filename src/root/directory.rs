@@ -1,0 +1,326 @@
+//! An open directory: what can be done with the names in it, never following them.
+
+use super::{RootError, is_missing};
+use rustix::fs::{
+    self, AtFlags, Dev, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid,
+};
+use rustix::io::Errno;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+/// What is at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// File, directory, link, …
+    pub kind: FileType,
+    /// Permission, set-id and sticky bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Size in bytes.
+    pub size: u64,
+    /// Device and inode: two paths with the same pair are one file.
+    pub inode: (u64, u64),
+    /// Device number of a device.
+    pub rdev: u64,
+}
+
+impl Stat {
+    fn new(stat: &fs::Stat) -> Self {
+        Self {
+            kind: FileType::from_raw_mode(stat.st_mode),
+            mode: stat.st_mode & 0o7777,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            size: stat.st_size as u64,
+            inode: (stat.st_dev, stat.st_ino),
+            rdev: stat.st_rdev,
+        }
+    }
+
+    /// Returns whether it is a directory.
+    pub fn is_dir(&self) -> bool {
+        self.kind == FileType::Directory
+    }
+}
+
+/// An open directory below a root.
+#[derive(Debug)]
+pub struct Directory {
+    fd: OwnedFd,
+    path: String,
+}
+
+impl Directory {
+    pub(super) fn new(fd: OwnedFd, path: &str) -> Self {
+        Self {
+            fd,
+            path: path.to_owned(),
+        }
+    }
+
+    /// Returns the path of a name in this directory, relative to the root.
+    pub fn join(&self, name: &str) -> String {
+        if self.path.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{}/{name}", self.path)
+        }
+    }
+
+    fn error(&self, action: &'static str, name: &str, errno: Errno) -> RootError {
+        RootError::new(action, &self.join(name), errno)
+    }
+
+    /// Returns what has a name; `None` if nothing.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn stat(&self, name: &str) -> Result<Option<Stat>, RootError> {
+        match fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(Stat::new(&stat))),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(errno) => Err(self.error("examine", name, errno)),
+        }
+    }
+
+    /// Returns what the directory itself is.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn stat_self(&self) -> Result<Stat, RootError> {
+        fs::fstat(&self.fd)
+            .map(|stat| Stat::new(&stat))
+            .map_err(|errno| RootError::new("examine", &self.path, errno))
+    }
+
+    /// Returns the names, sorted by bytes, without `.` and `..`.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn list(&self) -> Result<Vec<OsString>, RootError> {
+        let error = |errno: Errno| RootError::new("list", &self.path, errno);
+        let mut names = Vec::new();
+        for entry in fs::Dir::read_from(&self.fd).map_err(error)? {
+            let entry = entry.map_err(error)?;
+            let name = entry.file_name().to_bytes();
+            if !matches!(name, b"." | b"..") {
+                names.push(OsStr::from_bytes(name).to_owned());
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Creates a new file for writing; an existing name is an error.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn create_file(&self, name: &str, mode: u32) -> Result<File, RootError> {
+        let flags =
+            OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode))
+            .map(File::from)
+            .map_err(|errno| self.error("create", name, errno))
+    }
+
+    /// Opens a file for appending, created with `mode` if missing.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn append(&self, name: &str, mode: u32) -> Result<File, RootError> {
+        let flags = OFlags::CREATE | OFlags::APPEND | OFlags::WRONLY | OFlags::CLOEXEC;
+        // A link is followed: `var/log/apk.log` may well point to /dev/null of the system.
+        fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode))
+            .map(File::from)
+            .map_err(|errno| self.error("open", name, errno))
+    }
+
+    /// Opens a file for reading, not following a link.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn open_file(&self, name: &str) -> Result<File, RootError> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        fs::openat(&self.fd, name, flags, Mode::empty())
+            .map(File::from)
+            .map_err(|errno| self.error("open", name, errno))
+    }
+
+    /// Opens what has a name only to refer to it, or to set its attributes.
+    fn open_node(&self, name: &str) -> Result<OwnedFd, RootError> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        fs::openat(&self.fd, name, flags, Mode::empty())
+            .map_err(|errno| self.error("open", name, errno))
+    }
+
+    /// Returns the target of a symbolic link.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn read_link(&self, name: &str) -> Result<Vec<u8>, RootError> {
+        fs::readlinkat(&self.fd, name, Vec::new())
+            .map(std::ffi::CString::into_bytes)
+            .map_err(|errno| self.error("read", name, errno))
+    }
+
+    /// Creates a directory; an existing one is left as it is.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn create_directory(&self, name: &str, mode: u32) -> Result<(), RootError> {
+        match fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode)) {
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(errno) => Err(self.error("create", name, errno)),
+        }
+    }
+
+    /// Creates a symbolic link.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn create_symlink(&self, target: &str, name: &str) -> Result<(), RootError> {
+        fs::symlinkat(target, &self.fd, name).map_err(|errno| self.error("create", name, errno))
+    }
+
+    /// Gives a file another name, in this directory.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn create_hard_link(
+        &self,
+        from: &Directory,
+        old: &str,
+        name: &str,
+    ) -> Result<(), RootError> {
+        fs::linkat(&from.fd, old, &self.fd, name, AtFlags::empty())
+            .map_err(|errno| self.error("link", name, errno))
+    }
+
+    /// Creates a device or FIFO.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn create_node(
+        &self,
+        name: &str,
+        kind: FileType,
+        mode: u32,
+        major: u32,
+        minor: u32,
+    ) -> Result<(), RootError> {
+        let device: Dev = fs::makedev(major, minor);
+        fs::mknodat(&self.fd, name, kind, Mode::from_raw_mode(mode), device)
+            .map_err(|errno| self.error("create", name, errno))
+    }
+
+    /// Removes a name that is no directory; a missing one is fine.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn remove_file(&self, name: &str) -> Result<(), RootError> {
+        match fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(self.error("remove", name, errno)),
+        }
+    }
+
+    /// Removes an empty directory; returns whether it is gone.
+    pub fn remove_directory(&self, name: &str) -> bool {
+        matches!(
+            fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR),
+            Ok(()) | Err(Errno::NOENT)
+        )
+    }
+
+    /// Renames within this directory, replacing what is there.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn rename(&self, from: &str, to: &str) -> Result<(), RootError> {
+        fs::renameat(&self.fd, from, &self.fd, to).map_err(|errno| self.error("rename", to, errno))
+    }
+
+    /// Sets the owner of what has a name, links included.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn set_owner(&self, name: &str, uid: u32, gid: u32) -> Result<(), RootError> {
+        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        fs::chownat(&self.fd, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|errno| self.error("set the owner of", name, errno))
+    }
+
+    /// Sets the mode of what has a name and is no link.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn set_mode(&self, name: &str, mode: u32) -> Result<(), RootError> {
+        let node = self.open_node(name)?;
+        let stat = fs::fstat(&node).map_err(|errno| self.error("examine", name, errno))?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+            return Err(self.error("set the mode of", name, Errno::LOOP));
+        }
+        // An O_PATH descriptor cannot be changed itself; its /proc link names the same inode,
+        // whatever the name means by now.
+        let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&node));
+        let changed = match fs::chmodat(fs::CWD, link, Mode::from_raw_mode(mode), AtFlags::empty())
+        {
+            Err(Errno::NOENT) => {
+                fs::chmodat(&self.fd, name, Mode::from_raw_mode(mode), AtFlags::empty())
+            }
+            other => other,
+        };
+        changed.map_err(|errno| self.error("set the mode of", name, errno))
+    }
+
+    /// Sets access and modification time of what has a name.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn set_time(&self, name: &str, seconds: u64) -> Result<(), RootError> {
+        fs::utimensat(&self.fd, name, &times(seconds), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|errno| self.error("set the time of", name, errno))
+    }
+
+    /// Flushes the directory's names.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn sync(&self) -> Result<(), RootError> {
+        fs::fsync(&self.fd).map_err(|errno| RootError::new("flush", &self.path, errno))
+    }
+
+    /// Returns whether a name is a directory that can be entered without following a link.
+    pub fn has_directory(&self, name: &str) -> bool {
+        matches!(self.stat(name), Ok(Some(stat)) if stat.is_dir())
+    }
+
+    /// Returns whether an error means that nothing is there.
+    pub fn is_missing(error: &RootError) -> bool {
+        is_missing(&error.source)
+    }
+}
+
+impl AsFd for Directory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Makes the pair of times that apk sets: both the package's, without fractions.
+fn times(seconds: u64) -> Timestamps {
+    let at = Timespec {
+        tv_sec: seconds as i64,
+        tv_nsec: 0,
+    };
+    debug_assert!(at.tv_nsec != UTIME_OMIT);
+    Timestamps {
+        last_access: at,
+        last_modification: at,
+    }
+}
