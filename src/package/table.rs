@@ -143,6 +143,21 @@ impl PackageTable {
         }
     }
 
+    /// Builds a table without details, for packages whose descriptions nobody will ask for.
+    pub fn build_core<'p>(packages: impl IntoIterator<Item = &'p Package>) -> Self {
+        let mut builder = Builder::default();
+        for package in packages {
+            builder.add(package);
+        }
+        let core = builder.finish();
+        let layout = Layout::read(&core).expect("the builder writes a valid header");
+        Self {
+            core,
+            layout,
+            details: None,
+        }
+    }
+
     /// Takes a table from stored blocks.
     ///
     /// # Errors
@@ -329,6 +344,18 @@ impl PackageTable {
         }
     }
 
+    fn entry(&self, index: usize) -> TableDependency<'_> {
+        let base = self.layout.dependencies + index * DEPENDENCY_WORDS;
+        let flags = self.word(base + 1);
+        TableDependency {
+            name: NameRef(self.word(base)),
+            operator: Operator::from_mask(flags as u8),
+            conflict: flags & 16 != 0,
+            broken: flags & 32 != 0,
+            version: self.text(self.word(base + 2), self.word(base + 3)),
+        }
+    }
+
     fn word(&self, index: usize) -> u32 {
         word(&self.core, index)
     }
@@ -404,41 +431,60 @@ impl<'a> Record<'a> {
 
     /// Returns the dependencies in file order.
     pub fn depends(&self) -> impl ExactSizeIterator<Item = TableDependency<'a>> + use<'a> {
-        self.list(15, 16)
+        self.list(15)
     }
 
     /// Returns the provided names in file order.
     pub fn provides(&self) -> impl ExactSizeIterator<Item = TableDependency<'a>> + use<'a> {
-        self.list(16, 17)
+        self.list(16)
     }
 
     /// Returns the install_if conditions in file order.
     pub fn install_if(&self) -> impl ExactSizeIterator<Item = TableDependency<'a>> + use<'a> {
-        self.list(17, 18)
+        self.list(17)
+    }
+
+    /// Returns one provided name by its position in the list.
+    pub fn provide(&self, index: u32) -> Option<TableDependency<'a>> {
+        let range = self.range(16);
+        let at = range.start.checked_add(index as usize)?;
+        (at < range.end).then(|| self.table.entry(at))
+    }
+
+    /// Returns only the names of the dependencies, in file order.
+    pub fn depend_names(&self) -> impl ExactSizeIterator<Item = NameRef> + use<'a> {
+        self.names(15)
+    }
+
+    /// Returns only the provided names, in file order.
+    pub fn provide_names(&self) -> impl ExactSizeIterator<Item = NameRef> + use<'a> {
+        self.names(16)
+    }
+
+    /// Returns only the names of the install_if conditions, in file order.
+    pub fn install_if_names(&self) -> impl ExactSizeIterator<Item = NameRef> + use<'a> {
+        self.names(17)
     }
 
     fn list(
         &self,
-        from: usize,
-        to: usize,
+        column: usize,
     ) -> impl ExactSizeIterator<Item = TableDependency<'a>> + use<'a> {
         let table = self.table;
-        let limit = table.layout.dependency_count;
-        let (from, to) = (
-            (self.word(from) as usize).min(limit),
-            (self.word(to) as usize).min(limit),
-        );
-        (from..to.max(from)).map(move |i| {
-            let base = table.layout.dependencies + i * DEPENDENCY_WORDS;
-            let flags = table.word(base + 1);
-            TableDependency {
-                name: NameRef(table.word(base)),
-                operator: Operator::from_mask(flags as u8),
-                conflict: flags & 16 != 0,
-                broken: flags & 32 != 0,
-                version: table.text(table.word(base + 2), table.word(base + 3)),
-            }
-        })
+        self.range(column).map(move |i| table.entry(i))
+    }
+
+    fn names(&self, column: usize) -> impl ExactSizeIterator<Item = NameRef> + use<'a> {
+        let table = self.table;
+        self.range(column)
+            .map(move |i| NameRef(table.word(table.layout.dependencies + i * DEPENDENCY_WORDS)))
+    }
+
+    fn range(&self, column: usize) -> std::ops::Range<usize> {
+        let limit = self.table.layout.dependency_count;
+        let from = (self.word(column) as usize).min(limit);
+        let to = (self.word(column + 1) as usize).min(limit);
+        from..to.max(from)
     }
 }
 
