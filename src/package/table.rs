@@ -9,7 +9,7 @@
 //!
 //! ```text
 //! core     magic, then the number of names, slots, offers, triggered, dependents, packages,
-//!          dependencies and text bytes; then the sections in this order:
+//!          identity slots, dependencies and text bytes; then the sections in this order:
 //! names         6 words each: text offset, text length, hash, first offer, first triggered, first
 //!               dependent; one more at the end closes the three ranges. Ids are in order of first
 //!               mention.
@@ -18,6 +18,7 @@
 //! triggered     packages whose install_if mentions the name, in file order
 //! dependents    packages whose depends mention the name, in file order
 //! packages      19 words each
+//! identities    record + 1 by folded identity, open addressing; a power of two
 //! dependencies  4 words each: name, flags, version offset, version length
 //! text
 //! details  magic, number of packages, text bytes; 16 words for each package; text
@@ -30,9 +31,9 @@ use super::name_hash::murmur3_32;
 use super::{Dependency, Flaws, Identity, Operator, Package};
 use std::collections::HashMap;
 
-const CORE_MAGIC: u32 = 0x3154_4249;
+const CORE_MAGIC: u32 = 0x3254_4249;
 const DETAILS_MAGIC: u32 = 0x3144_4249;
-const CORE_HEADER: usize = 9;
+const CORE_HEADER: usize = 10;
 const DETAILS_HEADER: usize = 3;
 const NAME_WORDS: usize = 6;
 const PACKAGE_WORDS: usize = 19;
@@ -56,12 +57,14 @@ struct Layout {
     name_count: usize,
     slot_count: usize,
     package_count: usize,
+    identity_slot_count: usize,
     dependency_count: usize,
     slots: usize,
     offers: usize,
     triggered: usize,
     dependents: usize,
     packages: usize,
+    identities: usize,
     dependencies: usize,
     text: usize,
 }
@@ -217,6 +220,23 @@ impl PackageTable {
             let found = NameRef(id);
             if self.name_hash(found) == hash && self.name(found) == name {
                 return Some(found);
+            }
+            slot = (slot + 1) & mask;
+        }
+        None
+    }
+
+    /// Finds the first record with an identity.
+    pub fn find_identity(&self, identity: Identity) -> Option<u32> {
+        let mask = self.layout.identity_slot_count.checked_sub(1)?;
+        let mut slot = fold(identity) as usize & mask;
+        for _ in 0..self.layout.identity_slot_count {
+            let record = self
+                .word(self.layout.identities + slot)
+                .checked_sub(1)
+                .filter(|record| (*record as usize) < self.len())?;
+            if self.record(record).identity() == identity {
+                return Some(record);
             }
             slot = (slot + 1) & mask;
         }
@@ -444,9 +464,18 @@ impl<'a> Record<'a> {
         self.list(17)
     }
 
+    /// Returns one dependency by its position in the list.
+    pub fn depend(&self, index: u32) -> Option<TableDependency<'a>> {
+        self.one(15, index)
+    }
+
     /// Returns one provided name by its position in the list.
     pub fn provide(&self, index: u32) -> Option<TableDependency<'a>> {
-        let range = self.range(16);
+        self.one(16, index)
+    }
+
+    fn one(&self, column: usize, index: u32) -> Option<TableDependency<'a>> {
+        let range = self.range(column);
         let at = range.start.checked_add(index as usize)?;
         (at < range.end).then(|| self.table.entry(at))
     }
@@ -466,10 +495,7 @@ impl<'a> Record<'a> {
         self.names(17)
     }
 
-    fn list(
-        &self,
-        column: usize,
-    ) -> impl ExactSizeIterator<Item = TableDependency<'a>> + use<'a> {
+    fn list(&self, column: usize) -> impl ExactSizeIterator<Item = TableDependency<'a>> + use<'a> {
         let table = self.table;
         self.range(column).map(move |i| table.entry(i))
     }
@@ -491,6 +517,14 @@ impl<'a> Record<'a> {
 /// Returns the hash under which tables file a name; modulo 20000 it is apk's bucket.
 pub fn hash(name: &str) -> u32 {
     murmur3_32(name.as_bytes(), HASH_SEED)
+}
+
+/// Identities are digests, so any part of them is spread evenly.
+fn fold(identity: Identity) -> u32 {
+    let words = identity.0.chunks_exact(4);
+    words.fold(0, |all, part| {
+        all.rotate_left(5) ^ u32::from_le_bytes(part.try_into().expect("chunks of four"))
+    })
 }
 
 fn word(bytes: &[u8], index: usize) -> u32 {
@@ -517,19 +551,23 @@ impl Layout {
         let triggered = offers + count(3) * 2;
         let dependents = triggered + count(4);
         let packages = dependents + count(5);
-        let dependencies = packages + count(6) * PACKAGE_WORDS;
-        let text = dependencies + count(7) * DEPENDENCY_WORDS;
-        let whole = text.checked_mul(4)?.checked_add(count(8))?;
-        (whole == core.len() && (count(2) == 0 || count(2).is_power_of_two())).then_some(Self {
+        let identities = packages + count(6) * PACKAGE_WORDS;
+        let dependencies = identities + count(7);
+        let text = dependencies + count(8) * DEPENDENCY_WORDS;
+        let whole = text.checked_mul(4)?.checked_add(count(9))?;
+        let valid = |slots: usize| slots == 0 || slots.is_power_of_two();
+        (whole == core.len() && valid(count(2)) && valid(count(7))).then_some(Self {
             name_count: count(1),
             slot_count: count(2),
             package_count: count(6),
-            dependency_count: count(7),
+            identity_slot_count: count(7),
+            dependency_count: count(8),
             slots,
             offers,
             triggered,
             dependents,
             packages,
+            identities,
             dependencies,
             text,
         })
@@ -575,6 +613,7 @@ struct Builder {
     ids: HashMap<Box<str>, u32>,
     names: Vec<BuilderName>,
     packages: Vec<u32>,
+    identities: Vec<Identity>,
     dependencies: Vec<u32>,
     count: u32,
 }
@@ -616,6 +655,7 @@ impl Builder {
             | u32::from(flaws.unknown_field) << 2;
         let version = self.pool.add(&package.version);
         let arch = self.pool.add_option(package.arch.as_deref());
+        self.identities.push(package.identity);
         self.packages.push(own);
         self.packages.extend(version);
         self.packages.extend(arch);
@@ -658,6 +698,7 @@ impl Builder {
             }
             slots[slot] = id as u32 + 1;
         }
+        let identities = identity_slots(&self.identities);
         let (mut names, mut offers, mut triggered, mut dependents) =
             (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for name in &self.names {
@@ -686,6 +727,7 @@ impl Builder {
             triggered.len() as u32,
             dependents.len() as u32,
             self.count,
+            identities.len() as u32,
             (self.dependencies.len() / DEPENDENCY_WORDS) as u32,
             self.pool.bytes.len() as u32,
         ];
@@ -698,6 +740,7 @@ impl Builder {
             &triggered,
             &dependents,
             &self.packages,
+            &identities,
             &self.dependencies,
         ] {
             core.extend(section.iter().flat_map(|word| word.to_le_bytes()));
@@ -705,6 +748,22 @@ impl Builder {
         core.extend_from_slice(&self.pool.bytes);
         core
     }
+}
+
+/// Files the first record of each identity.
+fn identity_slots(identities: &[Identity]) -> Vec<u32> {
+    let mut slots = vec![0u32; (identities.len() * 2).next_power_of_two()];
+    let mask = slots.len() - 1;
+    for (record, identity) in identities.iter().enumerate() {
+        let mut slot = fold(*identity) as usize & mask;
+        while slots[slot] != 0 && identities[slots[slot] as usize - 1] != *identity {
+            slot = (slot + 1) & mask;
+        }
+        if slots[slot] == 0 {
+            slots[slot] = record as u32 + 1;
+        }
+    }
+    slots
 }
 
 fn push_once(list: &mut Vec<u32>, record: u32) {
@@ -777,6 +836,12 @@ mod tests {
         assert_eq!(stored.dependents(find("lib")).collect::<Vec<_>>(), [0]);
         assert_eq!(stored.triggered(find("docs")).collect::<Vec<_>>(), [2]);
         assert_eq!(stored.find_name("nosuch", hash("nosuch")), None);
+        for (i, package) in packages.iter().enumerate() {
+            let first = packages.iter().position(|p| p.identity == package.identity);
+            let found = stored.find_identity(packages[i].identity);
+            assert_eq!(found.map(|record| record as usize), first);
+        }
+        assert_eq!(stored.find_identity(Identity([77; 20])), None);
     }
 
     #[test]
@@ -793,6 +858,7 @@ mod tests {
             if let Ok(table) = PackageTable::from_bytes(changed, None) {
                 let _ = table.package(0);
                 let _ = table.find_name("a", hash("a"));
+                let _ = table.find_identity(Identity([1; 20]));
             }
         }
     }
