@@ -2,8 +2,18 @@
 //!
 //! SHA-1 appears here as an identity that the formats prescribe; it is never the only safeguard.
 
-use data_encoding::{BASE64, HEXLOWER, HEXLOWER_PERMISSIVE};
+use data_encoding::{BASE64, Encoding, HEXLOWER, HEXLOWER_PERMISSIVE};
 use std::fmt;
+use std::sync::LazyLock;
+
+/// Base64 whose last character may have bits that belong to no byte; apk reads it so.
+static BASE64_PERMISSIVE: LazyLock<Encoding> = LazyLock::new(|| {
+    let mut specification = BASE64.specification();
+    specification.check_trailing_bits = false;
+    specification
+        .encoding()
+        .expect("it differs from a valid one in what it checks only")
+});
 
 /// How a digest was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -94,7 +104,7 @@ impl fmt::Debug for Digest {
 fn decode(text: &str) -> Option<Vec<u8>> {
     let body = text.get(2..)?;
     let (encoding, short, long) = match text.as_bytes()[0] {
-        b'Q' => (&BASE64, 28, 44),
+        b'Q' => (&*BASE64_PERMISSIVE, 28, 44),
         b'X' => (&HEXLOWER_PERMISSIVE, 40, 64),
         _ => return None,
     };
@@ -158,6 +168,8 @@ mod tests {
         assert_eq!(identity.to_q1(), q1);
         assert_eq!(Identity::parse(&identity.to_x1()), Some(identity));
         assert_eq!(Digest::parse(q1).unwrap().to_q1(), q1);
+        let loose = Identity::parse("Q1qvTGHdzF6KLavt4PO0gs2a6pQ03=");
+        assert_eq!(loose, Some(identity), "the last two bits are dropped");
         for wrong in [
             "",
             "Q",

@@ -9,7 +9,7 @@
 //!
 //! ```text
 //! core     magic, then the number of names, slots, offers, triggered, dependents, packages,
-//!          dependencies and text bytes; then the sections in this order:
+//!          identity slots, dependencies and text bytes; then the sections in this order:
 //! names         6 words each: text offset, text length, hash, first offer, first triggered, first
 //!               dependent; one more at the end closes the three ranges. Ids are in order of first
 //!               mention.
@@ -18,6 +18,7 @@
 //! triggered     packages whose install_if mentions the name, in file order
 //! dependents    packages whose depends mention the name, in file order
 //! packages      19 words each
+//! identities    record + 1 by folded identity, open addressing; a power of two
 //! dependencies  4 words each: name, flags, version offset, version length
 //! text
 //! details  magic, number of packages, text bytes; 16 words for each package; text
@@ -30,9 +31,9 @@ use super::name_hash::murmur3_32;
 use super::{Dependency, Flaws, Identity, Operator, Package};
 use std::collections::HashMap;
 
-const CORE_MAGIC: u32 = 0x3154_4249;
+const CORE_MAGIC: u32 = 0x3254_4249;
 const DETAILS_MAGIC: u32 = 0x3144_4249;
-const CORE_HEADER: usize = 9;
+const CORE_HEADER: usize = 10;
 const DETAILS_HEADER: usize = 3;
 const NAME_WORDS: usize = 6;
 const PACKAGE_WORDS: usize = 19;
@@ -56,12 +57,14 @@ struct Layout {
     name_count: usize,
     slot_count: usize,
     package_count: usize,
+    identity_slot_count: usize,
     dependency_count: usize,
     slots: usize,
     offers: usize,
     triggered: usize,
     dependents: usize,
     packages: usize,
+    identities: usize,
     dependencies: usize,
     text: usize,
 }
@@ -143,6 +146,21 @@ impl PackageTable {
         }
     }
 
+    /// Builds a table without details, for packages whose descriptions nobody will ask for.
+    pub fn build_core<'p>(packages: impl IntoIterator<Item = &'p Package>) -> Self {
+        let mut builder = Builder::default();
+        for package in packages {
+            builder.add(package);
+        }
+        let core = builder.finish();
+        let layout = Layout::read(&core).expect("the builder writes a valid header");
+        Self {
+            core,
+            layout,
+            details: None,
+        }
+    }
+
     /// Takes a table from stored blocks.
     ///
     /// # Errors
@@ -202,6 +220,23 @@ impl PackageTable {
             let found = NameRef(id);
             if self.name_hash(found) == hash && self.name(found) == name {
                 return Some(found);
+            }
+            slot = (slot + 1) & mask;
+        }
+        None
+    }
+
+    /// Finds the first record with an identity.
+    pub fn find_identity(&self, identity: Identity) -> Option<u32> {
+        let mask = self.layout.identity_slot_count.checked_sub(1)?;
+        let mut slot = fold(identity) as usize & mask;
+        for _ in 0..self.layout.identity_slot_count {
+            let record = self
+                .word(self.layout.identities + slot)
+                .checked_sub(1)
+                .filter(|record| (*record as usize) < self.len())?;
+            if self.record(record).identity() == identity {
+                return Some(record);
             }
             slot = (slot + 1) & mask;
         }
@@ -329,6 +364,18 @@ impl PackageTable {
         }
     }
 
+    fn entry(&self, index: usize) -> TableDependency<'_> {
+        let base = self.layout.dependencies + index * DEPENDENCY_WORDS;
+        let flags = self.word(base + 1);
+        TableDependency {
+            name: NameRef(self.word(base)),
+            operator: Operator::from_mask(flags as u8),
+            conflict: flags & 16 != 0,
+            broken: flags & 32 != 0,
+            version: self.text(self.word(base + 2), self.word(base + 3)),
+        }
+    }
+
     fn word(&self, index: usize) -> u32 {
         word(&self.core, index)
     }
@@ -404,47 +451,80 @@ impl<'a> Record<'a> {
 
     /// Returns the dependencies in file order.
     pub fn depends(&self) -> impl ExactSizeIterator<Item = TableDependency<'a>> + use<'a> {
-        self.list(15, 16)
+        self.list(15)
     }
 
     /// Returns the provided names in file order.
     pub fn provides(&self) -> impl ExactSizeIterator<Item = TableDependency<'a>> + use<'a> {
-        self.list(16, 17)
+        self.list(16)
     }
 
     /// Returns the install_if conditions in file order.
     pub fn install_if(&self) -> impl ExactSizeIterator<Item = TableDependency<'a>> + use<'a> {
-        self.list(17, 18)
+        self.list(17)
     }
 
-    fn list(
-        &self,
-        from: usize,
-        to: usize,
-    ) -> impl ExactSizeIterator<Item = TableDependency<'a>> + use<'a> {
+    /// Returns one dependency by its position in the list.
+    pub fn depend(&self, index: u32) -> Option<TableDependency<'a>> {
+        self.one(15, index)
+    }
+
+    /// Returns one provided name by its position in the list.
+    pub fn provide(&self, index: u32) -> Option<TableDependency<'a>> {
+        self.one(16, index)
+    }
+
+    fn one(&self, column: usize, index: u32) -> Option<TableDependency<'a>> {
+        let range = self.range(column);
+        let at = range.start.checked_add(index as usize)?;
+        (at < range.end).then(|| self.table.entry(at))
+    }
+
+    /// Returns only the names of the dependencies, in file order.
+    pub fn depend_names(&self) -> impl ExactSizeIterator<Item = NameRef> + use<'a> {
+        self.names(15)
+    }
+
+    /// Returns only the provided names, in file order.
+    pub fn provide_names(&self) -> impl ExactSizeIterator<Item = NameRef> + use<'a> {
+        self.names(16)
+    }
+
+    /// Returns only the names of the install_if conditions, in file order.
+    pub fn install_if_names(&self) -> impl ExactSizeIterator<Item = NameRef> + use<'a> {
+        self.names(17)
+    }
+
+    fn list(&self, column: usize) -> impl ExactSizeIterator<Item = TableDependency<'a>> + use<'a> {
         let table = self.table;
-        let limit = table.layout.dependency_count;
-        let (from, to) = (
-            (self.word(from) as usize).min(limit),
-            (self.word(to) as usize).min(limit),
-        );
-        (from..to.max(from)).map(move |i| {
-            let base = table.layout.dependencies + i * DEPENDENCY_WORDS;
-            let flags = table.word(base + 1);
-            TableDependency {
-                name: NameRef(table.word(base)),
-                operator: Operator::from_mask(flags as u8),
-                conflict: flags & 16 != 0,
-                broken: flags & 32 != 0,
-                version: table.text(table.word(base + 2), table.word(base + 3)),
-            }
-        })
+        self.range(column).map(move |i| table.entry(i))
+    }
+
+    fn names(&self, column: usize) -> impl ExactSizeIterator<Item = NameRef> + use<'a> {
+        let table = self.table;
+        self.range(column)
+            .map(move |i| NameRef(table.word(table.layout.dependencies + i * DEPENDENCY_WORDS)))
+    }
+
+    fn range(&self, column: usize) -> std::ops::Range<usize> {
+        let limit = self.table.layout.dependency_count;
+        let from = (self.word(column) as usize).min(limit);
+        let to = (self.word(column + 1) as usize).min(limit);
+        from..to.max(from)
     }
 }
 
 /// Returns the hash under which tables file a name; modulo 20000 it is apk's bucket.
 pub fn hash(name: &str) -> u32 {
     murmur3_32(name.as_bytes(), HASH_SEED)
+}
+
+/// Identities are digests, so any part of them is spread evenly.
+fn fold(identity: Identity) -> u32 {
+    let words = identity.0.chunks_exact(4);
+    words.fold(0, |all, part| {
+        all.rotate_left(5) ^ u32::from_le_bytes(part.try_into().expect("chunks of four"))
+    })
 }
 
 fn word(bytes: &[u8], index: usize) -> u32 {
@@ -471,19 +551,23 @@ impl Layout {
         let triggered = offers + count(3) * 2;
         let dependents = triggered + count(4);
         let packages = dependents + count(5);
-        let dependencies = packages + count(6) * PACKAGE_WORDS;
-        let text = dependencies + count(7) * DEPENDENCY_WORDS;
-        let whole = text.checked_mul(4)?.checked_add(count(8))?;
-        (whole == core.len() && (count(2) == 0 || count(2).is_power_of_two())).then_some(Self {
+        let identities = packages + count(6) * PACKAGE_WORDS;
+        let dependencies = identities + count(7);
+        let text = dependencies + count(8) * DEPENDENCY_WORDS;
+        let whole = text.checked_mul(4)?.checked_add(count(9))?;
+        let valid = |slots: usize| slots == 0 || slots.is_power_of_two();
+        (whole == core.len() && valid(count(2)) && valid(count(7))).then_some(Self {
             name_count: count(1),
             slot_count: count(2),
             package_count: count(6),
-            dependency_count: count(7),
+            identity_slot_count: count(7),
+            dependency_count: count(8),
             slots,
             offers,
             triggered,
             dependents,
             packages,
+            identities,
             dependencies,
             text,
         })
@@ -529,6 +613,7 @@ struct Builder {
     ids: HashMap<Box<str>, u32>,
     names: Vec<BuilderName>,
     packages: Vec<u32>,
+    identities: Vec<Identity>,
     dependencies: Vec<u32>,
     count: u32,
 }
@@ -570,6 +655,7 @@ impl Builder {
             | u32::from(flaws.unknown_field) << 2;
         let version = self.pool.add(&package.version);
         let arch = self.pool.add_option(package.arch.as_deref());
+        self.identities.push(package.identity);
         self.packages.push(own);
         self.packages.extend(version);
         self.packages.extend(arch);
@@ -612,6 +698,7 @@ impl Builder {
             }
             slots[slot] = id as u32 + 1;
         }
+        let identities = identity_slots(&self.identities);
         let (mut names, mut offers, mut triggered, mut dependents) =
             (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for name in &self.names {
@@ -640,6 +727,7 @@ impl Builder {
             triggered.len() as u32,
             dependents.len() as u32,
             self.count,
+            identities.len() as u32,
             (self.dependencies.len() / DEPENDENCY_WORDS) as u32,
             self.pool.bytes.len() as u32,
         ];
@@ -652,6 +740,7 @@ impl Builder {
             &triggered,
             &dependents,
             &self.packages,
+            &identities,
             &self.dependencies,
         ] {
             core.extend(section.iter().flat_map(|word| word.to_le_bytes()));
@@ -659,6 +748,22 @@ impl Builder {
         core.extend_from_slice(&self.pool.bytes);
         core
     }
+}
+
+/// Files the first record of each identity.
+fn identity_slots(identities: &[Identity]) -> Vec<u32> {
+    let mut slots = vec![0u32; (identities.len() * 2).next_power_of_two()];
+    let mask = slots.len() - 1;
+    for (record, identity) in identities.iter().enumerate() {
+        let mut slot = fold(*identity) as usize & mask;
+        while slots[slot] != 0 && identities[slots[slot] as usize - 1] != *identity {
+            slot = (slot + 1) & mask;
+        }
+        if slots[slot] == 0 {
+            slots[slot] = record as u32 + 1;
+        }
+    }
+    slots
 }
 
 fn push_once(list: &mut Vec<u32>, record: u32) {
@@ -731,6 +836,12 @@ mod tests {
         assert_eq!(stored.dependents(find("lib")).collect::<Vec<_>>(), [0]);
         assert_eq!(stored.triggered(find("docs")).collect::<Vec<_>>(), [2]);
         assert_eq!(stored.find_name("nosuch", hash("nosuch")), None);
+        for (i, package) in packages.iter().enumerate() {
+            let first = packages.iter().position(|p| p.identity == package.identity);
+            let found = stored.find_identity(packages[i].identity);
+            assert_eq!(found.map(|record| record as usize), first);
+        }
+        assert_eq!(stored.find_identity(Identity([77; 20])), None);
     }
 
     #[test]
@@ -747,6 +858,7 @@ mod tests {
             if let Ok(table) = PackageTable::from_bytes(changed, None) {
                 let _ = table.package(0);
                 let _ = table.find_name("a", hash("a"));
+                let _ = table.find_identity(Identity([1; 20]));
             }
         }
     }

@@ -3,6 +3,8 @@
 //! A plan is made by the solver and carried out by a transaction. It knows where package files
 //! are, but opens none.
 
+mod from_solution;
+
 use crate::package::{Identity, Package};
 use std::path::PathBuf;
 

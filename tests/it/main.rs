@@ -15,5 +15,7 @@ mod formats;
 mod real_apk;
 /// The solver cases of apk through the real binary.
 mod solver_binary;
+/// apk's solver cases and version data, on the solver alone.
+mod solver_cases;
 /// Roots, programs and trees for the other modules.
 mod support;

@@ -1,6 +1,8 @@
 //! What the tests share: where the data is, roots to work in, the programs to run, and how a tree
 //! is written down for comparison.
 
+pub(crate) mod solver_run;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
