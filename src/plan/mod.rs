@@ -3,6 +3,7 @@
 //! A plan is made by the solver and carried out by a transaction. It knows where package files
 //! are, but opens none.
 
+pub mod files;
 mod from_solution;
 
 use crate::package::{Identity, Package};

@@ -245,6 +245,15 @@ impl Directory {
         fs::renameat(&self.fd, from, &self.fd, to).map_err(|errno| self.error("rename", to, errno))
     }
 
+    /// Renames into another directory of the same file system, replacing what is there.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn rename_to(&self, from: &str, directory: &Self, to: &str) -> Result<(), RootError> {
+        fs::renameat(&self.fd, from, &directory.fd, to)
+            .map_err(|errno| directory.error("rename", to, errno))
+    }
+
     /// Sets the owner of what has a name, links included.
     ///
     /// # Errors

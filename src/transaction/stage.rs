@@ -1,0 +1,541 @@
+//! Unpacking packages under temporary names, beside where their files will be (commit.md, 4).
+//!
+//! Nothing that staging does is visible under a final name, apart from directories that did not
+//! exist before; [`Staging`] remembers all of it, so that it can be taken back. Every package is
+//! verified to its last byte before anything is committed.
+
+use super::accounts::Accounts;
+use crate::format::apk_v2::{ControlPart, DataReader, Entry, EntryKind, PackageReader};
+use crate::format::{FormatError, Limits};
+use crate::package::installed::Broken;
+use crate::package::{Digest, DigestAlgorithm, Package};
+use crate::plan::files::join;
+use crate::root::{Directory, Root, RootError, split};
+use rustix::fs::{FileType, Gid, Mode, Uid};
+use sha1::Sha1;
+use sha2::{Digest as _, Sha256};
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{BufReader, Read, Write};
+use std::path::Path;
+use std::sync::Mutex;
+
+/// Bytes moved at once from a package into a file.
+const COPY_BUFFER: usize = 128 << 10;
+/// Bytes read at once from a package file.
+const READ_BUFFER: usize = 256 << 10;
+
+/// Why a package could not be staged.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// The package file is damaged or not the one that is wanted.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// The root could not be written.
+    #[error(transparent)]
+    Root(#[from] RootError),
+    /// One file could not be extracted.
+    #[error("failed to extract {path}: {cause}")]
+    Extract {
+        /// The final path.
+        path: String,
+        /// What the system said.
+        cause: String,
+    },
+    /// A file is not what its checksum says.
+    #[error("v2 package integrity error: {path} is not what its checksum says")]
+    Checksum {
+        /// The path.
+        path: String,
+    },
+    /// The file holds another package than the index said.
+    #[error("v2 package integrity error: the file holds {found}")]
+    OtherPackage {
+        /// Name and version found.
+        found: String,
+    },
+}
+
+/// Numbers, names and mode as the archive has them.
+#[derive(Clone, Debug)]
+pub(super) struct Attributes {
+    pub(super) mode: u32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) uname: String,
+    pub(super) gname: String,
+    pub(super) xattrs: Option<Digest>,
+}
+
+/// A directory of a staged package.
+#[derive(Clone, Debug)]
+pub(super) struct StagedDirectory {
+    pub(super) path: String,
+    pub(super) attributes: Attributes,
+}
+
+/// A file of a staged package.
+#[derive(Clone, Debug)]
+pub(super) struct StagedFile {
+    /// Position in [`StagedPackage::directories`].
+    pub(super) directory: usize,
+    pub(super) name: String,
+    pub(super) attributes: Attributes,
+    /// What the database records.
+    pub(super) digest: Option<Digest>,
+    /// Where it waits; `None` if it is recorded but was not extracted (devices in usermode).
+    pub(super) staged: Option<String>,
+    pub(super) is_link: bool,
+    /// Ids that the waiting file has.
+    pub(super) ids: (u32, u32),
+}
+
+/// A package that was unpacked and verified.
+#[derive(Debug)]
+pub(super) struct StagedPackage {
+    pub(super) control: ControlPart,
+    pub(super) directories: Vec<StagedDirectory>,
+    pub(super) files: Vec<StagedFile>,
+    pub(super) broken: Broken,
+    /// What to tell when the package is committed: is it an error, and the text.
+    pub(super) messages: Vec<(bool, String)>,
+}
+
+impl StagedPackage {
+    /// Returns the final path of a file.
+    pub(super) fn path(&self, file: &StagedFile) -> String {
+        join(&self.directories[file.directory].path, &file.name)
+    }
+}
+
+/// What staging did to the tree.
+pub(super) struct Staging<'a> {
+    pub(super) root: &'a Root,
+    pub(super) accounts: &'a Accounts,
+    pub(super) usermode: bool,
+    pub(super) limits: Limits,
+    /// Directories that staging made, parents first.
+    pub(super) created: Mutex<Vec<String>>,
+    /// Everything that waits under a temporary name.
+    pub(super) waiting: Mutex<Vec<String>>,
+    /// Paths where a link or file of an old package stands that a new package wants as directory.
+    pub(super) blocked: &'a HashMap<String, ()>,
+}
+
+impl Staging<'_> {
+    /// Unpacks one package.
+    pub(super) fn unpack(
+        &self,
+        package: &Package,
+        file: &Path,
+    ) -> Result<StagedPackage, StageError> {
+        let source = File::open(file)
+            .map_err(|error| RootError::new("open", &file.display().to_string(), error))?;
+        let source = BufReader::with_capacity(READ_BUFFER, source);
+        let (control, data) = PackageReader::open(source, &self.limits)?;
+        if control.identity != package.identity {
+            return Err(FormatError::Integrity.into());
+        }
+        if control.package.name != package.name || control.package.version != package.version {
+            let found = control.package.full_name();
+            return Err(StageError::OtherPackage { found });
+        }
+        let mut unpacking = Unpacking {
+            staging: self,
+            package,
+            directories: HashMap::new(),
+            by_path: HashMap::new(),
+            staged: StagedPackage {
+                control,
+                directories: Vec::new(),
+                files: Vec::new(),
+                broken: Broken::default(),
+                messages: Vec::new(),
+            },
+            buffer: vec![0; COPY_BUFFER],
+        };
+        unpacking.run(data)?;
+        Ok(unpacking.staged)
+    }
+
+    /// Makes a directory and its parents; returns the nearest path where a file can wait.
+    fn prepare(&self, path: &str) -> Result<String, RootError> {
+        if path.is_empty() {
+            return Ok(String::new());
+        }
+        let (parent, name) = split(path);
+        let waiting_room = self.prepare(parent)?;
+        if waiting_room != parent || self.blocked.contains_key(path) {
+            return Ok(waiting_room);
+        }
+        let directory = self.root.directory(parent)?;
+        match directory.stat(name)? {
+            None => {
+                directory.create_directory(name, 0o755)?;
+                self.created
+                    .lock()
+                    .expect("no thread panics with it")
+                    .push(path.to_owned());
+                Ok(path.to_owned())
+            }
+            Some(stat) if stat.is_dir() => Ok(path.to_owned()),
+            // A link to a directory, or something in the way.
+            Some(_) => match self.root.directory(path) {
+                Ok(_) => Ok(path.to_owned()),
+                Err(_) => Ok(waiting_room),
+            },
+        }
+    }
+
+    /// Removes everything that waits, and the directories that were made for it.
+    pub(super) fn undo(&self) {
+        let waiting = self
+            .waiting
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        for path in waiting.iter() {
+            if let Ok((directory, name)) = self.root.parent(path) {
+                // What cannot be removed now is found as stale by the next transaction.
+                let _ = directory.remove_file(name);
+            }
+        }
+        let created = self
+            .created
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        for path in created.iter().rev() {
+            if let Ok((directory, name)) = self.root.parent(path) {
+                directory.remove_directory(name);
+            }
+        }
+        self.root.forget_directories();
+    }
+}
+
+/// Returns apk's temporary name for a path of a package (commit.md, 4.1).
+pub(super) fn temporary_name(package: &str, path: &str) -> String {
+    let mut hash = Sha256::new();
+    hash.update(package.as_bytes());
+    hash.update([0]);
+    hash.update(path.as_bytes());
+    let hex = data_encoding::HEXLOWER.encode(&hash.finalize());
+    format!(".apk.{}", &hex[..48])
+}
+
+/// One package being unpacked.
+struct Unpacking<'a, 's> {
+    staging: &'a Staging<'s>,
+    package: &'a Package,
+    /// Final directory → its position, and where files for it wait.
+    directories: HashMap<String, (usize, String)>,
+    /// Final path → position of the file.
+    by_path: HashMap<String, usize>,
+    staged: StagedPackage,
+    buffer: Vec<u8>,
+}
+
+impl Unpacking<'_, '_> {
+    fn run<R: std::io::BufRead>(&mut self, mut data: DataReader<R>) -> Result<(), StageError> {
+        while let Some(entry) = data.next_entry()? {
+            let reason = entry.malicious.or_else(|| own_files(&entry.path));
+            if reason.is_some() {
+                self.refuse(format!(
+                    "{}: ignoring malicious file {}",
+                    self.package.full_name(),
+                    entry.path.escape_debug()
+                ));
+            } else if entry.header.kind == EntryKind::Directory {
+                self.directory(&entry.path, attributes(&entry))?;
+            } else {
+                self.file(&entry, &mut data)?;
+            }
+        }
+        data.finish()?;
+        Ok(())
+    }
+
+    /// Notes a name that is left out; the package counts as broken.
+    fn refuse(&mut self, text: String) {
+        self.staged.broken.files = true;
+        self.staged.messages.push((false, text));
+    }
+
+    fn error(&mut self, path: &str, reason: &str) {
+        self.staged.broken.files = true;
+        let text = format!("{}: {path}: {reason}", self.package.full_name());
+        self.staged.messages.push((true, text));
+    }
+
+    fn directory(&mut self, path: &str, attributes: Attributes) -> Result<(), StageError> {
+        if let Some((position, _)) = self.directories.get(path) {
+            self.staged.directories[*position].attributes = attributes;
+            return Ok(());
+        }
+        let room = self.staging.prepare(path)?;
+        let position = self.staged.directories.len();
+        self.directories.insert(path.to_owned(), (position, room));
+        self.staged.directories.push(StagedDirectory {
+            path: path.to_owned(),
+            attributes,
+        });
+        Ok(())
+    }
+
+    fn file<R: std::io::BufRead>(
+        &mut self,
+        entry: &Entry,
+        data: &mut DataReader<R>,
+    ) -> Result<(), StageError> {
+        let (parent, name) = split(&entry.path);
+        if parent.is_empty() && !self.directories.contains_key("") {
+            let root = Attributes {
+                mode: 0o755,
+                uid: 0,
+                gid: 0,
+                uname: "root".into(),
+                gname: "root".into(),
+                xattrs: None,
+            };
+            self.directory("", root)?;
+        }
+        let Some((position, room)) = self.directories.get(parent).cloned() else {
+            self.error(&entry.path, "no dirent in archive");
+            return Ok(());
+        };
+        if self.by_path.contains_key(&entry.path) {
+            self.refuse(format!(
+                "{}: ignoring second file {}",
+                self.package.full_name(),
+                entry.path
+            ));
+            return Ok(());
+        }
+        let header = &entry.header;
+        let (uid, gid) =
+            self.staging
+                .accounts
+                .ids(&header.uname, header.uid, &header.gname, header.gid);
+        let attributes = attributes(entry);
+        let temporary = temporary_name(&self.package.name, &entry.path);
+        let waiting = join(&room, &temporary);
+        let directory = self.staging.root.directory(&room)?;
+        let mut staged = StagedFile {
+            directory: position,
+            name: name.to_owned(),
+            attributes,
+            digest: header.sha1.map(Digest::sha1),
+            staged: Some(waiting.clone()),
+            is_link: false,
+            ids: (uid, gid),
+        };
+        let fail = |error: RootError| StageError::Extract {
+            path: entry.path.clone(),
+            cause: error.cause(),
+        };
+        self.staging
+            .waiting
+            .lock()
+            .expect("no thread panics with it")
+            .push(waiting);
+        match &header.kind {
+            EntryKind::File => {
+                let Some(wanted) = header.sha1 else {
+                    return Err(FormatError::Obsolete.into());
+                };
+                let file = create(&directory, &temporary, header.mode).map_err(fail)?;
+                let content = self.copy(&file, data, &entry.path)?;
+                if content != wanted {
+                    return Err(StageError::Checksum {
+                        path: entry.path.clone(),
+                    });
+                }
+                self.attributes_of_file(&file, entry, (uid, gid))
+                    .map_err(fail)?;
+            }
+            EntryKind::HardLink(target) => {
+                let Some(first) = self.by_path.get(target.as_str()) else {
+                    let reason = format!("no hard link target ({target}) in archive");
+                    self.error(&entry.path, &reason);
+                    return Ok(());
+                };
+                let first = &self.staged.files[*first];
+                staged.digest.clone_from(&first.digest);
+                let from = first.staged.clone().unwrap_or_default();
+                let (from_directory, from_name) = self.staging.root.parent(&from)?;
+                directory.remove_file(&temporary).map_err(fail)?;
+                directory
+                    .create_hard_link(&from_directory, from_name, &temporary)
+                    .map_err(fail)?;
+            }
+            EntryKind::Symlink(target) => {
+                staged.is_link = true;
+                if header
+                    .sha1
+                    .is_some_and(|sum| sum != Sha1::digest(target).as_slice())
+                {
+                    return Err(StageError::Checksum {
+                        path: entry.path.clone(),
+                    });
+                }
+                directory.remove_file(&temporary).map_err(fail)?;
+                directory.create_symlink(target, &temporary).map_err(fail)?;
+                if !self.staging.usermode {
+                    directory.set_owner(&temporary, uid, gid).map_err(fail)?;
+                }
+            }
+            kind => {
+                staged.digest = None;
+                if self.staging.usermode {
+                    staged.staged = None;
+                } else {
+                    directory.remove_file(&temporary).map_err(fail)?;
+                    node(&directory, &temporary, kind, header.mode).map_err(fail)?;
+                    directory.set_owner(&temporary, uid, gid).map_err(fail)?;
+                    directory.set_mode(&temporary, header.mode).map_err(fail)?;
+                    directory.set_time(&temporary, header.mtime).map_err(fail)?;
+                }
+            }
+        }
+        self.by_path
+            .insert(entry.path.clone(), self.staged.files.len());
+        self.staged.files.push(staged);
+        Ok(())
+    }
+
+    /// Copies the content of the current entry and returns its SHA-1.
+    fn copy<R: std::io::BufRead>(
+        &mut self,
+        mut file: &File,
+        data: &mut DataReader<R>,
+        path: &str,
+    ) -> Result<[u8; 20], StageError> {
+        let mut hash = Sha1::new();
+        loop {
+            let count = data.read(&mut self.buffer).map_err(FormatError::from)?;
+            if count == 0 {
+                return Ok(hash.finalize().into());
+            }
+            hash.update(&self.buffer[..count]);
+            file.write_all(&self.buffer[..count])
+                .map_err(|error| StageError::Extract {
+                    path: path.to_owned(),
+                    cause: crate::root::cause(&error),
+                })?;
+        }
+    }
+
+    /// Sets owner, mode, extended attributes and times through the open file (commit.md, W19).
+    fn attributes_of_file(
+        &mut self,
+        file: &File,
+        entry: &Entry,
+        (uid, gid): (u32, u32),
+    ) -> Result<(), RootError> {
+        let header = &entry.header;
+        let error = |action, errno: rustix::io::Errno| RootError::new(action, &entry.path, errno);
+        if !self.staging.usermode {
+            rustix::fs::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+                .map_err(|errno| error("set the owner of", errno))?;
+            // Changing the owner clears the set-id bits.
+            if header.mode & 0o7000 != 0 {
+                rustix::fs::fchmod(file, Mode::from_raw_mode(header.mode))
+                    .map_err(|errno| error("set the mode of", errno))?;
+            }
+        }
+        for (name, value) in &header.xattrs {
+            if self.staging.usermode && !name.starts_with("user.") {
+                continue;
+            }
+            let flags = rustix::fs::XattrFlags::empty();
+            if rustix::fs::fsetxattr(file, name.as_str(), value, flags).is_err() {
+                self.staged.broken.xattrs = true;
+            }
+        }
+        let at = rustix::fs::Timespec {
+            tv_sec: header.mtime as i64,
+            tv_nsec: 0,
+        };
+        let times = rustix::fs::Timestamps {
+            last_access: at,
+            last_modification: at,
+        };
+        rustix::fs::futimens(file, &times).map_err(|errno| error("set the time of", errno))
+    }
+}
+
+/// Creates a temporary file; a leftover of an earlier attempt is replaced.
+fn create(directory: &Directory, name: &str, mode: u32) -> Result<File, RootError> {
+    match directory.create_file(name, mode) {
+        Err(error) if error.source.kind() == std::io::ErrorKind::AlreadyExists => {
+            directory.remove_file(name)?;
+            directory.create_file(name, mode)
+        }
+        other => other,
+    }
+}
+
+fn node(directory: &Directory, name: &str, kind: &EntryKind, mode: u32) -> Result<(), RootError> {
+    let (kind, major, minor) = match kind {
+        EntryKind::CharDevice(major, minor) => (FileType::CharacterDevice, *major, *minor),
+        EntryKind::BlockDevice(major, minor) => (FileType::BlockDevice, *major, *minor),
+        _ => (FileType::Fifo, 0, 0),
+    };
+    directory.create_node(name, kind, mode, major, minor)
+}
+
+fn attributes(entry: &Entry) -> Attributes {
+    let header = &entry.header;
+    Attributes {
+        mode: header.mode,
+        uid: header.uid,
+        gid: header.gid,
+        uname: header.uname.clone(),
+        gname: header.gname.clone(),
+        xattrs: xattr_digest(&header.xattrs),
+    }
+}
+
+/// Returns the digest that the database records for extended attributes (formats.md, 2.10).
+pub fn xattr_digest(xattrs: &[(String, Vec<u8>)]) -> Option<Digest> {
+    if xattrs.is_empty() {
+        return None;
+    }
+    // The last value of a name counts, names in byte order.
+    let sorted: BTreeMap<&str, &[u8]> = xattrs
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_slice()))
+        .collect();
+    let mut hash = Sha1::new();
+    for (name, value) in sorted {
+        hash.update((name.len() as u32).to_be_bytes());
+        hash.update(name);
+        hash.update((value.len() as u32).to_be_bytes());
+        hash.update(value);
+    }
+    Some(Digest::new(DigestAlgorithm::Sha1, hash.finalize().to_vec()))
+}
+
+/// Returns why a package must not bring a path: apk's own state is not a package's business
+/// (commit.md, W29).
+fn own_files(path: &str) -> Option<&'static str> {
+    let inside = |folder: &str| {
+        path.strip_prefix(folder)
+            .is_some_and(|rest| rest.starts_with('/'))
+    };
+    (inside("lib/apk/db") || inside("lib/apk/exec")).then_some("apk's own files")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_digests_are_those_of_the_specification() {
+        assert_eq!(
+            temporary_name("p", "etc/a"),
+            ".apk.d7661d1e0906f0a483c5fb83f5be65ce714987255778d3cf"
+        );
+        let digest = xattr_digest(&[("user.foo".into(), b"bar".to_vec())]).unwrap();
+        assert_eq!(digest.to_q1(), "Q1PRtF90e/MH8X0tNudu5SuM6PFR4=");
+    }
+}
