@@ -52,6 +52,13 @@ impl Repository {
         local_path(&self.index_url)
     }
 
+    /// Returns how messages name the index: a path for what is local, else the address.
+    pub fn index_path_text(&self) -> &str {
+        self.index_url
+            .strip_prefix("file:")
+            .unwrap_or(&self.index_url)
+    }
+
     /// Returns the address of a package.
     pub fn package_url(&self, arch: &str, name: &str, version: &str) -> String {
         match self.kind {
