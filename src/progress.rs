@@ -45,6 +45,8 @@ pub enum Stage {
 pub enum Event<'a> {
     /// A line for people, without prefix (`ERROR: ` is added by whoever prints).
     Line(Level, &'a str),
+    /// Lines of an explanation that belong to the error before them; standard error, always.
+    Text(&'a str),
     /// A line that a script or hook wrote, already prefixed (`  * …`); always shown.
     ScriptLine(Stream, &'a [u8]),
     /// A note that only an interactive display shows, such as `fetch URL`.
@@ -105,6 +107,10 @@ impl Sink for Collect {
     fn event(&mut self, event: Event<'_>) {
         match event {
             Event::Line(level, text) => self.lines.push((level, text.to_owned())),
+            Event::Text(text) => {
+                self.lines
+                    .extend(text.lines().map(|line| (Level::Error, line.to_owned())));
+            }
             Event::ScriptLine(_, bytes) => {
                 self.lines
                     .push((Level::Info, String::from_utf8_lossy(bytes).into_owned()));

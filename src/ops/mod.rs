@@ -1,3 +1,92 @@
-//! One operation a file; joins the floors below.
+//! One operation a file; joins the floors below and knows no byte format.
+//!
+//! Every operation takes typed options and a [`crate::progress::Sink`], and returns values. Nothing
+//! here prints, asks or exits: questions are a callback, and an [`Error`] carries what the binary
+//! turns into text and exit code.
 
+pub mod change;
+pub mod database;
+pub mod download;
+pub mod log;
 pub mod refresh;
+pub mod update;
+
+use thiserror::Error;
+
+/// Why an operation did not happen, with apk's exit code (cli.md, 1.9).
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The root directory cannot be used.
+    #[error("Unable to open root: {cause}")]
+    Root {
+        /// What the system said.
+        cause: String,
+    },
+    /// `--usermode` was given by root.
+    #[error("--usermode not allowed as root")]
+    UsermodeAsRoot,
+    /// A user creates a database without `--usermode`.
+    #[error("Use --usermode to allow creating database as non-root")]
+    UsermodeNeeded,
+    /// The log cannot be written.
+    #[error("Unable to open log: {cause}")]
+    Log {
+        /// What the system said.
+        cause: String,
+    },
+    /// The database is locked by somebody else, or the lock cannot be taken.
+    #[error("Unable to lock database: {cause}")]
+    Lock {
+        /// What the system said, and who holds it where known.
+        cause: String,
+    },
+    /// The database or the world cannot be read.
+    #[error("Unable to read database: {cause}")]
+    Database {
+        /// What is wrong; the first line is apk's text.
+        cause: String,
+    },
+    /// The cache directory cannot be used.
+    #[error("Unable to setup the cache: {cause}")]
+    Cache {
+        /// What the system said.
+        cause: String,
+    },
+    /// Arguments that cannot be understood or found; each line is an error of its own.
+    #[error("{}", lines.join("\n"))]
+    Arguments {
+        /// The lines to show.
+        lines: Vec<String>,
+        /// apk's exit code.
+        code: u8,
+    },
+    /// The user said no; nothing is printed.
+    #[error("cancelled")]
+    Cancelled,
+    /// The transaction did not happen or failed.
+    #[error(transparent)]
+    Transaction(#[from] crate::transaction::TransactionError),
+}
+
+impl Error {
+    /// Returns the lines to show behind `ERROR: `, in order.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines: Vec<String> = match self {
+            Self::Cancelled => Vec::new(),
+            other => other.to_string().lines().map(str::to_owned).collect(),
+        };
+        if let Self::Lock { cause } | Self::Database { cause } | Self::Cache { cause } = self {
+            let first = cause.lines().next().unwrap_or_default();
+            lines.push(format!("Failed to open apk database: {first}"));
+        }
+        lines
+    }
+
+    /// Returns apk's exit code: 99 for everything that fails before or outside of a count.
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Arguments { code, .. } => *code,
+            _ => 99,
+        }
+    }
+}

@@ -259,6 +259,54 @@ impl DirectoryOwner {
     }
 }
 
+/// Gives every recorded directory the owner and mode that its package asks for.
+///
+/// # Errors
+/// [`RootError`] for the first directory that cannot be changed.
+pub fn fix_directories(
+    root: &Root,
+    installed: &InstalledDb,
+    usermode: bool,
+    sink: &mut dyn Sink,
+) -> Result<(), RootError> {
+    let mut owners = DirectoryOwners::default();
+    for (at, package) in installed.packages.iter().enumerate() {
+        for directory in &package.directories {
+            owners.add(&package.package, Owner::Old(at), directory);
+        }
+    }
+    let mut paths: Vec<&String> = owners.0.keys().filter(|path| !path.is_empty()).collect();
+    paths.sort();
+    for path in paths {
+        let Some(acl) = owners.deciding(path).map(|owner| &owner.acl) else {
+            continue;
+        };
+        let Some(stat) = root.stat(path)? else {
+            continue;
+        };
+        let right = (stat.mode, stat.uid, stat.gid) == (acl.mode, acl.uid, acl.gid);
+        if right || !stat.is_dir() {
+            continue;
+        }
+        sink.line(Level::Detail, &format!("fixing directory {path}"));
+        apply_acl(&*root.parent(path)?.0, split(path).1, acl, usermode)?;
+    }
+    Ok(())
+}
+
+fn apply_acl(
+    directory: &crate::root::Directory,
+    name: &str,
+    acl: &Acl,
+    usermode: bool,
+) -> Result<(), RootError> {
+    if usermode {
+        return directory.set_mode(name, acl.mode | 0o300);
+    }
+    directory.set_owner(name, acl.uid, acl.gid)?;
+    directory.set_mode(name, acl.mode)
+}
+
 /// The state while packages are put in place.
 struct Commit<'a, 's> {
     root: &'a Root,
@@ -521,23 +569,10 @@ impl Commit<'_, '_> {
             }),
         };
         if apply {
-            self.apply(&directory, name, &wanted)?;
+            apply_acl(&directory, name, &wanted, self.options.usermode)?;
             self.modified.insert(path.to_owned());
         }
         Ok(())
-    }
-
-    fn apply(
-        &self,
-        directory: &crate::root::Directory,
-        name: &str,
-        acl: &Acl,
-    ) -> Result<(), RootError> {
-        if self.options.usermode {
-            return directory.set_mode(name, acl.mode | 0o300);
-        }
-        directory.set_owner(name, acl.uid, acl.gid)?;
-        directory.set_mode(name, acl.mode)
     }
 
     /// Puts one file in place; returns what to record.

@@ -24,13 +24,13 @@ mod scripts;
 mod stage;
 mod triggers;
 
-pub use commit::Staged;
+pub use commit::{Staged, fix_directories};
 pub use protect::ProtectedPaths;
 pub use stage::{StageError, xattr_digest};
 
 use crate::format::{FormatError, Limits};
 use crate::package::installed::Broken;
-use crate::package::{InstalledDb, World};
+use crate::package::{Identity, InstalledDb, World};
 use crate::plan::{Change, Plan, Source, files};
 use crate::progress::Sink;
 use crate::root::{Root, RootError};
@@ -124,6 +124,8 @@ pub enum TransactionError {
         lines: Vec<String>,
         /// How many packages are concerned.
         packages: u32,
+        /// Packages whose file is damaged.
+        damaged: Vec<Identity>,
     },
     /// A pre-commit hook said no; nothing was changed.
     #[error("{message}")]
@@ -143,6 +145,11 @@ pub enum TransactionError {
 }
 
 impl TransactionError {
+    /// Returns what state the root is in.
+    pub fn advice(&self) -> Option<&'static str> {
+        matches!(self, Self::Refused { .. }).then_some("nothing was changed: the root is as before")
+    }
+
     /// Returns apk's exit code.
     pub fn code(&self) -> u8 {
         match self {
@@ -272,7 +279,7 @@ impl<'a> Transaction<'a> {
         } else {
             std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
         }
-        let (mut staged, mut lines, mut packages) = (Vec::new(), Vec::new(), 0);
+        let (mut staged, mut lines, mut damaged) = (Vec::new(), Vec::new(), Vec::new());
         for (change, slot) in changes.iter().zip(slots) {
             let result = slot.into_inner().expect("all threads ended");
             staged.push(match result.transpose() {
@@ -284,13 +291,18 @@ impl<'a> Transaction<'a> {
                         new.package.full_name(),
                         stage_cause(&error)
                     ));
-                    packages += 1;
+                    damaged.push(new.package.identity);
                     None
                 }
             });
         }
-        if packages > 0 {
-            return Err(TransactionError::Refused { lines, packages });
+        if !damaged.is_empty() {
+            let packages = damaged.len() as u32;
+            return Err(TransactionError::Refused {
+                lines,
+                packages,
+                damaged,
+            });
         }
         Ok(staged)
     }
@@ -354,7 +366,11 @@ impl<'a> Transaction<'a> {
             decisions.push(of_package);
         }
         if packages > 0 {
-            return Err(TransactionError::Refused { lines, packages });
+            return Err(TransactionError::Refused {
+                lines,
+                packages,
+                damaged: Vec::new(),
+            });
         }
         Ok(decisions)
     }
@@ -435,6 +451,7 @@ impl<'a> Transaction<'a> {
                      database"
                 )],
                 packages: 1,
+                damaged: Vec::new(),
             }),
             _ => Ok(()),
         }

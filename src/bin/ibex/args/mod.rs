@@ -1,0 +1,530 @@
+//! apk's command line grammar over the definitions of [`options`] (cli.md, 1.1, 1.2 and 1.4).
+//!
+//! A general parser would reject what apk accepts (options anywhere, abbreviations over several
+//! groups, `--no-NAME`, an applet in any place), so the scan is ours; the help is rendered by clap
+//! from the same definitions.
+
+pub(crate) mod help;
+pub(crate) mod options;
+
+use options::{APPLETS, Applet, GLOBAL, Opt, Takes};
+use std::collections::HashMap;
+
+/// The values given for options, by id.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Values {
+    given: HashMap<&'static str, Vec<String>>,
+}
+
+impl Values {
+    /// Returns whether a flag was given, or a yes-or-no option says yes.
+    pub(crate) fn is(&self, id: &str) -> bool {
+        self.last(id).is_some_and(|value| value != "no")
+    }
+
+    /// Returns yes or no if an option was given; `auto` counts as not given.
+    pub(crate) fn choice(&self, id: &str) -> Option<bool> {
+        match self.last(id)? {
+            "yes" => Some(true),
+            "no" => Some(false),
+            _ => None,
+        }
+    }
+
+    /// Returns the value that counts.
+    pub(crate) fn last(&self, id: &str) -> Option<&str> {
+        self.given
+            .get(id)
+            .and_then(|values| values.last())
+            .map(String::as_str)
+    }
+
+    /// Returns all values.
+    pub(crate) fn all(&self, id: &str) -> Vec<String> {
+        self.given.get(id).cloned().unwrap_or_default()
+    }
+
+    /// Returns how often a flag was given.
+    pub(crate) fn count(&self, id: &str) -> usize {
+        self.given.get(id).map_or(0, Vec::len)
+    }
+
+    /// Returns a number that was checked when it was read.
+    pub(crate) fn number(&self, id: &str) -> Option<u64> {
+        self.last(id).and_then(|value| value.parse().ok())
+    }
+
+    fn add(&mut self, id: &'static str, value: &str) {
+        self.given.entry(id).or_default().push(value.to_owned());
+    }
+}
+
+/// What was typed, understood.
+#[derive(Clone, Debug)]
+pub(crate) struct Invocation {
+    /// The command; `None` with what [`Stop`] does not cover.
+    pub(crate) applet: &'static Applet,
+    /// Options.
+    pub(crate) values: Values,
+    /// Arguments, in order.
+    pub(crate) arguments: Vec<String>,
+    /// Warnings about the configuration file.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Invocation {
+    /// Returns the verbosity: 1, more with `-v`, less with `-q`, not below 0.
+    pub(crate) fn verbosity(&self) -> u8 {
+        let level = 1 + self.values.count("verbose") as i64 - self.values.count("quiet") as i64;
+        level.clamp(0, 9) as u8
+    }
+}
+
+/// Why nothing is run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// Print this to standard output and exit with the code.
+    Output(String, u8),
+    /// Print this behind `ERROR: ` and exit with 1.
+    Error(String),
+}
+
+/// Understands a command line. `program` is the name it was called by; `config` is the text of the
+/// configuration file.
+pub(crate) fn parse(
+    program: &str,
+    words: &[String],
+    config: Option<&str>,
+) -> Result<Invocation, Stop> {
+    let called = program.rsplit('/').next().unwrap_or(program);
+    let by_name = called.strip_prefix("apk_").and_then(find_applet);
+    let applet = by_name.or_else(|| scan_for_applet(words));
+    let scope = Scope::new(applet);
+    let mut values = Values::default();
+    let mut warnings = Vec::new();
+    if let Some(text) = config {
+        read_config(text, &scope, &mut values, &mut warnings);
+    }
+    let mut parser = Parser {
+        scope,
+        called,
+        values,
+        arguments: Vec::new(),
+    };
+    parser.run(words)?;
+    let Parser {
+        values,
+        mut arguments,
+        ..
+    } = parser;
+    let Some(applet) = applet else {
+        return Err(match arguments.first() {
+            Some(word) => Stop::Error(format!("'{word}' is not an apk command. See 'apk --help'.")),
+            None => Stop::Output(help::overview(called), 1),
+        });
+    };
+    if by_name.is_none()
+        && let Some(at) = arguments.iter().position(|word| word == applet.name)
+    {
+        arguments.remove(at);
+    }
+    Ok(Invocation {
+        applet,
+        values,
+        arguments,
+        warnings,
+    })
+}
+
+fn find_applet(name: &str) -> Option<&'static Applet> {
+    APPLETS.iter().find(|applet| applet.name == name)
+}
+
+/// Finds the applet with only the global options known.
+fn scan_for_applet(words: &[String]) -> Option<&'static Applet> {
+    let scope = Scope::new(None);
+    let mut rest = words.iter();
+    let mut only_arguments = false;
+    while let Some(word) = rest.next() {
+        if !only_arguments && word == "--" {
+            only_arguments = true;
+        } else if only_arguments || !word.starts_with('-') || word == "-" {
+            if let Some(applet) = find_applet(word) {
+                return Some(applet);
+            }
+        } else if scope.swallows_next(word) {
+            rest.next();
+        }
+    }
+    None
+}
+
+/// The options that can be looked up, in order.
+struct Scope {
+    groups: Vec<&'static [Opt]>,
+    applet: Option<&'static Applet>,
+}
+
+/// A long name that was looked up.
+enum Found {
+    Option(Opt, bool),
+    Ambiguous,
+    Unknown,
+}
+
+impl Scope {
+    fn new(applet: Option<&'static Applet>) -> Self {
+        let mut groups = vec![GLOBAL];
+        if let Some(applet) = applet {
+            groups.push(applet.options);
+            groups.extend(applet.groups.iter().map(|group| group.options()));
+        }
+        Self { groups, applet }
+    }
+
+    fn options(&self) -> impl Iterator<Item = Opt> + '_ {
+        self.groups.iter().flat_map(|group| group.iter().copied())
+    }
+
+    fn short(&self, letter: char) -> Option<Opt> {
+        self.options().find(|option| option.short == Some(letter))
+    }
+
+    fn exact(&self, name: &str) -> Option<(Opt, bool)> {
+        let plain = self
+            .options()
+            .find(|option| !name.is_empty() && option.long == name);
+        let negated = || {
+            let positive = name.strip_prefix("no-")?;
+            let option = self.options().find(|option| option.long == positive)?;
+            matches!(option.takes, Takes::Bool | Takes::Auto).then_some((option, true))
+        };
+        plain.map(|option| (option, false)).or_else(negated)
+    }
+
+    fn long(&self, name: &str) -> Found {
+        if let Some((option, negated)) = self.exact(name) {
+            return Found::Option(option, negated);
+        }
+        let mut found: Vec<(Opt, bool, &str)> = Vec::new();
+        let mut add = |option: Opt, negated: bool| {
+            // The same name in two groups is one name; the first group has it.
+            if !found
+                .iter()
+                .any(|(_, n, long)| *n == negated && *long == option.long)
+            {
+                found.push((option, negated, option.long));
+            }
+        };
+        for option in self.options().filter(|option| !option.long.is_empty()) {
+            if !name.is_empty() && option.long.starts_with(name) {
+                add(option, false);
+            }
+            let negatable = matches!(option.takes, Takes::Bool | Takes::Auto);
+            if let (true, Some(positive)) = (negatable, name.strip_prefix("no-"))
+                && option.long.starts_with(positive)
+            {
+                add(option, true);
+            }
+        }
+        match found.as_slice() {
+            [] => Found::Unknown,
+            [(option, negated, _)] => Found::Option(*option, *negated),
+            _ => Found::Ambiguous,
+        }
+    }
+
+    /// Returns whether a word takes the next one as its value.
+    fn swallows_next(&self, word: &str) -> bool {
+        if let Some(long) = word.strip_prefix("--") {
+            return !long.contains('=')
+                && matches!(self.long(long), Found::Option(option, _) if needs_value(option));
+        }
+        let letters: Vec<char> = word.chars().skip(1).collect();
+        for (at, letter) in letters.iter().enumerate() {
+            match self.short(*letter) {
+                Some(option) if needs_value(option) => return at + 1 == letters.len(),
+                Some(_) => {}
+                None => return false,
+            }
+        }
+        false
+    }
+}
+
+fn needs_value(option: Opt) -> bool {
+    matches!(
+        option.takes,
+        Takes::Value(_) | Takes::List(_) | Takes::Number(_)
+    )
+}
+
+struct Parser<'a> {
+    scope: Scope,
+    called: &'a str,
+    values: Values,
+    arguments: Vec<String>,
+}
+
+impl Parser<'_> {
+    fn run(&mut self, words: &[String]) -> Result<(), Stop> {
+        let mut rest = words.iter();
+        let mut only_arguments = false;
+        while let Some(word) = rest.next() {
+            if only_arguments || !word.starts_with('-') || word == "-" {
+                self.arguments.push(word.clone());
+            } else if word == "--" {
+                only_arguments = true;
+            } else if let Some(long) = word.strip_prefix("--") {
+                self.long(long, &mut rest)?;
+            } else {
+                self.bundle(&word[1..], &mut rest)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn long<'w>(
+        &mut self,
+        text: &str,
+        rest: &mut impl Iterator<Item = &'w String>,
+    ) -> Result<(), Stop> {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (text, None),
+        };
+        let (option, negated) = match self.scope.long(name) {
+            Found::Option(option, negated) => (option, negated),
+            Found::Ambiguous => return Err(wrong(format!("ambiguous option '{name}'"))),
+            Found::Unknown => return Err(wrong(format!("unrecognized option '{name}'"))),
+        };
+        if needs_value(option) {
+            let value = match value {
+                Some(value) => value.to_owned(),
+                None => rest
+                    .next()
+                    .cloned()
+                    .ok_or_else(|| wrong(format!("option '{name}' expects an argument")))?,
+            };
+            return self.set(option, name, &value);
+        }
+        match (value, negated) {
+            (None, false) => self.set(option, name, "yes"),
+            (None, true) => self.set(option, name, "no"),
+            (Some(value), false) if option.takes != Takes::Nothing => self.set(option, name, value),
+            (Some(value), _) => Err(wrong(format!(
+                "option '{name}' does not expect argument (got '{value}')"
+            ))),
+        }
+    }
+
+    fn bundle<'w>(
+        &mut self,
+        letters: &str,
+        rest: &mut impl Iterator<Item = &'w String>,
+    ) -> Result<(), Stop> {
+        for (at, letter) in letters.char_indices() {
+            let name = letter.to_string();
+            let Some(option) = self.scope.short(letter) else {
+                return Err(wrong(format!("unrecognized option '{name}'")));
+            };
+            if !needs_value(option) {
+                self.set(option, &name, "yes")?;
+                continue;
+            }
+            let after = &letters[at + letter.len_utf8()..];
+            let value = if after.is_empty() {
+                rest.next()
+                    .cloned()
+                    .ok_or_else(|| wrong(format!("option '{name}' expects an argument")))?
+            } else {
+                after.to_owned()
+            };
+            return self.set(option, &name, &value);
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, option: Opt, name: &str, value: &str) -> Result<(), Stop> {
+        if !is_valid(option, value) {
+            return Err(wrong(format!(
+                "invalid argument for option '{name}': '{value}'"
+            )));
+        }
+        match option.id {
+            "help" => return Err(Stop::Output(help::text(self.called, self.scope.applet), 1)),
+            "version" => return Err(Stop::Output(help::version(self.called), 0)),
+            "print-arch" => return Err(Stop::Output(format!("{}\n", ibex::config::ARCH), 0)),
+            _ => {}
+        }
+        self.values.add(option.id, value);
+        Ok(())
+    }
+}
+
+fn wrong(text: String) -> Stop {
+    Stop::Error(format!("command line: {text}"))
+}
+
+fn is_valid(option: Opt, value: &str) -> bool {
+    match option.takes {
+        Takes::Nothing => true,
+        Takes::Bool => matches!(value, "yes" | "no"),
+        Takes::Auto => matches!(value, "yes" | "no" | "auto"),
+        Takes::Number(_) => value.parse::<u64>().is_ok(),
+        Takes::Value(_) if option.id == "solver" => matches!(value, "apk" | "complete"),
+        Takes::Value(_) if option.id == "format" => {
+            matches!(value, "default" | "json" | "yaml")
+        }
+        Takes::Value(_) if option.id == "from" => {
+            matches!(value, "system" | "repositories" | "installed" | "none")
+        }
+        Takes::Value(_) | Takes::List(_) => true,
+    }
+}
+
+/// Reads the configuration file: one long option a line, problems are warnings.
+fn read_config(text: &str, scope: &Scope, values: &mut Values, warnings: &mut Vec<String>) {
+    for line in text.lines() {
+        let line = line.split('#').next().unwrap_or_default().trim_end();
+        if line.is_empty() {
+            continue;
+        }
+        let (name, value) = match line.split_once(' ') {
+            Some((name, value)) => (name, Some(value.trim_start())),
+            None => (line, None),
+        };
+        let mut warn = |text: String| warnings.push(format!("config: {text}"));
+        let Some((option, negated)) = scope.exact(name) else {
+            warn(format!("unrecognized option '{name}'"));
+            continue;
+        };
+        if matches!(option.id, "help" | "version" | "print-arch") {
+            warn(format!("setting option '{name}' failed"));
+            continue;
+        }
+        let takes_none = option.takes == Takes::Nothing || negated;
+        match value {
+            Some(value) if takes_none => {
+                warn(format!(
+                    "option '{name}' does not expect argument (got '{value}')"
+                ));
+            }
+            None if needs_value(option) => warn(format!("option '{name}' expects an argument")),
+            _ => {
+                let value = value.unwrap_or(if negated { "no" } else { "yes" });
+                if is_valid(option, value) {
+                    values.add(option.id, value);
+                } else {
+                    warn(format!("invalid argument for option '{name}': '{value}'"));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+
+    fn error(text: &str) -> String {
+        match parse("apk", &words(text), None) {
+            Err(Stop::Error(text)) => text,
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn options_stand_anywhere() {
+        for (text, applet, arguments) in [
+            ("add foo", "add", &["foo"][..]),
+            ("-p R --arch x86_64 add -t .v foo", "add", &["foo"]),
+            ("-t .v add foo", "add", &["foo"]),
+            ("foo add -q bar", "add", &["foo", "bar"]),
+            ("list list", "list", &["list"]),
+            ("-- list alpine-base", "list", &["alpine-base"]),
+            ("--root=R -qq info -e zlib", "info", &["zlib"]),
+            ("add -- -x", "add", &["-x"]),
+            ("--no-logf stats -", "stats", &["-"]),
+        ] {
+            let parsed =
+                parse("apk", &words(text), None).unwrap_or_else(|e| panic!("{text}: {e:?}"));
+            assert_eq!(parsed.applet.name, applet, "{text}");
+            assert_eq!(parsed.arguments, arguments, "{text}");
+        }
+        assert_eq!(
+            parse("/bin/apk_list", &words("-q musl"), None)
+                .unwrap()
+                .applet
+                .name,
+            "list"
+        );
+    }
+
+    #[test]
+    fn groups_are_searched_in_order() {
+        let info = parse("apk", &words("info -R x"), None).unwrap();
+        assert!(info.values.is("depends") && !info.values.is("recursive"));
+        let fetch = parse("apk", &words("fetch -s -R x"), None).unwrap();
+        assert!(fetch.values.is("stdout") && fetch.values.is("recursive"));
+        let values = parse(
+            "apk",
+            &words("-vv -q --no-cache --cache-max-age 5 stats"),
+            None,
+        )
+        .unwrap();
+        assert_eq!(values.verbosity(), 2);
+        assert_eq!(values.values.choice("cache"), Some(false));
+        assert_eq!(values.values.number("cache-max-age"), Some(5));
+    }
+
+    #[test]
+    fn errors_are_apks() {
+        for (text, wanted) in [
+            ("--nosuch", "command line: unrecognized option 'nosuch'"),
+            ("--ver", "command line: ambiguous option 'ver'"),
+            (
+                "--cache=maybe stats",
+                "command line: invalid argument for option 'cache': 'maybe'",
+            ),
+            (
+                "--quiet=yes stats",
+                "command line: option 'quiet' does not expect argument (got 'yes')",
+            ),
+            ("--arch", "command line: option 'arch' expects an argument"),
+            ("-Z stats", "command line: unrecognized option 'Z'"),
+            (
+                "--no-quiet stats",
+                "command line: unrecognized option 'no-quiet'",
+            ),
+            (
+                "--wait abc stats",
+                "command line: invalid argument for option 'wait': 'abc'",
+            ),
+            ("foo", "'foo' is not an apk command. See 'apk --help'."),
+        ] {
+            assert_eq!(error(text), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_configuration_file_is_overridden() {
+        let config = "no-cache # text\ntimeout 120\nquiet yes\ninteractive=auto\ntimeout\nhelp\n";
+        let parsed = parse("apk", &words("--timeout 5 stats"), Some(config)).unwrap();
+        assert_eq!(parsed.values.choice("cache"), Some(false));
+        assert_eq!(parsed.values.number("timeout"), Some(5));
+        assert_eq!(
+            parsed.warnings,
+            [
+                "config: option 'quiet' does not expect argument (got 'yes')",
+                "config: unrecognized option 'interactive=auto'",
+                "config: option 'timeout' expects an argument",
+                "config: setting option 'help' failed",
+            ]
+        );
+    }
+}

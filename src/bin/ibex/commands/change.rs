@@ -1,0 +1,209 @@
+//! `add`, `del`, `fix`, `upgrade`.
+
+use super::settings::settings;
+use crate::args::{Invocation, Values, help};
+use crate::output::Console;
+use ibex::ops::Error;
+use ibex::ops::change::{self, ChangeOptions, Command, Outcome, SolverChoice};
+use ibex::solver::{AddOptions, FixOptions, UpgradeOptions};
+use ibex::transaction;
+use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
+use std::time::Duration;
+
+/// The variables that tell a second run that the first one was a preupgrade.
+const TOKENS: [&str; 2] = ["APK_PREUPGRADE_TOKEN", "APK_SELFUPGRADE_TOKEN"];
+const TOKEN: &str = "laiNgeiThu6ip1Te";
+
+/// Runs the command.
+pub(crate) fn run(
+    invocation: &Invocation,
+    command_line: Vec<String>,
+    console: &mut Console,
+) -> Result<u8, Error> {
+    let values = &invocation.values;
+    let settings = settings(invocation);
+    let diskless = values.is("initramfs-diskless-boot");
+    let force = values.is("force");
+    let options = ChangeOptions {
+        command: command(invocation),
+        create: values.is("initdb") || diskless,
+        usermode: usermode(values),
+        simulate: values.is("simulate"),
+        verbosity: invocation.verbosity(),
+        width: console.width(),
+        interactive: interactive(values, console),
+        solver: match values.last("solver") {
+            Some("apk") => SolverChoice::Apk,
+            _ => SolverChoice::Complete,
+        },
+        explain: values.choice("explain").unwrap_or(console.terminal),
+        force_broken_world: values.is("force-broken-world") || diskless,
+        force_missing_repositories: values.is("force-missing-repositories"),
+        force_non_repository: values.is("force-non-repository") || force || diskless,
+        force_old_apk: values.is("force-old-apk") || force || diskless,
+        predownload: values.is("cache-predownload"),
+        log: values.choice("logfile").unwrap_or(true),
+        wait: values.number("wait").map(Duration::from_secs),
+        sync: values.choice("sync"),
+        transaction: transaction_options(values)?,
+        version: help::version(&command_line[0]).trim_end().to_owned(),
+        command_line: command_line.clone(),
+        after_preupgrade: is_second_run(),
+    };
+    progress(values, console);
+    let mut ask = |question: &str| ask(question);
+    match change::run(&settings, &options, console, &mut ask)? {
+        Outcome::Done(code) => Ok(code),
+        Outcome::RunAgain => Err(run_again(&command_line)),
+    }
+}
+
+fn command(invocation: &Invocation) -> Command {
+    let values = &invocation.values;
+    let arguments = invocation.arguments.clone();
+    match invocation.applet.name {
+        "add" => Command::Add {
+            arguments,
+            options: AddOptions {
+                upgrade: values.is("upgrade"),
+                latest: values.is("latest"),
+            },
+            virtual_package: values.last("virtual").map(str::to_owned),
+        },
+        "del" => Command::Del {
+            arguments,
+            rdepends: values.is("rdepends"),
+        },
+        "fix" => Command::Fix {
+            arguments,
+            options: FixOptions {
+                reinstall: values.is("reinstall"),
+                upgrade: values.is("upgrade"),
+                depends: values.is("depends"),
+                xattr: values.is("xattr"),
+            },
+            directory_permissions: values.is("directory-permissions"),
+        },
+        _ => Command::Upgrade {
+            arguments,
+            options: UpgradeOptions {
+                available: values.is("available"),
+                latest: values.is("latest"),
+                prune: values.is("prune"),
+                ignore: values.is("ignore"),
+            },
+            preupgrade: values.choice("preupgrade").unwrap_or(true),
+            preupgrade_only: values.is("preupgrade-only"),
+            preupgrade_depends: values.all("preupgrade-depends"),
+        },
+    }
+}
+
+fn usermode(values: &Values) -> bool {
+    match values.last("usermode") {
+        Some("auto") => !rustix::process::geteuid().is_root(),
+        Some(choice) => choice == "yes",
+        None => false,
+    }
+}
+
+fn interactive(values: &Values, console: &Console) -> bool {
+    match values.last("interactive") {
+        Some("yes") => true,
+        Some("auto") => console.terminal,
+        Some(_) => false,
+        None => console.terminal && std::path::Path::new("/etc/apk/interactive").exists(),
+    }
+}
+
+fn transaction_options(values: &Values) -> Result<transaction::Options, Error> {
+    let diskless = values.is("initramfs-diskless-boot");
+    Ok(transaction::Options {
+        scripts: values.choice("scripts").unwrap_or(true),
+        commit_hooks: values.choice("commit-hooks").unwrap_or(!diskless),
+        clean_protected: values.is("clean-protected"),
+        purge: values.is("purge"),
+        force_overwrite: values.is("force-overwrite") || values.is("force") || diskless,
+        force_no_chroot: values.is("force-no-chroot"),
+        preserve_env: values.is("preserve-env"),
+        overlay: if values.is("overlay-from-stdin") {
+            read_overlay()?
+        } else {
+            Vec::new()
+        },
+        ..transaction::Options::default()
+    })
+}
+
+/// Reads the list of overlay files; a line without slash ends it (commit.md, 15.2).
+fn read_overlay() -> Result<Vec<String>, Error> {
+    let mut text = String::new();
+    std::io::stdin()
+        .read_to_string(&mut text)
+        .map_err(|error| Error::Arguments {
+            lines: vec![format!("cannot read the overlay list: {error}")],
+            code: 99,
+        })?;
+    let lines = text.lines().take_while(|line| line.contains('/'));
+    Ok(lines
+        .filter(|line| !line.ends_with('/'))
+        .map(str::to_owned)
+        .collect())
+}
+
+fn progress(values: &Values, console: &mut Console) {
+    let variable = |name: &str| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned());
+    let wanted = match values.last("progress") {
+        Some("yes") => true,
+        Some("no") => false,
+        _ => console.terminal && variable("TERM").as_deref() != Some("dumb"),
+    };
+    if wanted {
+        let unicode = variable("LANG").is_some_and(|lang| lang.contains("UTF-8"));
+        let cell = if unicode { "\u{2588}" } else { "#" };
+        console.show_progress(variable("APK_PROGRESS_CHAR").unwrap_or_else(|| cell.to_owned()));
+    }
+    if let Some(fd) = values.number("progress-fd") {
+        // The descriptor is opened anew, so that a wrong number is an error and not a mishap.
+        let path = format!("/proc/self/fd/{fd}");
+        if let Ok(file) = std::fs::File::options().append(true).open(path) {
+            console.machine_progress(file);
+        }
+    }
+}
+
+/// Asks on the terminal; end of file counts as yes, as in apk.
+fn ask(question: &str) -> bool {
+    let mut out = std::io::stdout();
+    let _ = out
+        .write_all(question.as_bytes())
+        .and_then(|()| out.flush());
+    let mut answer = [0];
+    match std::io::stdin().read(&mut answer) {
+        Ok(0) => true,
+        Ok(_) => matches!(answer[0], b'y' | b'Y' | b'\n'),
+        Err(_) => false,
+    }
+}
+
+fn is_second_run() -> bool {
+    TOKENS
+        .iter()
+        .any(|name| std::env::var_os(name).is_some_and(|value| value == TOKEN))
+}
+
+/// Replaces this process by the new program; returns only if that fails.
+fn run_again(command_line: &[String]) -> Error {
+    let program = std::env::current_exe().unwrap_or_else(|_| command_line[0].clone().into());
+    let mut command = std::process::Command::new(program);
+    command.args(&command_line[1..]).arg("--no-self-upgrade");
+    for name in TOKENS {
+        command.env(name, TOKEN);
+    }
+    let _ = command.exec();
+    Error::Arguments {
+        lines: vec!["PANIC! Failed to re-execute new apk-tools!".into()],
+        code: 1,
+    }
+}

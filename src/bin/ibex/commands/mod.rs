@@ -1,0 +1,32 @@
+//! One file a command: from what was typed to an operation, and its result to the console.
+
+mod change;
+mod settings;
+mod update;
+
+use crate::args::Invocation;
+use crate::output::Console;
+use ibex::ops::Error;
+
+/// Runs the command; returns the exit code.
+pub(crate) fn run(
+    invocation: &Invocation,
+    command_line: Vec<String>,
+    console: &mut Console,
+) -> Result<u8, Error> {
+    if invocation.applet.planned {
+        return Err(not_implemented(invocation.applet.name));
+    }
+    match invocation.applet.name {
+        "add" | "del" | "fix" | "upgrade" => change::run(invocation, command_line, console),
+        "update" => update::run(invocation, command_line, console),
+        name => Err(not_implemented(name)),
+    }
+}
+
+fn not_implemented(what: &str) -> Error {
+    Error::Arguments {
+        lines: vec![format!("not implemented yet: {what}")],
+        code: 1,
+    }
+}

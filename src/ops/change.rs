@@ -1,0 +1,860 @@
+//! `add`, `del`, `upgrade` and `fix` are one path: edit the world, solve, plan, commit.
+
+use super::Error;
+use super::database::{Database, OpenOptions};
+use super::download::{self, PackageFiles};
+use super::log::LogTee;
+use super::refresh::{self, LoadedRepositories, Purpose};
+use crate::config::{CacheDirectory, Settings};
+use crate::format::Limits;
+use crate::format::apk_v2::PackageReader;
+use crate::package::{Identity, Package, PackageTable, World};
+use crate::plan::{Plan, Source};
+use crate::progress::Sink;
+use crate::solver::{
+    self, AddOptions, Deletion, FixOptions, InstalledInput, Registered, RegisteredInput,
+    RepositoryInput, Request, Solution, Sources, SummaryStyle, Totals, Universe, UpgradeOptions,
+    VirtualPackage,
+};
+use crate::transaction::{self, Transaction, TransactionError};
+use sha1::{Digest, Sha1};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// `add`.
+    Add {
+        /// Constraints and package files.
+        arguments: Vec<String>,
+        /// `-u`, `-l`.
+        options: AddOptions,
+        /// `-t`.
+        virtual_package: Option<String>,
+    },
+    /// `del`.
+    Del {
+        /// Names and patterns.
+        arguments: Vec<String>,
+        /// `-r`.
+        rdepends: bool,
+    },
+    /// `upgrade`.
+    Upgrade {
+        /// Names and patterns.
+        arguments: Vec<String>,
+        /// `-a`, `-l`, `--prune`, `--ignore`.
+        options: UpgradeOptions,
+        /// `--preupgrade`.
+        preupgrade: bool,
+        /// `--preupgrade-only`.
+        preupgrade_only: bool,
+        /// `--preupgrade-depends`.
+        preupgrade_depends: Vec<String>,
+    },
+    /// `fix`.
+    Fix {
+        /// Names and patterns.
+        arguments: Vec<String>,
+        /// `-r`, `-u`, `-d`, `-x`.
+        options: FixOptions,
+        /// `--directory-permissions`.
+        directory_permissions: bool,
+    },
+}
+
+/// Which search decides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SolverChoice {
+    /// apk's own search only.
+    Apk,
+    /// A complete search where apk's gives up.
+    #[default]
+    Complete,
+}
+
+/// How a change is made.
+#[derive(Clone, Debug)]
+pub struct ChangeOptions {
+    /// What is asked for.
+    pub command: Command,
+    /// `--initdb`.
+    pub create: bool,
+    /// `--usermode`.
+    pub usermode: bool,
+    /// Show what would happen, change nothing.
+    pub simulate: bool,
+    /// Verbosity; 1 is normal.
+    pub verbosity: u8,
+    /// Width to wrap lists at.
+    pub width: usize,
+    /// Ask before anything is changed.
+    pub interactive: bool,
+    /// Which search decides.
+    pub solver: SolverChoice,
+    /// Explain why there is no solution.
+    pub explain: bool,
+    /// `--force-broken-world`.
+    pub force_broken_world: bool,
+    /// `--force-missing-repositories`.
+    pub force_missing_repositories: bool,
+    /// `--force-non-repository`.
+    pub force_non_repository: bool,
+    /// `--force-old-apk`.
+    pub force_old_apk: bool,
+    /// `--cache-predownload`.
+    pub predownload: bool,
+    /// Write the log.
+    pub log: bool,
+    /// `--wait`.
+    pub wait: Option<Duration>,
+    /// `--sync`, if given.
+    pub sync: Option<bool>,
+    /// How files are put in place.
+    pub transaction: transaction::Options,
+    /// The command line, for the log.
+    pub command_line: Vec<String>,
+    /// The version line, for the log.
+    pub version: String,
+    /// This process was started by a preupgrade: no second one, no refresh.
+    pub after_preupgrade: bool,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Exit with this code.
+    Done(u8),
+    /// The program itself was replaced: run the same command with the new one.
+    RunAgain,
+}
+
+/// Asks a yes-or-no question; `true` is yes.
+pub type Ask<'a> = &'a mut dyn FnMut(&str) -> bool;
+
+/// Makes a change.
+///
+/// # Errors
+/// [`Error`]; the root is as before, except where the error says otherwise.
+pub fn run(
+    settings: &Settings,
+    options: &ChangeOptions,
+    sink: &mut dyn Sink,
+    ask: Ask<'_>,
+) -> Result<Outcome, Error> {
+    let open = OpenOptions {
+        create: options.create,
+        usermode: options.usermode,
+        write: !options.simulate,
+        wait: options.wait,
+        log: options.log,
+        force_old_apk: options.force_old_apk,
+        scripts: !options.simulate,
+    };
+    let mut database = Database::open(&settings.root, &open, sink)?;
+    let log = database.log.take();
+    let mut tee = LogTee::begin(
+        sink,
+        log,
+        options.verbosity,
+        &options.command_line,
+        &options.version,
+    );
+    Change::new(settings, options, database)?.run(&mut tee, ask)
+}
+
+/// A change under way.
+struct Change<'a> {
+    settings: &'a Settings,
+    options: &'a ChangeOptions,
+    database: Database,
+    architectures: crate::config::Architectures,
+    cache: Option<CacheDirectory>,
+    keyring: crate::trust::Keyring,
+}
+
+/// How a run of the solver ended.
+enum Solved {
+    Solution(Box<Solution>),
+    Failed(u8),
+}
+
+impl<'a> Change<'a> {
+    fn new(
+        settings: &'a Settings,
+        options: &'a ChangeOptions,
+        database: Database,
+    ) -> Result<Self, Error> {
+        let unreadable = |error: crate::root::RootError| Error::Database {
+            cause: error.cause(),
+        };
+        let root = &database.root;
+        let architectures = settings.architectures(root, false).map_err(unreadable)?;
+        let cache = settings
+            .cache_directory(root)
+            .map_err(|error| Error::Cache {
+                cause: error.cause(),
+            })?;
+        if let (Some(cache), false) = (&cache, options.simulate)
+            && cache.path.starts_with(root.path().join("var/cache/apk"))
+        {
+            root.create_directories("var/cache/apk")
+                .map_err(|error| Error::Cache {
+                    cause: error.cause(),
+                })?;
+        }
+        let keyring = settings.keyring(root).map_err(unreadable)?;
+        Ok(Self {
+            settings,
+            options,
+            database,
+            architectures,
+            cache,
+            keyring,
+        })
+    }
+
+    fn run(mut self, sink: &mut dyn Sink, ask: Ask<'_>) -> Result<Outcome, Error> {
+        let repositories = self.repositories(sink)?;
+        let mut sources = self.sources(&repositories);
+        for warning in sources.warnings() {
+            sink.warning(warning);
+        }
+        let world = self.database.world.clone();
+        match &self.options.command.clone() {
+            Command::Add {
+                arguments,
+                options,
+                virtual_package,
+            } => {
+                let (entries, files) =
+                    self.add_entries(&mut sources, arguments, virtual_package.as_deref(), sink)?;
+                let mut universe = Universe::new(&sources, &world);
+                let request = solver::add(&mut universe, &world, &entries, *options);
+                self.commit(
+                    &mut universe,
+                    request,
+                    None,
+                    &repositories,
+                    &files,
+                    sink,
+                    ask,
+                )
+            }
+            Command::Del {
+                arguments,
+                rdepends,
+            } => {
+                let mut universe = Universe::new(&sources, &world);
+                let given: Vec<String> = arguments
+                    .iter()
+                    .filter(|word| !word.is_empty())
+                    .cloned()
+                    .collect();
+                let deletion = solver::del(&mut universe, &world, &given, *rdepends)
+                    .map_err(|unknown| unknown_names(unknown.del_lines().collect()))?;
+                let request = deletion.request.clone();
+                let kept = (!given.is_empty()).then_some((&world, &deletion));
+                self.commit(
+                    &mut universe,
+                    request,
+                    kept,
+                    &repositories,
+                    &HashMap::new(),
+                    sink,
+                    ask,
+                )
+            }
+            Command::Upgrade {
+                arguments, options, ..
+            } => {
+                let mut universe = Universe::new(&sources, &world);
+                self.check_upgrade(&universe, &world, &repositories, sink)?;
+                let marks = match self.preupgrade(&mut universe, &repositories, sink, ask)? {
+                    Preupgraded::Done(outcome) => return Ok(outcome),
+                    Preupgraded::GoOn(marks) => marks,
+                };
+                let request = solver::upgrade(&mut universe, &world, arguments, *options, &marks)
+                    .map_err(|unknown| unknown_names(unknown.lines().collect()))?;
+                self.commit(
+                    &mut universe,
+                    request,
+                    None,
+                    &repositories,
+                    &HashMap::new(),
+                    sink,
+                    ask,
+                )
+            }
+            Command::Fix {
+                arguments,
+                options,
+                directory_permissions,
+            } => {
+                let mut universe = Universe::new(&sources, &world);
+                let given: Vec<String> = arguments
+                    .iter()
+                    .filter(|word| !word.is_empty())
+                    .cloned()
+                    .collect();
+                let request = solver::fix(&mut universe, &world, &given, *options)
+                    .map_err(|unknown| unknown_names(unknown.lines().collect()))?;
+                if *directory_permissions && !self.options.simulate {
+                    transaction::fix_directories(
+                        &self.database.root,
+                        &self.database.installed,
+                        self.database.usermode,
+                        sink,
+                    )
+                    .map_err(|error| Error::Arguments {
+                        lines: vec![
+                            "Failed to fix directory permissions".into(),
+                            error.to_string(),
+                        ],
+                        code: 99,
+                    })?;
+                }
+                self.commit(
+                    &mut universe,
+                    request,
+                    None,
+                    &repositories,
+                    &HashMap::new(),
+                    sink,
+                    ask,
+                )
+            }
+        }
+    }
+
+    fn repositories(&self, sink: &mut dyn Sink) -> Result<LoadedRepositories, Error> {
+        let refreshes = !self.options.simulate
+            && !self.options.after_preupgrade
+            && !matches!(self.options.command, Command::Del { .. });
+        let purpose = if refreshes {
+            Purpose::Write
+        } else {
+            Purpose::Read
+        };
+        let arch = self
+            .architectures
+            .list
+            .first()
+            .map_or(crate::config::ARCH, String::as_str);
+        refresh::load(
+            &self.database.root,
+            self.settings,
+            arch,
+            &self.keyring,
+            self.cache.as_ref(),
+            purpose,
+            !self.options.simulate,
+            sink,
+        )
+        .map_err(|error| Error::Database {
+            cause: error.cause(),
+        })
+    }
+
+    /// Returns the package cache, if it is active.
+    fn package_cache(&self) -> Option<&CacheDirectory> {
+        self.cache.as_ref().filter(|cache| cache.packages)
+    }
+
+    fn sources(&self, repositories: &LoadedRepositories) -> Sources {
+        let mut sources = solver_sources(repositories, &self.architectures.list);
+        sources.installed = InstalledInput::from_db(&self.database.installed);
+        if let Some(cache) = self.package_cache() {
+            sources.cache_files = cache_files(&cache.path);
+            if self.settings.is_tmpfs(&self.database.root) {
+                sources.remembered = remembered(&cache.path);
+            }
+        }
+        sources
+    }
+
+    /// Reads the arguments of `add`; registers files and the virtual package.
+    fn add_entries(
+        &self,
+        sources: &mut Sources,
+        arguments: &[String],
+        virtual_package: Option<&str>,
+        sink: &mut dyn Sink,
+    ) -> Result<(Vec<crate::package::Dependency>, HashMap<Identity, PathBuf>), Error> {
+        let refused = |error: solver::RequestError| Error::Arguments {
+            lines: vec![error.to_string()],
+            code: 99,
+        };
+        let now = jiff::Timestamp::now().strftime("%Y%m%d.%H%M%S").to_string();
+        let made = virtual_package
+            .map(|text| VirtualPackage::parse(text, &now))
+            .transpose()
+            .map_err(refused)?;
+        let mut entries = Vec::new();
+        let mut registered = Vec::new();
+        let mut files = HashMap::new();
+        for argument in arguments.iter().filter(|argument| !argument.is_empty()) {
+            let path = Path::new(argument);
+            if argument.contains('.') && path.exists() {
+                let package = self.read_file(path).map_err(|cause| Error::Arguments {
+                    lines: cause
+                        .lines()
+                        .enumerate()
+                        .map(|(at, line)| {
+                            if at == 0 {
+                                format!("{argument}: {line}")
+                            } else {
+                                line.to_owned()
+                            }
+                        })
+                        .collect(),
+                    code: 99,
+                })?;
+                entries.push(solver::pin_file(&package));
+                let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+                files.insert(package.identity, absolute);
+                registered.push((package, Registered::File));
+            } else if made.is_some() {
+                entries.push(solver::parse_package_argument(argument).map_err(refused)?);
+            } else {
+                entries.push(solver::parse_world_argument(argument).map_err(refused)?);
+            }
+        }
+        let safe = !self.settings.is_tmpfs(&self.database.root)
+            || self.package_cache().is_some()
+            || self.options.force_non_repository;
+        let names = made.iter().map(|made| made.entry.name.as_str());
+        solver::check_non_repository(safe, !files.is_empty(), names).map_err(refused)?;
+        if let Some(made) = made {
+            if entries.is_empty() {
+                sink.warning("creating empty virtual package");
+            }
+            let identity = virtual_identity(&made);
+            registered.push((made.package(&entries, identity), Registered::Virtual));
+            entries = vec![made.entry];
+        }
+        if !registered.is_empty() {
+            sources.registered = RegisteredInput::new(&registered);
+        }
+        Ok((entries, files))
+    }
+
+    /// Reads the metadata of a package file; it must be signed unless untrusted is allowed.
+    fn read_file(&self, path: &Path) -> Result<Package, String> {
+        let file = File::open(path).map_err(|error| crate::root::cause(&error))?;
+        let size = file.metadata().map_or(0, |meta| meta.len());
+        let (control, _) = PackageReader::open(BufReader::new(file), &Limits::default())
+            .map_err(|error| error.to_string())?;
+        match self.keyring.check(&control.signatures, &control.digests) {
+            Ok(_) => {}
+            Err(crate::trust::TrustError::Untrusted { .. }) if self.settings.allow_untrusted => {}
+            Err(error) => return Err(format!("{error}\n{}", error.explanation())),
+        }
+        Ok(Package {
+            size,
+            ..control.package
+        })
+    }
+
+    fn check_upgrade(
+        &self,
+        universe: &Universe<'_>,
+        world: &World,
+        repositories: &LoadedRepositories,
+        sink: &mut dyn Sink,
+    ) -> Result<(), Error> {
+        let text = "Not continuing with upgrade due to missing repository tags.";
+        self.check_tags(universe, world, text, sink)?;
+        let bad = repositories.stale + repositories.unavailable > 0;
+        if bad && !self.options.force_missing_repositories {
+            return Err(Error::Arguments {
+                lines: vec![
+                    "Not continuing due to stale/unavailable repositories. Use \
+                     --force-missing-repositories to continue."
+                        .into(),
+                ],
+                code: 99,
+            });
+        }
+        Ok(())
+    }
+
+    fn check_tags(
+        &self,
+        universe: &Universe<'_>,
+        world: &World,
+        text: &str,
+        sink: &mut dyn Sink,
+    ) -> Result<(), Error> {
+        if self.options.force_broken_world {
+            return Ok(());
+        }
+        let missing = solver::missing_tags(universe, world);
+        for warning in &missing {
+            sink.warning(warning);
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Arguments {
+            lines: vec![text.to_owned()],
+            code: 99,
+        })
+    }
+
+    /// Upgrades the package that this program belongs to first (solver.md, 5.5).
+    fn preupgrade(
+        &mut self,
+        universe: &mut Universe<'_>,
+        repositories: &LoadedRepositories,
+        sink: &mut dyn Sink,
+        ask: Ask<'_>,
+    ) -> Result<Preupgraded, Error> {
+        let Command::Upgrade {
+            arguments,
+            options,
+            preupgrade,
+            preupgrade_only: only,
+            preupgrade_depends,
+        } = self.options.command.clone()
+        else {
+            return Ok(Preupgraded::GoOn(Vec::new()));
+        };
+        let wanted = preupgrade
+            && !self.options.after_preupgrade
+            && arguments.is_empty()
+            && (only || !self.settings.root_given);
+        if !wanted {
+            return Ok(Preupgraded::GoOn(Vec::new()));
+        }
+        let world = self.database.world.clone();
+        let program = self.own_package();
+        let first = solver::preupgrade(
+            universe,
+            &world,
+            program.as_deref(),
+            &preupgrade_depends,
+            options,
+        );
+        for warning in &first.warnings {
+            sink.warning(warning);
+        }
+        let nothing = |marks| {
+            Ok(if only {
+                Preupgraded::Done(Outcome::Done(0))
+            } else {
+                Preupgraded::GoOn(marks)
+            })
+        };
+        let Some(request) = first.request else {
+            return nothing(Vec::new());
+        };
+        let marks = request.marks.clone();
+        let solution = solver::solve(universe, &request);
+        if solution.errors > 0 {
+            sink.warning("Failed to perform initial preupgrade, continuing with a full upgrade.");
+            return nothing(marks);
+        }
+        let plan = Plan::from_solution(universe, &solution, |_| Source::None);
+        if plan.step_lines().is_empty() {
+            return nothing(marks);
+        }
+        if self.options.simulate && !only {
+            sink.warning("This simulation might not reliable as a preupgrade is available.");
+            return Ok(Preupgraded::GoOn(marks));
+        }
+        sink.info("Preupgrading:");
+        let errors = self.carry_out(
+            universe,
+            &solution,
+            None,
+            repositories,
+            &HashMap::new(),
+            only,
+            sink,
+            ask,
+        )?;
+        if only || errors > 0 {
+            return Ok(Preupgraded::Done(Outcome::Done(errors)));
+        }
+        sink.info("Continuing with the main upgrade transaction:");
+        Ok(Preupgraded::Done(Outcome::RunAgain))
+    }
+
+    /// Returns the name of the installed package that owns the running program.
+    fn own_package(&self) -> Option<String> {
+        let program = std::env::current_exe().ok()?;
+        let relative = program
+            .strip_prefix(self.database.root.path())
+            .ok()?
+            .to_str()?;
+        let (folder, name) = crate::root::split(relative);
+        let mut packages = self.database.installed.packages.iter();
+        let owner = packages.find(|package| {
+            let mut directories = package.directories.iter().filter(|d| d.path == folder);
+            directories.any(|directory| directory.files.iter().any(|file| file.name == name))
+        });
+        owner.map(|package| package.package.name.clone())
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one request with all it is judged by"
+    )]
+    fn commit(
+        &mut self,
+        universe: &mut Universe<'_>,
+        mut request: Request,
+        deletion: Option<(&World, &Deletion)>,
+        repositories: &LoadedRepositories,
+        files: &HashMap<Identity, PathBuf>,
+        sink: &mut dyn Sink,
+        ask: Ask<'_>,
+    ) -> Result<Outcome, Error> {
+        request.options.force_broken_world = self.options.force_broken_world;
+        let text = "Not committing changes due to missing repository tags.";
+        self.check_tags(universe, &request.world, text, sink)?;
+        match self.solve(universe, &request, sink) {
+            Solved::Failed(code) => Ok(Outcome::Done(code)),
+            Solved::Solution(solution) => {
+                let code = self.carry_out(
+                    universe,
+                    &solution,
+                    deletion,
+                    repositories,
+                    files,
+                    true,
+                    sink,
+                    ask,
+                )?;
+                Ok(Outcome::Done(code))
+            }
+        }
+    }
+
+    fn solve(&self, universe: &mut Universe<'_>, request: &Request, sink: &mut dyn Sink) -> Solved {
+        let solution = solver::solve(universe, request);
+        if solution.errors == 0 {
+            return Solved::Solution(Box::new(solution));
+        }
+        sink.error(solver::TITLE);
+        let report = solver::report(universe, &solution, self.options.width);
+        sink.event(crate::progress::Event::Text(&report));
+        Solved::Failed(solution.errors.min(99) as u8)
+    }
+
+    /// Shows a solution and carries it out; returns the exit code.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one solution with all that is needed for it"
+    )]
+    fn carry_out(
+        &mut self,
+        universe: &Universe<'_>,
+        solution: &Solution,
+        deletion: Option<(&World, &Deletion)>,
+        repositories: &LoadedRepositories,
+        files: &HashMap<Identity, PathBuf>,
+        last_line: bool,
+        sink: &mut dyn Sink,
+        ask: Ask<'_>,
+    ) -> Result<u8, Error> {
+        let options = self.options;
+        let verbosity = u32::from(options.verbosity);
+        if let Some((world, deletion)) = deletion.filter(|_| verbosity > 0) {
+            let text = solver::kept(
+                universe,
+                world,
+                deletion,
+                solution,
+                verbosity,
+                options.width,
+            );
+            lines(&text, sink);
+        }
+        if verbosity > 1 || options.interactive {
+            let style = SummaryStyle {
+                verbosity,
+                interactive: options.interactive,
+                width: options.width,
+            };
+            let summary = solver::summary(universe, solution, style);
+            lines(&summary.text, sink);
+            let asked = options.interactive && !options.simulate && summary.changes;
+            if asked && !ask("Do you want to continue [Y/n]? ") {
+                return Err(Error::Cancelled);
+            }
+        }
+        let packages = PackageFiles {
+            settings: self.settings,
+            repositories,
+            cache: self.package_cache(),
+            files,
+        };
+        if options.simulate {
+            let plan = Plan::from_solution(universe, solution, |_| Source::None);
+            for line in plan.step_lines() {
+                sink.info(&line);
+            }
+            let totals = Totals::of_simulation(universe, solution);
+            if last_line {
+                self.last_line(totals, sink);
+            }
+            return Ok(totals.errors.min(99) as u8);
+        }
+        let errors = match self.transact(universe, solution, &packages, sink) {
+            Ok(outcome) => {
+                self.database.installed = outcome.installed;
+                outcome.errors
+            }
+            Err(Error::Transaction(error @ TransactionError::Refused { .. })) => {
+                let code = error.code();
+                for line in error.to_string().lines() {
+                    sink.error(line);
+                }
+                if let Some(plan) = error.advice() {
+                    sink.error(plan);
+                }
+                u32::from(code)
+            }
+            Err(other) => return Err(other),
+        };
+        if last_line {
+            let db = &self.database.installed;
+            let totals = Totals {
+                errors,
+                packages: db.packages.len(),
+                installed_size: db.installed_size(),
+            };
+            self.last_line(totals, sink);
+        }
+        Ok(errors.min(99) as u8)
+    }
+
+    fn last_line(&self, totals: Totals, sink: &mut dyn Sink) {
+        let db = &self.database.installed;
+        sink.info(&match self.options.verbosity {
+            0 | 1 => totals.line(),
+            _ => totals.detailed_line(db.directory_count(), db.file_count()),
+        });
+    }
+
+    fn transact(
+        &self,
+        universe: &Universe<'_>,
+        solution: &Solution,
+        packages: &PackageFiles<'_>,
+        sink: &mut dyn Sink,
+    ) -> Result<transaction::Outcome, Error> {
+        let mut options = self.options.transaction.clone();
+        options.usermode = self.database.usermode;
+        options.sync = self.wants_sync();
+        options.write_arch = self
+            .architectures
+            .write
+            .then(|| self.architectures.list.clone());
+        let plan = Plan::from_solution(universe, solution, |package| {
+            packages.source(universe, package)
+        });
+        let (plan, downloads) = download::fetch_missing(plan, packages, sink)?;
+        let transaction = Transaction {
+            root: &self.database.root,
+            installed: self.database.installed.clone(),
+            plan: &plan,
+            world: &solution.world,
+            options: &options,
+        };
+        let outcome = transaction
+            .run(sink)
+            .inspect_err(|error| downloads.drop_damaged(error));
+        outcome.map_err(Error::Transaction)
+    }
+
+    /// Returns whether to flush: asked for, or the running system on real hardware.
+    fn wants_sync(&self) -> bool {
+        self.options.sync.unwrap_or_else(|| {
+            let kernel = std::fs::read_to_string("/proc/2/comm");
+            self.database.root.is_system()
+                && !self.database.usermode
+                && kernel.is_ok_and(|name| name.trim() == "kthreadd")
+        })
+    }
+}
+
+enum Preupgraded {
+    Done(Outcome),
+    GoOn(Vec<solver::Mark>),
+}
+
+/// Sends a text of several lines.
+fn lines(text: &str, sink: &mut dyn Sink) {
+    for line in text.lines() {
+        sink.info(line);
+    }
+}
+
+fn unknown_names(lines: Vec<String>) -> Error {
+    let code = lines.len().min(99) as u8;
+    Error::Arguments { lines, code }
+}
+
+/// Makes an identity that no other package has.
+fn virtual_identity(made: &VirtualPackage) -> Identity {
+    let mut hash = Sha1::new();
+    for part in [&made.entry.name, &made.entry.version] {
+        hash.update(part.as_bytes());
+        hash.update([0]);
+    }
+    hash.update(std::process::id().to_le_bytes());
+    Identity(hash.finalize().into())
+}
+
+/// Turns loaded repositories into what the solver reads; nothing is installed yet.
+pub fn solver_sources(repositories: &LoadedRepositories, architectures: &[String]) -> Sources {
+    let empty = Arc::new(PackageTable::build(&[]));
+    let inputs = repositories
+        .repositories
+        .iter()
+        .map(|loaded| RepositoryInput {
+            table: loaded
+                .index
+                .as_ref()
+                .map_or_else(|| empty.clone(), |index| index.table.clone()),
+            tags: loaded.repository.tags.clone(),
+            loaded: loaded.index.is_some(),
+            reachable: loaded.reachable,
+            local: loaded.local,
+            url: loaded.repository.url.clone(),
+        });
+    Sources {
+        repositories: inputs.collect(),
+        tag_order: repositories.tag_order.clone(),
+        architectures: architectures.to_vec(),
+        ..Sources::default()
+    }
+}
+
+/// Returns name and size of the package files in a cache directory.
+fn cache_files(path: &Path) -> HashMap<String, u64> {
+    let Ok(entries) = std::fs::read_dir(path) else {
+        return HashMap::new();
+    };
+    let files = entries.flatten().filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        name.ends_with(".apk")
+            .then(|| entry.metadata().ok().map(|meta| (name, meta.len())))?
+    });
+    files.collect()
+}
+
+/// Reads the cache's own index of installed packages; a damaged one counts as far as it goes.
+fn remembered(cache: &Path) -> Option<Arc<PackageTable>> {
+    let text = std::fs::read(cache.join("installed")).ok()?;
+    let (packages, _) = crate::format::apkindex::parse_prefix(&text);
+    Some(Arc::new(PackageTable::build(&packages)))
+}
