@@ -75,7 +75,7 @@ impl Bench {
                     .rsplitn(3, '-')
                     .nth(2)?
                     .to_owned();
-                (name != "vlan").then_some(name)
+                (!matches!(name.as_str(), "vlan" | "network-extras")).then_some(name)
             })
             .collect();
         names.sort();

@@ -33,7 +33,7 @@ impl Plan {
                     Source::None
                 } else if unchanged && !universe.is_available(package) {
                     Source::Unavailable
-                } else if universe.installed_size(package) == 0 && universe.is_virtual(package) {
+                } else if universe.installed_size(package) == 0 {
                     Source::None
                 } else {
                     source(package)

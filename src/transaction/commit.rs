@@ -29,7 +29,6 @@ pub struct Staged<'a> {
     packages: Vec<Option<StagedPackage>>,
     decisions: Vec<Vec<Decision>>,
     owners: Ownership,
-    created: Vec<String>,
     accounts: Accounts,
     protected: ProtectedPaths,
 }
@@ -40,7 +39,6 @@ impl<'a> Staged<'a> {
         packages: Vec<Option<StagedPackage>>,
         decisions: Vec<Vec<Decision>>,
         owners: Ownership,
-        created: Vec<String>,
         accounts: Accounts,
         protected: ProtectedPaths,
     ) -> Self {
@@ -49,7 +47,6 @@ impl<'a> Staged<'a> {
             packages,
             decisions,
             owners,
-            created,
             accounts,
             protected,
         }
@@ -92,7 +89,6 @@ impl<'a> Staged<'a> {
             owners: self.owners,
             accounts: self.accounts,
             protected: self.protected,
-            fresh_directories: self.created.into_iter().collect(),
             references,
             directory_owners,
             modified: BTreeSet::new(),
@@ -120,6 +116,7 @@ impl<'a> Staged<'a> {
             fresh[index] = change.verb().is_some_and(changes_files);
             steps.done(change, commit.sink);
         }
+        super::stage::remove_private(root);
         let (mut new, errors) = commit.triggers(&plan.changes, new, &old, &fresh);
         let mut packages: Vec<InstalledPackage> = old.into_iter().flatten().collect();
         packages.extend(new.iter_mut().filter_map(Option::take));
@@ -315,8 +312,6 @@ struct Commit<'a, 's> {
     owners: Ownership,
     accounts: Accounts,
     protected: ProtectedPaths,
-    /// Directories that staging made and no package has claimed yet.
-    fresh_directories: HashSet<String>,
     /// How many packages record each directory.
     references: HashMap<String, usize>,
     directory_owners: DirectoryOwners,
@@ -546,6 +541,7 @@ impl Commit<'_, '_> {
             .map(|known| known.acl.clone());
         let Some(wanted) = wanted else { return Ok(()) };
         let (parent, name) = split(path);
+        self.root.create_directories(parent)?;
         let directory = self.root.directory(parent)?;
         let mut found = directory.stat(name)?;
         // What the old version had here as a file or link makes way (commit.md, W9).
@@ -560,7 +556,6 @@ impl Commit<'_, '_> {
                 directory.create_directory(name, 0o755)?;
                 true
             }
-            Some(_) if self.fresh_directories.remove(path) => true,
             // A link to a directory, or a directory of nobody: left alone.
             Some(stat) if !stat.is_dir() => false,
             Some(stat) => previous.is_some_and(|acl| {

@@ -199,10 +199,10 @@ impl<'a> Transaction<'a> {
             accounts: &accounts,
             usermode: self.options.usermode,
             limits: self.options.limits,
-            created: Mutex::default(),
             waiting: Mutex::default(),
             blocked: &blocked,
         };
+        staging.prepare()?;
         let result = self.unpack_all(&staging).and_then(|packages| {
             let decisions = self.decide(&packages, owners.clone(), &mut canonical)?;
             self.reserve()?;
@@ -215,9 +215,8 @@ impl<'a> Transaction<'a> {
                 return Err(error);
             }
         };
-        let created = std::mem::take(&mut *staging.created.lock().expect("all threads ended"));
         Ok(Staged::new(
-            self, packages, decisions, owners, created, accounts, protected,
+            self, packages, decisions, owners, accounts, protected,
         ))
     }
 
@@ -472,6 +471,13 @@ pub(crate) enum Decision {
 /// Returns the package as it will be recorded: the index's words, the package's own `replaces`.
 fn merged(index: &crate::package::Package, staged: &StagedPackage) -> crate::package::Package {
     let own = &staged.control.package;
+    // Without entries there is nothing that could replace anything; apk records nothing then.
+    if staged.directories.is_empty() && staged.files.is_empty() {
+        return crate::package::Package {
+            triggers: own.triggers.clone(),
+            ..index.clone()
+        };
+    }
     crate::package::Package {
         replaces: own.replaces.clone(),
         replaces_priority: own.replaces_priority,

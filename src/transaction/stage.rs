@@ -1,8 +1,13 @@
-//! Unpacking packages under temporary names, beside where their files will be (commit.md, 4).
+//! Unpacking packages where nobody looks, on the file system where their files will be
+//! (commit.md, 4).
 //!
-//! Nothing that staging does is visible under a final name, apart from directories that did not
-//! exist before; [`Staging`] remembers all of it, so that it can be taken back. Every package is
-//! verified to its last byte before anything is committed.
+//! apk unpacks one package at a time, beside the final names. Here all packages wait before the
+//! first one is committed, and scripts of the first run while the last still waits: busybox's
+//! removes every link in `bin` that it does not know. So files wait in a private directory; only
+//! what belongs on another file system waits beside its final name, under apk's temporary name.
+//!
+//! Nothing that staging does is visible under a final name; [`Staging`] remembers all of it, so that
+//! it can be taken back. Every package is verified to its last byte before anything is committed.
 
 use super::accounts::Accounts;
 use crate::format::apk_v2::{ControlPart, DataReader, Entry, EntryKind, PackageReader};
@@ -10,7 +15,7 @@ use crate::format::{FormatError, Limits};
 use crate::package::installed::Broken;
 use crate::package::{Digest, DigestAlgorithm, Package};
 use crate::plan::files::join;
-use crate::root::{Directory, Root, RootError, split};
+use crate::root::{Directory, Root, RootError, is_missing, split};
 use rustix::fs::{FileType, Gid, Mode, Uid};
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
@@ -24,6 +29,9 @@ use std::sync::Mutex;
 const COPY_BUFFER: usize = 128 << 10;
 /// Bytes read at once from a package file.
 const READ_BUFFER: usize = 256 << 10;
+
+/// Where files wait.
+const PRIVATE: &str = "lib/apk/db/.staged";
 
 /// Why a package could not be staged.
 #[derive(Debug, thiserror::Error)]
@@ -114,8 +122,6 @@ pub(super) struct Staging<'a> {
     pub(super) accounts: &'a Accounts,
     pub(super) usermode: bool,
     pub(super) limits: Limits,
-    /// Directories that staging made, parents first.
-    pub(super) created: Mutex<Vec<String>>,
     /// Everything that waits under a temporary name.
     pub(super) waiting: Mutex<Vec<String>>,
     /// Paths where a link or file of an old package stands that a new package wants as directory.
@@ -158,36 +164,47 @@ impl Staging<'_> {
         Ok(unpacking.staged)
     }
 
-    /// Makes a directory and its parents; returns the nearest path where a file can wait.
-    fn prepare(&self, path: &str) -> Result<String, RootError> {
+    /// Makes the private directory; what an interrupted transaction left there is removed.
+    pub(super) fn prepare(&self) -> Result<(), RootError> {
+        for name in self.root.list(PRIVATE)? {
+            if let Some(name) = name.to_str() {
+                self.root.directory(PRIVATE)?.remove_file(name)?;
+            }
+        }
+        self.root.create_directories(PRIVATE)?;
+        let (directory, name) = self.root.parent(PRIVATE)?;
+        directory.set_mode(name, 0o700)
+    }
+
+    /// Returns where a file for a directory can wait: privately, or in the nearest directory of
+    /// another file system that is there and stays.
+    ///
+    /// No directory is made before packages are committed in their order: one of them may bring a
+    /// link of the same name first, as `var/run` is.
+    fn waiting_room(&self, path: &str) -> Result<String, RootError> {
+        let room = self.nearest(path)?;
+        let device = |path: &str| Ok(self.root.directory(path)?.stat_self()?.inode.0);
+        let same = device(&room)? == device(PRIVATE)?;
+        Ok(if same { PRIVATE.to_owned() } else { room })
+    }
+
+    fn nearest(&self, path: &str) -> Result<String, RootError> {
         if path.is_empty() {
             return Ok(String::new());
         }
-        let (parent, name) = split(path);
-        let waiting_room = self.prepare(parent)?;
-        if waiting_room != parent || self.blocked.contains_key(path) {
-            return Ok(waiting_room);
+        let (parent, _) = split(path);
+        let room = self.nearest(parent)?;
+        if room != parent || self.blocked.contains_key(path) {
+            return Ok(room);
         }
-        let directory = self.root.directory(parent)?;
-        match directory.stat(name)? {
-            None => {
-                directory.create_directory(name, 0o755)?;
-                self.created
-                    .lock()
-                    .expect("no thread panics with it")
-                    .push(path.to_owned());
-                Ok(path.to_owned())
-            }
-            Some(stat) if stat.is_dir() => Ok(path.to_owned()),
-            // A link to a directory, or something in the way.
-            Some(_) => match self.root.directory(path) {
-                Ok(_) => Ok(path.to_owned()),
-                Err(_) => Ok(waiting_room),
-            },
+        match self.root.directory(path) {
+            Ok(_) => Ok(path.to_owned()),
+            Err(error) if is_missing(&error.source) => Ok(room),
+            Err(error) => Err(error),
         }
     }
 
-    /// Removes everything that waits, and the directories that were made for it.
+    /// Removes everything that waits.
     pub(super) fn undo(&self) {
         let waiting = self
             .waiting
@@ -199,17 +216,17 @@ impl Staging<'_> {
                 let _ = directory.remove_file(name);
             }
         }
-        let created = self
-            .created
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        for path in created.iter().rev() {
-            if let Ok((directory, name)) = self.root.parent(path) {
-                directory.remove_directory(name);
-            }
-        }
-        self.root.forget_directories();
+        remove_private(self.root);
     }
+}
+
+/// Removes the private directory when nothing waits in it any more.
+pub(super) fn remove_private(root: &Root) {
+    root.forget_directories();
+    if let Ok((directory, name)) = root.parent(PRIVATE) {
+        directory.remove_directory(name);
+    }
+    root.forget_directories();
 }
 
 /// Returns apk's temporary name for a path of a package (commit.md, 4.1).
@@ -271,7 +288,7 @@ impl Unpacking<'_, '_> {
             self.staged.directories[*position].attributes = attributes;
             return Ok(());
         }
-        let room = self.staging.prepare(path)?;
+        let room = self.staging.waiting_room(path)?;
         let position = self.staged.directories.len();
         self.directories.insert(path.to_owned(), (position, room));
         self.staged.directories.push(StagedDirectory {

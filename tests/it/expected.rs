@@ -21,6 +21,25 @@ const LEFT_OUT: [(&str, &str); 5] = [
     ("v3-openwrt-untrusted", "the v3 container is not read yet"),
 ];
 
+/// Paths that are there although apk has lost them, and why.
+const BETTER: [(&str, &str, &str); 3] = [
+    (
+        "downgrade-base-edge-to-v3.20",
+        "var/lock",
+        "a link of the old version becomes a directory of the new one; apk deletes it",
+    ),
+    (
+        "downgrade-base-edge-to-v3.20",
+        "var/lock/subsys",
+        "as above",
+    ),
+    (
+        "aarch64-v3.13.1-to-v3.13.4",
+        "run/wpa_supplicant",
+        "var/run links to /run, which is that of the root; apk makes it on the host",
+    ),
+];
+
 #[test]
 fn simulated_operations_print_and_return_what_apk_does() {
     replay(false);
@@ -109,7 +128,14 @@ fn check(case: &Value, name: &str, recorded: &Path) -> Result<(), String> {
         }
     }
     let wanted = read_tree(&recorded.join(format!("{name}.tree.tsv")));
-    let differences = support::differences(&wanted, &support::tree(&sandbox.root(), started));
+    let mut found = support::tree(&sandbox.root(), started);
+    for (_, path, _) in BETTER.iter().filter(|(case, ..)| *case == name) {
+        assert!(
+            found.remove(*path).is_some(),
+            "{name}: {path} is not there any more"
+        );
+    }
+    let differences = support::differences(&wanted, &found);
     if differences.is_empty() {
         Ok(())
     } else {

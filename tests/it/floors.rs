@@ -12,8 +12,8 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
     ("trust", &["package"]),
     ("root", &["package"]),
     ("config", &["package", "progress", "root", "trust"]),
-    ("solver", &["package", "plan"]),
-    ("plan", &["package"]),
+    ("solver", &["package"]),
+    ("plan", &["package", "solver"]),
     (
         "fetch",
         &["package", "progress", "root", "format", "trust", "config"],

@@ -179,7 +179,7 @@ fn scripts_and_triggers_survive() {
         &mut db,
         &fs::read(folder.join("triggers")).expect("present"),
     );
-    assert!(db.packages.iter().filter(|p| !p.scripts.is_empty()).count() > 20);
+    assert!(db.packages.iter().filter(|p| !p.scripts.is_empty()).count() > 10);
     assert!(
         db.packages
             .iter()

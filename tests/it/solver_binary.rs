@@ -100,6 +100,7 @@ fn index_archive(text: &[u8]) -> Vec<u8> {
     let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
     let mut header = tar::Header::new_ustar();
     header.set_size(text.len() as u64);
+    header.set_entry_type(tar::EntryType::Regular);
     header.set_mode(0o644);
     header.set_cksum();
     archive

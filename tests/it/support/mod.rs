@@ -98,6 +98,11 @@ pub(crate) fn ibex() -> Command {
     command
 }
 
+/// Returns where parsed indexes are kept: all tests share them, as all roots of a user do.
+fn shared_catalogue() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("catalogue")
+}
+
 /// A temporary directory with a root and a private cache.
 pub(crate) struct Sandbox {
     directory: tempfile::TempDir,
@@ -160,7 +165,9 @@ impl Sandbox {
                     path.extension().and_then(OsStr::to_str),
                     Some("pub" | "pem")
                 ) {
-                    fs::copy(&path, keys.join(path.file_name().expect("a file"))).expect("a copy");
+                    let key = fs::read(&path).expect("a key");
+                    let name = path.file_name().expect("a file");
+                    fs::write(keys.join(name), key).expect("a writable root");
                 }
             }
         }
@@ -179,7 +186,7 @@ impl Sandbox {
     pub(crate) fn ibex(&self) -> Command {
         let mut command = ibex();
         command
-            .env("IBEX_CACHE_DIR", self.beside("cache"))
+            .env("IBEX_CACHE_DIR", shared_catalogue())
             .arg("--root")
             .arg(self.root());
         command
@@ -190,11 +197,17 @@ impl Sandbox {
         run(self.ibex().args(arguments))
     }
 
-    /// Runs a program inside the root.
+    /// Runs a program inside the root, with `/dev` and `/proc` of the system in a mount namespace.
     pub(crate) fn chroot(&self, arguments: &[&str]) -> Run {
-        run(Command::new("chroot")
+        const SCRIPT: &str = "for d in dev proc; do \
+            [ ! -d \"$0/$d\" ] || mount --rbind \"/$d\" \"$0/$d\" || exit 125; done; \
+            exec chroot \"$0\" \"$@\"";
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "sh", "-c", SCRIPT])
             .arg(self.root())
-            .args(arguments)
+            .args(arguments);
+        run(command
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"))
     }
