@@ -586,20 +586,24 @@ impl<'a> Change<'a> {
         Ok(Preupgraded::Done(Outcome::RunAgain))
     }
 
-    /// Returns the name of the installed package that owns the running program.
+    /// Returns the name of the installed package that owns the running program: the one that
+    /// records `proc/self/exe`, else the file that it links to.
     fn own_package(&self) -> Option<String> {
-        let program = std::env::current_exe().ok()?;
-        let relative = program
-            .strip_prefix(self.database.root.path())
-            .ok()?
-            .to_str()?;
-        let (folder, name) = crate::root::split(relative);
-        let mut packages = self.database.installed.packages.iter();
-        let owner = packages.find(|package| {
-            let mut directories = package.directories.iter().filter(|d| d.path == folder);
-            directories.any(|directory| directory.files.iter().any(|file| file.name == name))
-        });
-        owner.map(|package| package.package.name.clone())
+        let program = std::env::current_exe().ok();
+        let target = program
+            .as_ref()
+            .and_then(|path| path.to_str())
+            .map(|path| path.trim_start_matches('/'));
+        let owner = |path: &str| {
+            let (folder, name) = crate::root::split(path);
+            let mut packages = self.database.installed.packages.iter();
+            packages.find(|package| {
+                let mut directories = package.directories.iter().filter(|d| d.path == folder);
+                directories.any(|directory| directory.files.iter().any(|file| file.name == name))
+            })
+        };
+        let package = owner("proc/self/exe").or_else(|| target.and_then(owner))?;
+        Some(package.package.name.clone())
     }
 
     #[expect(

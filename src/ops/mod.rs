@@ -4,6 +4,7 @@
 //! here prints, asks or exits: questions are a callback, and an [`Error`] carries what the binary
 //! turns into text and exit code.
 
+pub mod audit;
 pub mod change;
 pub mod database;
 pub mod download;

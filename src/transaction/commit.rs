@@ -856,7 +856,10 @@ fn recorded_digest(
 /// Returns the digest of what is on disk, by the algorithm of `like`; `None` if nothing is there.
 ///
 /// Something that has no digest, such as a directory or a device, gets one that equals nothing.
-pub(super) fn disk_digest(
+///
+/// # Errors
+/// [`RootError`] if it cannot be read.
+pub fn disk_digest(
     root: &Root,
     path: &str,
     like: Option<&Digest>,

@@ -24,7 +24,7 @@ mod scripts;
 mod stage;
 mod triggers;
 
-pub use commit::{Staged, fix_directories};
+pub use commit::{Staged, disk_digest, fix_directories};
 pub use protect::ProtectedPaths;
 pub use stage::{StageError, xattr_digest};
 

@@ -84,8 +84,27 @@ impl ProtectedPaths {
         }
     }
 
-    /// Returns the mode of a path: that of the last rule matching it or its nearest ancestor.
+    /// Returns the mode of a path; without a rule it is not protected.
     pub fn mode(&self, path: &str) -> Protection {
+        self.rule(path).unwrap_or(Protection::Ignore)
+    }
+
+    /// Returns whether some rule is about a path below this one.
+    pub fn has_rules_below(&self, path: &str) -> bool {
+        let components: Vec<&str> = path.split('/').collect();
+        let below = |pattern: &[String]| {
+            pattern.len() > components.len() && matches(&pattern[..components.len()], &components)
+        };
+        self.rules.iter().any(|(_, pattern)| below(pattern))
+    }
+
+    /// Adds the rules of a text; they come after those that are there.
+    pub fn extend(&mut self, text: &str) {
+        self.add_lines(text);
+    }
+
+    /// Returns what the last rule says that matches a path or its nearest ancestor.
+    pub fn rule(&self, path: &str) -> Option<Protection> {
         let components: Vec<&str> = path.split('/').collect();
         for length in (1..=components.len()).rev() {
             let prefix = &components[..length];
@@ -95,10 +114,10 @@ impl ProtectedPaths {
                 .rev()
                 .find(|(_, pattern)| matches(pattern, prefix));
             if let Some((mode, _)) = rule {
-                return *mode;
+                return Some(*mode);
             }
         }
-        Protection::Ignore
+        None
     }
 
     /// Returns whether files directly in this directory are configuration.

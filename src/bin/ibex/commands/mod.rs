@@ -1,5 +1,6 @@
 //! One file a command: from what was typed to an operation, and its result to the console.
 
+mod audit;
 mod change;
 mod settings;
 mod update;
@@ -19,6 +20,7 @@ pub(crate) fn run(
     }
     match invocation.applet.name {
         "add" | "del" | "fix" | "upgrade" => change::run(invocation, command_line, console),
+        "audit" => audit::run(invocation, console),
         "update" => update::run(invocation, command_line, console),
         name => Err(not_implemented(name)),
     }
