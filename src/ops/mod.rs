@@ -1,1 +1,3 @@
 //! One operation a file; joins the floors below.
+
+pub mod query;
