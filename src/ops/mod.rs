@@ -9,6 +9,7 @@ pub mod change;
 pub mod database;
 pub mod download;
 pub mod log;
+pub mod query;
 pub mod refresh;
 pub mod update;
 

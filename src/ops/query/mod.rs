@@ -1,0 +1,61 @@
+//! Questions about packages: `info`, `list`, `search`, `policy`, `version`, `query`, `why` and
+//! their kin (cli.md, 2.8 to 2.16 and chapter 3).
+//!
+//! Every question is a pure function of a [`View`], typed options and words; the answer is text
+//! and an exit status. Nothing here reads a file, solves or prints: what needs the root or the
+//! solver is handed in.
+
+mod fields;
+mod info;
+mod list;
+mod object;
+mod owner;
+mod pattern;
+mod policy;
+mod query_fields;
+mod render;
+mod search;
+mod select;
+mod view;
+
+pub use fields::{Field, FieldList, FieldSet, Reverse};
+pub use info::{InfoOptions, Links, NoLinks, OwnerStyle, exists, info, installed_list, who_owns};
+pub use list::{ListOptions, list};
+pub use object::{Wanted, object};
+pub use owner::{owner, paths};
+pub use pattern::{Pattern, printable};
+pub use policy::policy;
+pub use query_fields::{QueryOptions, query};
+pub use render::{Format, Key, Object, Value, Writer, write_list, write_objects};
+pub use search::{SearchOptions, search};
+pub use select::{Arguments, From, Match, Selected, Selection, is_orphaned, upgradable_from};
+pub use view::{Entry, INSTALLED_SOURCE, Offer, PackageRef, RepositoryView, View};
+
+/// What a question comes to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// What belongs on standard output.
+    pub text: String,
+    /// Lines for standard error, without `ERROR: `.
+    pub errors: Vec<String>,
+    /// How much could not be answered, or another exit status; not limited to 99.
+    pub status: usize,
+}
+
+impl Answer {
+    /// Makes an answer that is only text.
+    pub fn text(text: String) -> Self {
+        Self {
+            text,
+            ..Self::default()
+        }
+    }
+
+    fn with_status(text: String, status: usize) -> Self {
+        Self {
+            text,
+            status,
+            ..Self::default()
+        }
+    }
+}
