@@ -14,6 +14,8 @@ pub struct RepositorySources {
     pub config: Vec<String>,
     /// `--repositories-file`, which replaces the root's files.
     pub file: Option<PathBuf>,
+    /// Only `-X` counts; the other declarations are not read.
+    pub only_arguments: bool,
 }
 
 /// What kind of address a repository has.
@@ -65,10 +67,15 @@ impl Repository {
             RepositoryKind::V2 | RepositoryKind::V3 => {
                 format!("{}/{arch}/{name}-{version}.apk", self.url)
             }
-            RepositoryKind::Index => {
-                let base = self.url.rsplit_once('/').map_or("", |(base, _)| base);
-                format!("{base}/{name}-{version}.apk")
-            }
+            RepositoryKind::Index => format!("{}/{name}-{version}.apk", self.base()),
+        }
+    }
+
+    /// Returns what package addresses begin with: the repository, or the folder of its index.
+    pub fn base(&self) -> &str {
+        match self.kind {
+            RepositoryKind::V2 | RepositoryKind::V3 => &self.url,
+            RepositoryKind::Index => self.url.rsplit_once('/').map_or("", |(base, _)| base),
         }
     }
 }
@@ -158,6 +165,9 @@ pub fn load(
         if let Err(error) = parser.argument(argument) {
             sink.warning(&format!("<command line>: {}", error.text()));
         }
+    }
+    if sources.only_arguments {
+        return Ok(parser.declared);
     }
     for text in &sources.config {
         parser.text("<command line>", text, sink);

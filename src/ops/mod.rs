@@ -8,6 +8,7 @@ pub mod audit;
 pub mod change;
 pub mod database;
 pub mod download;
+pub mod known;
 pub mod log;
 pub mod query;
 pub mod refresh;

@@ -14,6 +14,8 @@ use std::collections::HashMap;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Values {
     given: HashMap<&'static str, Vec<String>>,
+    /// The ids in the order in which they were given.
+    order: Vec<&'static str>,
 }
 
 impl Values {
@@ -39,6 +41,11 @@ impl Values {
             .map(String::as_str)
     }
 
+    /// Returns which of these options was given last.
+    pub(crate) fn last_of(&self, ids: &[&'static str]) -> Option<&'static str> {
+        self.order.iter().rev().find(|id| ids.contains(id)).copied()
+    }
+
     /// Returns all values.
     pub(crate) fn all(&self, id: &str) -> Vec<String> {
         self.given.get(id).cloned().unwrap_or_default()
@@ -56,6 +63,7 @@ impl Values {
 
     fn add(&mut self, id: &'static str, value: &str) {
         self.given.entry(id).or_default().push(value.to_owned());
+        self.order.push(id);
     }
 }
 

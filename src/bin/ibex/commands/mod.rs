@@ -2,6 +2,7 @@
 
 mod audit;
 mod change;
+mod question;
 mod settings;
 mod update;
 
@@ -21,6 +22,7 @@ pub(crate) fn run(
     match invocation.applet.name {
         "add" | "del" | "fix" | "upgrade" => change::run(invocation, command_line, console),
         "audit" => audit::run(invocation, console),
+        "info" | "list" | "search" | "policy" | "query" => question::run(invocation, console),
         "update" => update::run(invocation, command_line, console),
         name => Err(not_implemented(name)),
     }

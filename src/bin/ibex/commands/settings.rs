@@ -22,6 +22,7 @@ pub(crate) fn settings(invocation: &Invocation) -> Settings {
             repositories: values.all("repository"),
             config: values.all("repository-config"),
             file: path("repositories-file"),
+            only_arguments: false,
         },
         allow_untrusted: values.is("allow-untrusted"),
         network: values.choice("network").unwrap_or(true),

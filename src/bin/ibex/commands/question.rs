@@ -1,0 +1,254 @@
+//! `info`, `list`, `search`, `policy`, `query`: options to questions, answers to the console.
+
+use super::settings::settings;
+use crate::args::{Invocation, Values};
+use crate::output::Console;
+use ibex::ops::Error;
+use ibex::ops::known::Known;
+use ibex::ops::query::{
+    self, Answer, Arguments, Field, FieldList, FieldSet, Format, From, InfoOptions, ListOptions,
+    OwnerStyle, QueryOptions, Reverse, SearchOptions, Selection,
+};
+
+/// The `info` options that choose a field.
+const INFO_FIELDS: [(&str, Field); 12] = [
+    ("description", Field::Description),
+    ("webpage", Field::Url),
+    ("size", Field::InstalledSize),
+    ("depends", Field::Depends),
+    ("provides", Field::Provides),
+    ("rdepends", Field::ReverseDepends),
+    ("contents", Field::Contents),
+    ("triggers", Field::Triggers),
+    ("install-if", Field::InstallIf),
+    ("rinstall-if", Field::ReverseInstallIf),
+    ("replaces", Field::Replaces),
+    ("license", Field::License),
+];
+
+/// What the query group's options say.
+struct QueryGroup {
+    selection: Selection,
+    fields: Option<FieldList>,
+    format: Format,
+    summarize: Option<(Field, Reverse)>,
+    from: Option<From>,
+}
+
+impl QueryGroup {
+    fn new(values: &Values) -> Result<Self, Error> {
+        let field_list = |id| parsed(values, id, FieldList::parse);
+        Ok(Self {
+            selection: Selection {
+                match_fields: parsed(values, "match", FieldList::parse_match)?.unwrap_or_default(),
+                search: values.is("query-search"),
+                all_matches: values.is("all-matches"),
+                available: values.is("query-available"),
+                installed: values.is("query-installed"),
+                orphaned: values.is("query-orphaned"),
+                upgradable: values.is("query-upgradable"),
+            },
+            fields: field_list("fields")?,
+            format: parsed(values, "format", Format::from_key)?.unwrap_or_default(),
+            summarize: parsed(values, "summarize", FieldList::parse_summary)?,
+            from: match values.is("query-installed") {
+                true => Some(From::Installed),
+                false => parsed(values, "from", From::from_key)?,
+            },
+        })
+    }
+}
+
+fn parsed<T>(
+    values: &Values,
+    id: &str,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<Option<T>, Error> {
+    let Some(text) = values.last(id) else {
+        return Ok(None);
+    };
+    parse(text).map(Some).ok_or_else(|| Error::Arguments {
+        lines: vec![format!(
+            "command line: invalid argument for option '{id}': '{text}'"
+        )],
+        code: 1,
+    })
+}
+
+/// Runs the command.
+pub(crate) fn run(invocation: &Invocation, console: &mut Console) -> Result<u8, Error> {
+    let values = &invocation.values;
+    let group = QueryGroup::new(values)?;
+    let settings = settings(invocation);
+    let applet = invocation.applet.name;
+    let from = group.from.unwrap_or_else(|| default_source(invocation));
+    let needs_database = applet != "search";
+    let known = Known::open(&settings, from, needs_database, console)?;
+    let answer = answer(invocation, &group, &known, console)?;
+    console.print(&answer.text);
+    for line in &answer.errors {
+        console.print_error(&format!("ERROR: {line}\n"));
+    }
+    Ok(answer.status.min(99) as u8)
+}
+
+fn default_source(invocation: &Invocation) -> From {
+    let values = &invocation.values;
+    match invocation.applet.name {
+        "search" => From::Repositories,
+        "list" if values.is("list-installed") || values.is("manifest") => From::Installed,
+        "info" if info_test(values).is_some() || invocation.arguments.is_empty() => From::Installed,
+        _ => From::System,
+    }
+}
+
+/// Returns whether `info` tests existence or looks for owners: the last of its options counts.
+fn info_test(values: &Values) -> Option<&'static str> {
+    let ids: Vec<&'static str> = INFO_FIELDS
+        .iter()
+        .map(|(id, _)| *id)
+        .chain(["all", "exists", "who-owns"])
+        .collect();
+    values
+        .last_of(&ids)
+        .filter(|id| matches!(*id, "exists" | "who-owns"))
+}
+
+fn answer(
+    invocation: &Invocation,
+    group: &QueryGroup,
+    known: &Known,
+    console: &mut Console,
+) -> Result<Answer, Error> {
+    let values = &invocation.values;
+    let words = &invocation.arguments;
+    let view = known.view();
+    let verbosity = u32::from(invocation.verbosity());
+    let world = values.is("query-world");
+    let resolved = match values.is("recursive") || world {
+        true => {
+            let width = console.width();
+            Some(known.resolve(words, world, group.selection.available, width, console)?)
+        }
+        false => None,
+    };
+    let everything = match &resolved {
+        Some(identities) => Arguments::Resolved(identities),
+        None => Arguments::or_everything(words),
+    };
+    let given = match &resolved {
+        Some(identities) => Arguments::Resolved(identities),
+        None => Arguments::Patterns(words),
+    };
+    let fields = group.fields.map(|list| list.fields).unwrap_or_default();
+    Ok(match invocation.applet.name {
+        "list" => query::list(
+            &view,
+            &list_options(values, group, fields, verbosity),
+            everything,
+        ),
+        "search" => {
+            let options = SearchOptions {
+                selection: group.selection,
+                all: values.is("all"),
+                description: values.is("description"),
+                exact: values.is("exact"),
+                has_origin: values.is("has-origin"),
+                origin: values.is("origin"),
+                rdepends: values.is("rdepends"),
+                verbosity,
+                format: group.format,
+                fields,
+            };
+            query::search(&view, &options, everything)
+        }
+        "policy" => query::policy(&view, &group.selection, group.format, given),
+        "info" => info(invocation, group, known, everything),
+        _ => {
+            let options = QueryOptions {
+                selection: group.selection,
+                fields: group.fields,
+                format: group.format,
+                summarize: group.summarize,
+            };
+            query::query(&view, &options, given)
+        }
+    })
+}
+
+fn list_options(
+    values: &Values,
+    group: &QueryGroup,
+    fields: FieldSet,
+    verbosity: u32,
+) -> ListOptions {
+    let mut selection = group.selection;
+    selection.installed |= values.is("list-installed");
+    selection.available |= values.is("list-available");
+    selection.orphaned |= values.is("list-orphaned");
+    selection.upgradable |= values.is("list-upgradable");
+    ListOptions {
+        selection,
+        origin: values.is("origin"),
+        depends: values.is("depends"),
+        providers: values.is("providers"),
+        manifest: values.is("manifest"),
+        verbosity,
+        format: group.format,
+        fields,
+    }
+}
+
+fn info(
+    invocation: &Invocation,
+    group: &QueryGroup,
+    known: &Known,
+    arguments: Arguments<'_>,
+) -> Answer {
+    let values = &invocation.values;
+    let words = &invocation.arguments;
+    let view = known.view();
+    let verbosity = u32::from(invocation.verbosity());
+    let as_query = values.choice("legacy-info") == Some(false);
+    match info_test(values) {
+        Some("exists") => return query::exists(&view, verbosity, words),
+        Some(_) => {
+            let style = if group.format != Format::Default || as_query {
+                OwnerStyle::Objects(group.format)
+            } else if verbosity == 0 {
+                OwnerStyle::Names
+            } else {
+                OwnerStyle::Sentences
+            };
+            return query::who_owns(&view, style, known, &absolute(words));
+        }
+        None => {}
+    }
+    if words.is_empty() && !as_query && group.format == Format::Default {
+        return query::installed_list(&view, verbosity);
+    }
+    let mut fields = group.fields.map(|list| list.fields).unwrap_or_default();
+    for (id, field) in INFO_FIELDS {
+        if values.is(id) {
+            fields.insert(field);
+        }
+    }
+    let options = InfoOptions {
+        selection: group.selection,
+        fields,
+        all: values.is("all"),
+        verbosity,
+        format: group.format,
+        as_query,
+    };
+    query::info(&view, &options, arguments)
+}
+
+/// Turns relative paths that exist into absolute ones, as apk does.
+fn absolute(words: &[String]) -> Vec<String> {
+    let resolve = |word: &String| match (word.starts_with('/'), std::path::absolute(word)) {
+        (false, Ok(path)) if path.exists() => path.display().to_string(),
+        _ => word.clone(),
+    };
+    words.iter().map(resolve).collect()
+}

@@ -1,0 +1,168 @@
+//! What a question is asked about: the installed database and the loaded repositories.
+
+use super::Error;
+use super::change::solver_sources;
+use super::database::{Database, OpenOptions, open_root};
+use super::query::{From, Links, RepositoryView, View};
+use super::refresh::{self, LoadedRepositories, Purpose};
+use crate::config::{Architectures, Settings};
+use crate::package::{Dependency, Identity, InstalledDb, World};
+use crate::progress::{Event, Sink};
+use crate::root::Root;
+use crate::solver::{self, Flags, InstalledInput, Universe};
+
+/// What is known about packages, from the sources that a question allows.
+#[derive(Debug)]
+pub struct Known {
+    /// The tree.
+    pub root: Root,
+    /// What is installed; empty if the question does not want it.
+    pub installed: InstalledDb,
+    /// The world; empty if there is no database.
+    pub world: World,
+    /// The repositories, as questions see them.
+    pub repositories: Vec<RepositoryView>,
+    /// The architectures.
+    pub architectures: Architectures,
+    loaded: LoadedRepositories,
+}
+
+impl Known {
+    /// Reads the sources. `-X` repositories are loaded in every case, the root's own if `from`
+    /// says so. Indexes are used as they are, however old.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn open(
+        settings: &Settings,
+        from: From,
+        needs_database: bool,
+        sink: &mut dyn Sink,
+    ) -> Result<Self, Error> {
+        let (root, installed, world) = if needs_database || from.has_installed() {
+            let options = OpenOptions {
+                scripts: true,
+                ..OpenOptions::default()
+            };
+            let database = Database::open(&settings.root, &options, sink)?;
+            let installed = match from.has_installed() {
+                true => database.installed,
+                false => InstalledDb::default(),
+            };
+            (database.root, installed, database.world)
+        } else {
+            let root = open_root(&settings.root, false)?;
+            (root, InstalledDb::default(), World::default())
+        };
+        let unreadable = |error: crate::root::RootError| Error::Database {
+            cause: error.cause(),
+        };
+        let architectures = settings.architectures(&root, true).map_err(unreadable)?;
+        let keyring = settings.keyring(&root).map_err(unreadable)?;
+        let cache = settings
+            .cache_directory(&root)
+            .map_err(|error| Error::Cache {
+                cause: error.cause(),
+            })?;
+        let mut settings = settings.clone();
+        settings.sources.only_arguments = !from.has_configured_repositories();
+        let loaded = refresh::load(
+            &root,
+            &settings,
+            &architectures.list[0],
+            &keyring,
+            cache.as_ref(),
+            Purpose::Read,
+            true,
+            sink,
+        )
+        .map_err(unreadable)?;
+        let repositories = loaded.repositories.iter().filter_map(|loaded| {
+            let index = loaded.index.as_ref()?;
+            let repository = &loaded.repository;
+            Some(RepositoryView {
+                url: crate::config::repositories::masked(&repository.url),
+                index_url: repository.index_url.clone(),
+                base: crate::config::repositories::masked(repository.base()),
+                tags: repository.tags.clone(),
+                description: index.description.clone(),
+                table: index.table.clone(),
+                reachable: loaded.reachable,
+                local: loaded.local,
+            })
+        });
+        let repositories = repositories.collect();
+        Ok(Self {
+            root,
+            installed,
+            world,
+            repositories,
+            architectures,
+            loaded,
+        })
+    }
+
+    /// Returns the view that questions are asked to.
+    pub fn view(&self) -> View<'_> {
+        View::new(&self.installed, &self.repositories)
+    }
+
+    /// Solves constraints, conflicts aside, and returns what is selected (cli.md, 3.1).
+    ///
+    /// # Errors
+    /// [`Error::Arguments`] for a word that is no constraint; an unsolvable request is explained
+    /// to `sink`, and the error has the number of its causes as code.
+    pub fn resolve(
+        &self,
+        words: &[String],
+        with_world: bool,
+        available: bool,
+        width: usize,
+        sink: &mut dyn Sink,
+    ) -> Result<Vec<Identity>, Error> {
+        let mut sources = solver_sources(&self.loaded, &self.architectures.list);
+        sources.installed = InstalledInput::from_db(&self.installed);
+        let mut world = if with_world {
+            self.world.clone()
+        } else {
+            World::default()
+        };
+        for word in words {
+            world.add(parse(word)?);
+        }
+        let mut universe = Universe::new(&sources, &world);
+        let flags = Flags::AVAILABLE.when(available);
+        let request = solver::dependencies(world.entries, flags, true);
+        let solution = solver::solve(&mut universe, &request);
+        if solution.errors > 0 {
+            sink.error(solver::TITLE);
+            sink.event(Event::Text(&solver::report(&universe, &solution, width)));
+            let code = solution.errors.min(99) as u8;
+            return Err(Error::Arguments {
+                lines: Vec::new(),
+                code,
+            });
+        }
+        Ok(solution
+            .selected()
+            .map(|package| universe.identity(package))
+            .collect())
+    }
+}
+
+fn parse(word: &str) -> Result<Dependency, Error> {
+    solver::parse_world_argument(word).map_err(|error| Error::Arguments {
+        lines: vec![
+            error.to_string(),
+            "query failed: dependency format is invalid".to_owned(),
+        ],
+        code: 99,
+    })
+}
+
+impl Links for Known {
+    fn target(&self, path: &str) -> Option<String> {
+        let (directory, name) = self.root.parent(path).ok()?;
+        String::from_utf8(directory.read_link(name).ok()?).ok()
+    }
+}
