@@ -77,6 +77,11 @@ impl Known {
             sink,
         )
         .map_err(unreadable)?;
+        let mut sources = solver_sources(&loaded, &architectures.list);
+        sources.installed = InstalledInput::from_db(&installed);
+        for warning in sources.warnings() {
+            sink.warning(warning);
+        }
         let repositories = loaded.repositories.iter().filter_map(|loaded| {
             let index = loaded.index.as_ref()?;
             let repository = &loaded.repository;
