@@ -190,14 +190,16 @@ impl InstalledDb {
             .sum()
     }
 
-    /// Returns the number of distinct directories.
+    /// Returns the number of distinct directories; what contains them counts, too, up to the
+    /// root directory.
     pub fn directory_count(&self) -> usize {
-        let paths: std::collections::HashSet<&str> = self
-            .packages
-            .iter()
-            .flat_map(|p| &p.directories)
-            .map(|d| d.path.as_str())
-            .collect();
+        let mut paths = std::collections::HashSet::new();
+        for directory in self.packages.iter().flat_map(|p| &p.directories) {
+            let mut path = directory.path.as_str();
+            while paths.insert(path) && !path.is_empty() {
+                path = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+            }
+        }
         paths.len()
     }
 }

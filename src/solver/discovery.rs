@@ -222,7 +222,7 @@ impl Walk<'_, '_> {
         }
         self.universe.load_lists(package);
         // Decisions and reports look at what else answers to the own name.
-        self.universe.load_offers(self.universe.own_name(package));
+        self.universe.load_rivals(self.universe.own_name(package));
         true
     }
 

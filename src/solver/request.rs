@@ -101,20 +101,27 @@ pub struct VirtualPackage {
 }
 
 impl VirtualPackage {
-    /// Reads the value of `-t`. `now` is the version to take if it has none: the present time in
-    /// UTC as `YYYYMMDD.HHMMSS`.
+    /// Reads the value of `-t`; what follows a first word is ignored. `now` is the version to take
+    /// if it has none: the present time in UTC as `YYYYMMDD.HHMMSS`. `safe` is as in
+    /// [`check_non_repository`]; names that begin with a dot are exempt.
     ///
     /// # Errors
-    /// [`RequestError::PackageSpecifier`].
-    pub fn parse(text: &str, now: &str) -> Result<Self, RequestError> {
+    /// [`RequestError::PackageSpecifier`] or [`RequestError::NonRepository`].
+    pub fn parse(text: &str, now: &str, safe: bool) -> Result<Self, RequestError> {
         let refused = || RequestError::PackageSpecifier(text.to_owned());
-        let mut entry = parse_argument(text, Dependency::parse_world).ok_or_else(refused)?;
-        if entry.conflict || !matches!(entry.operator, Operator::ANY | Operator::EQ) {
+        let word = text.split([' ', '\n']).next().unwrap_or_default();
+        let mut entry = Dependency::parse_world(word).map_err(|_| refused())?;
+        if entry.conflict || entry.broken {
             return Err(refused());
         }
-        if entry.operator == Operator::ANY {
-            entry.operator = Operator::EQ;
-            entry.version = now.to_owned();
+        check_non_repository(safe || entry.name.starts_with('.'))?;
+        match entry.operator {
+            Operator::EQ => {}
+            Operator::ANY => {
+                entry.operator = Operator::EQ;
+                entry.version = now.to_owned();
+            }
+            _ => return Err(refused()),
         }
         Ok(Self { entry })
     }
@@ -137,21 +144,13 @@ impl VirtualPackage {
     }
 }
 
-/// Refuses what would be lost on a tmpfs root (5.2). `safe` says that the root is no tmpfs, that
-/// the cache is active or that `--force-non-repository` was given.
+/// Refuses a package file that would be lost on a tmpfs root (5.2). `safe` says that the root is
+/// no tmpfs, that the cache is active or that `--force-non-repository` was given.
 ///
 /// # Errors
 /// [`RequestError::NonRepository`].
-pub fn check_non_repository<'p>(
-    safe: bool,
-    files: bool,
-    virtual_names: impl IntoIterator<Item = &'p str>,
-) -> Result<(), RequestError> {
-    let mut names = virtual_names.into_iter();
-    if !safe && (files || names.any(|name| !name.starts_with('.'))) {
-        return Err(RequestError::NonRepository);
-    }
-    Ok(())
+pub fn check_non_repository(safe: bool) -> Result<(), RequestError> {
+    safe.then_some(()).ok_or(RequestError::NonRepository)
 }
 
 /// Returns the warnings about world entries whose tag has no loaded repository (3.2); if there
@@ -423,12 +422,12 @@ pub fn preupgrade(
     }
     for text in depends {
         let read = DependencyList::parse(text);
-        if read.malformed || read.has_broken() {
+        if read.malformed {
             result.warnings.push(format!(
                 "Ignored invalid preupgrade dependencies from: {text}"
             ));
         }
-        for entry in read.entries.into_iter().filter(|entry| !entry.broken) {
+        for entry in read.entries {
             list.add(entry);
         }
     }

@@ -623,7 +623,8 @@ impl<'u> Search<'u> {
         if wanted || state.triggered {
             for offer in universe.offers(name) {
                 let state = self.package(offer.package);
-                if !wanted && !(state.fulfilled && state.permitted && state.live) {
+                let triggers = state.fulfilled && state.permitted && state.live;
+                if !wanted && !triggers {
                     continue;
                 }
                 if self.is_eligible(*offer) && best.is_none_or(|best| self.beats(*offer, best)) {
@@ -737,10 +738,7 @@ impl<'u> Search<'u> {
             }
             order
         };
-        order = order.then_with(|| match (version_a.is_empty(), version_b.is_empty()) {
-            (false, false) => Version(version_a).compare(Version(version_b)),
-            (bare_a, bare_b) => bare_b.cmp(&bare_a),
-        });
+        order = order.then_with(|| Version(version_a).compare(Version(version_b)));
         if same_name {
             order = order.then_with(|| {
                 Version(universe.version(a.package)).compare(Version(universe.version(b.package)))

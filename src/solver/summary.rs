@@ -195,7 +195,10 @@ impl Writer<'_> {
     fn section(&mut self, section: Section) -> bool {
         let universe = self.universe;
         let changes: Vec<&Change> = (self.entries.iter())
-            .filter(|change| section_of(universe, change) == Some(section))
+            .filter(|change| match section {
+                Section::Reinstalled => change.reinstall,
+                _ => section_of(universe, change) == Some(section),
+            })
             .copied()
             .collect();
         if changes.is_empty() {
@@ -231,7 +234,7 @@ impl Writer<'_> {
         let package = change.new.or(change.old);
         let name = package.map_or("", |package| universe.package_name(package));
         match (change.old, change.new) {
-            (Some(old), Some(new)) if old != new => format!(
+            (Some(old), Some(new)) if old != new && !change.reinstall => format!(
                 "  {name}{tag} ({} -> {})",
                 universe.version(old),
                 universe.version(new)
@@ -288,8 +291,7 @@ fn section_of(universe: &Universe<'_>, change: &Change) -> Option<Section> {
                 _ => Section::Upgraded,
             })
         }
-        (Some(_), Some(_)) => change.reinstall.then_some(Section::Reinstalled),
-        (None, None) => None,
+        _ => None,
     }
 }
 

@@ -11,7 +11,9 @@
 use crate::package::installed::Broken;
 use crate::package::name_hash::BUCKETS;
 use crate::package::table::{NameRef, Record, TableDependency, hash};
-use crate::package::{Dependency, Identity, InstalledDb, Operator, Package, PackageTable, World};
+use crate::package::{
+    Dependency, Flaws, Identity, InstalledDb, Operator, Package, PackageTable, World,
+};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -184,35 +186,29 @@ impl Sources {
         let tables = std::iter::once(&self.installed.table)
             .chain(&self.remembered)
             .chain(self.repositories.iter().map(|r| &r.table));
-        let (mut old, mut broken) = (None, None);
+        let mut all = Flaws::default();
         for table in tables {
             for record in 0..table.len() as u32 {
                 let flaws = table.record(record).flaws();
-                let note = |seen: &mut Option<bool>| {
-                    *seen = Some(seen.unwrap_or(false) || flaws.uninstallable);
-                };
-                if flaws.unknown_field {
-                    note(&mut old);
-                }
-                if flaws.broken_list {
-                    note(&mut broken);
-                }
+                all.uninstallable |= flaws.uninstallable;
+                all.broken_list |= flaws.broken_list;
+                all.unknown_field |= flaws.unknown_field;
             }
         }
-        let old = old.map(|serious| {
-            if serious {
-                "This apk-tools is OLD! Some packages are not installable."
-            } else {
-                "This apk-tools is OLD! Some packages might not function properly."
-            }
-        });
-        let broken = broken.map(|serious| {
-            if serious {
-                "The indexes contain broken packages which are not installable."
-            } else {
-                "The indexes contain broken packages which might not function properly."
-            }
-        });
+        // One uninstallable package decides the words of both.
+        let (old, broken) = if all.uninstallable {
+            (
+                "This apk-tools is OLD! Some packages are not installable.",
+                "The indexes contain broken packages which are not installable.",
+            )
+        } else {
+            (
+                "This apk-tools is OLD! Some packages might not function properly.",
+                "The indexes contain broken packages which might not function properly.",
+            )
+        };
+        let old = all.unknown_field.then_some(old);
+        let broken = all.broken_list.then_some(broken);
         old.into_iter().chain(broken).collect()
     }
 }
@@ -483,9 +479,17 @@ impl<'a> Universe<'a> {
             let package = self.installed[at];
             self.load_lists(package);
             for name in self.offered_names(package).collect::<Vec<_>>() {
-                self.load_offers(name);
+                self.load_rivals(name);
                 self.load_triggers(name);
             }
+        }
+    }
+
+    /// Loads the offers of a name and the lists of the packages that make them. Reports and
+    /// `del -r` look at what they depend on even if the question does not reach them.
+    pub(super) fn load_rivals(&mut self, name: NameId) {
+        for at in self.load_offers(name) {
+            self.load_lists(self.offers[at as usize].package);
         }
     }
 

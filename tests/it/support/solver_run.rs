@@ -4,7 +4,8 @@
 use ibex::package::table::PackageTable;
 use ibex::package::version::Version;
 use ibex::package::{
-    DependencyError, DependencyList, Identity, InstalledDb, InstalledPackage, Package, World,
+    Acl, DependencyError, DependencyList, Identity, InstalledDb, InstalledDirectory, InstalledFile,
+    InstalledPackage, Package, World,
 };
 use ibex::plan::{Plan, Source};
 use ibex::solver::{self, Registered, RepositoryInput, Request, Sources, Universe};
@@ -36,7 +37,6 @@ pub(crate) struct Printed {
 pub(crate) fn read_records(text: &str) -> (Vec<InstalledPackage>, bool) {
     let mut records = Vec::new();
     let mut current: Option<InstalledPackage> = None;
-    let mut directory = String::new();
     let mut has = [false; 3];
     let mut finish = |current: &mut Option<InstalledPackage>, has: &mut [bool; 3]| {
         let Some(record) = current.take() else {
@@ -102,12 +102,21 @@ pub(crate) fn read_records(text: &str) -> (Vec<InstalledPackage>, bool) {
                 record.broken.script = value.contains('s');
                 record.broken.xattrs = value.contains('x');
             }
-            b'F' => directory = value.to_owned(),
-            b'R' => record.directories.push(ibex::package::InstalledDirectory {
-                path: format!("{directory}/{value}"),
-                acl: ibex::package::Acl::directory_default(),
+            b'F' => record.directories.push(InstalledDirectory {
+                path: value.to_owned(),
+                acl: Acl::directory_default(),
                 files: Vec::new(),
             }),
+            b'R' => {
+                let files = record.directories.last_mut().map(|d| &mut d.files);
+                files
+                    .expect("a directory before its files")
+                    .push(InstalledFile {
+                        name: value.to_owned(),
+                        acl: Acl::file_default(),
+                        digest: None,
+                    });
+            }
             b'T' | b'U' | b'L' | b'o' | b'm' | b't' | b'c' | b'g' | b'M' | b'a' | b'Z' | b'q' => {}
             other => {
                 package.flaws.unknown_field = true;
@@ -260,7 +269,7 @@ impl Run<'_> {
             self.line(&format!("WARNING: {warning}"));
         }
         match self.arguments.applet.as_str() {
-            "add" => self.add(sources, &world),
+            "add" => self.add(sources, &world, situation.cache.is_some()),
             "del" => self.del(&sources, &world),
             "upgrade" => self.upgrade(&sources, &world),
             "fix" => self.fix(&sources, &world),
@@ -279,12 +288,13 @@ impl Run<'_> {
         self.arguments.flags.contains(&flag)
     }
 
-    fn add(&mut self, mut sources: Sources, world: &World) -> Result<u32, u32> {
+    fn add(&mut self, mut sources: Sources, world: &World, has_cache: bool) -> Result<u32, u32> {
         let arguments = self.arguments;
         let given = arguments.names.iter().filter(|name| !name.is_empty());
+        let safe = !arguments.root_tmpfs || has_cache;
         let made = match &arguments.virtual_package {
             Some(text) => {
-                let made = solver::VirtualPackage::parse(text, "20260101.000000");
+                let made = solver::VirtualPackage::parse(text, "20260101.000000", safe);
                 Some(made.map_err(|error| self.fail(error))?)
             }
             None => None,
@@ -298,12 +308,9 @@ impl Run<'_> {
             entries.push(parse(text).map_err(|error| self.fail(error))?);
         }
         if let Some(made) = made {
-            let safe = !arguments.root_tmpfs;
             if entries.is_empty() {
                 self.line("WARNING: creating empty virtual package");
             }
-            solver::check_non_repository(safe, false, [made.entry.name.as_str()])
-                .map_err(|error| self.fail(error))?;
             let package = made.package(&entries, Identity([255; 20]));
             sources.registered = solver::RegisteredInput::new(&[(package, Registered::Virtual)]);
             entries = vec![made.entry];
@@ -352,10 +359,14 @@ impl Run<'_> {
             ignore: arguments.ignore,
         };
         let mut marks = Vec::new();
-        if arguments.preupgrade_only && !arguments.no_preupgrade && arguments.names.is_empty() {
+        if arguments.preupgrade_only && !arguments.names.is_empty() {
+            return Ok(0);
+        }
+        if arguments.preupgrade_only && !arguments.no_preupgrade {
             let program = self.installed.packages.iter().find(|package| {
-                let mut files = package.directories.iter();
-                files.any(|file| file.path == "proc/self/exe")
+                let mut directories = package.directories.iter();
+                directories
+                    .any(|d| d.path == "proc/self" && d.files.iter().any(|f| f.name == "exe"))
             });
             let program = program.map(|package| package.package.name.clone());
             let depends = &arguments.preupgrade_depends;
@@ -364,7 +375,8 @@ impl Run<'_> {
             for warning in first.warnings {
                 self.line(&format!("WARNING: {warning}"));
             }
-            if let Some(request) = first.request {
+            if let Some(mut request) = first.request {
+                request.options.force_broken_world = arguments.force_broken_world;
                 marks.clone_from(&request.marks);
                 let solution = solver::solve(&mut universe, &request);
                 if solution.errors > 0 {
@@ -378,7 +390,7 @@ impl Run<'_> {
                         if arguments.verbosity > 0 {
                             self.line("Preupgrading:");
                         }
-                        return self.print(&universe, &solution, None);
+                        return self.print(&universe, &solution);
                     }
                 }
             }
@@ -413,6 +425,14 @@ impl Run<'_> {
         !missing.is_empty()
     }
 
+    fn refuse_missing_tags(&mut self, universe: &Universe<'_>, world: &World) -> Result<(), u32> {
+        let error = "Not committing changes due to missing repository tags.";
+        if !self.arguments.force_broken_world && self.missing_tags(universe, world, error) {
+            return Err(99);
+        }
+        Ok(())
+    }
+
     fn commit(
         &mut self,
         universe: &mut Universe<'_>,
@@ -420,10 +440,8 @@ impl Run<'_> {
         deletion: Option<(&World, &solver::Deletion)>,
     ) -> Result<u32, u32> {
         request.options.force_broken_world = self.arguments.force_broken_world;
-        let error = "Not committing changes due to missing repository tags.";
-        if !self.arguments.force_broken_world && self.missing_tags(universe, &request.world, error)
-        {
-            return Err(99);
+        if deletion.is_none() {
+            self.refuse_missing_tags(universe, &request.world)?;
         }
         let solution = solver::solve(universe, &request);
         if solution.errors > 0 {
@@ -432,20 +450,19 @@ impl Run<'_> {
             self.text.push_str(&report);
             return Err(solution.errors);
         }
-        self.print(universe, &solution, deletion)
+        if let Some((world, deletion)) = deletion {
+            let verbosity = self.arguments.verbosity as u32;
+            if verbosity > 0 && !deletion.names.is_empty() {
+                let text = solver::kept(universe, world, deletion, &solution, verbosity, 50);
+                self.text.push_str(&text);
+            }
+            self.refuse_missing_tags(universe, &request.world)?;
+        }
+        self.print(universe, &solution)
     }
 
-    fn print(
-        &mut self,
-        universe: &Universe<'_>,
-        solution: &solver::Solution,
-        deletion: Option<(&World, &solver::Deletion)>,
-    ) -> Result<u32, u32> {
+    fn print(&mut self, universe: &Universe<'_>, solution: &solver::Solution) -> Result<u32, u32> {
         let verbosity = self.arguments.verbosity as u32;
-        if let Some((world, deletion)) = deletion.filter(|_| verbosity > 0) {
-            let text = solver::kept(universe, world, deletion, solution, verbosity, 50);
-            self.text.push_str(&text);
-        }
         if verbosity > 1 || self.arguments.interactive {
             let style = solver::SummaryStyle {
                 verbosity,
@@ -462,7 +479,10 @@ impl Run<'_> {
                 self.line(&line);
             }
             let last = if verbosity > 1 {
-                totals.detailed_line(0, 0)
+                totals.detailed_line(
+                    self.installed.directory_count(),
+                    self.installed.file_count(),
+                )
             } else {
                 totals.line()
             };
