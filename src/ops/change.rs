@@ -391,8 +391,11 @@ impl<'a> Change<'a> {
             code: 99,
         };
         let now = jiff::Timestamp::now().strftime("%Y%m%d.%H%M%S").to_string();
+        let safe = !self.settings.is_tmpfs(&self.database.root)
+            || self.package_cache().is_some()
+            || self.options.force_non_repository;
         let made = virtual_package
-            .map(|text| VirtualPackage::parse(text, &now))
+            .map(|text| VirtualPackage::parse(text, &now, safe))
             .transpose()
             .map_err(refused)?;
         let mut entries = Vec::new();
@@ -401,6 +404,7 @@ impl<'a> Change<'a> {
         for argument in arguments.iter().filter(|argument| !argument.is_empty()) {
             let path = Path::new(argument);
             if argument.contains('.') && path.exists() {
+                solver::check_non_repository(safe).map_err(refused)?;
                 let package = self.read_file(path).map_err(|cause| Error::Arguments {
                     lines: cause
                         .lines()
@@ -425,11 +429,6 @@ impl<'a> Change<'a> {
                 entries.push(solver::parse_world_argument(argument).map_err(refused)?);
             }
         }
-        let safe = !self.settings.is_tmpfs(&self.database.root)
-            || self.package_cache().is_some()
-            || self.options.force_non_repository;
-        let names = made.iter().map(|made| made.entry.name.as_str());
-        solver::check_non_repository(safe, !files.is_empty(), names).map_err(refused)?;
         if let Some(made) = made {
             if entries.is_empty() {
                 sink.warning("creating empty virtual package");

@@ -9,16 +9,18 @@
 //!
 //! ```text
 //! core     magic, then the number of names, slots, offers, triggered, dependents, packages,
-//!          identity slots, dependencies and text bytes; then the sections in this order:
+//!          identity slots, dependencies, text bytes and distinct identities; then the sections
+//!          in this order:
 //! names         6 words each: text offset, text length, hash, first offer, first triggered, first
 //!               dependent; one more at the end closes the three ranges. Ids are in order of first
 //!               mention.
-//! slots         name id + 1 by hash, open addressing; a power of two
+//! slots         name id + 1 by hash, open addressing; a power of two. The upper 8 bits are those
+//!               of the hash, so that a name that is not there costs one look as a rule
 //! offers        2 words each: package, index into its provides or OWN
 //! triggered     packages whose install_if mentions the name, in file order
 //! dependents    packages whose depends mention the name, in file order
 //! packages      19 words each
-//! identities    record + 1 by folded identity, open addressing; a power of two
+//! identities    record + 1 by folded identity, like slots
 //! dependencies  4 words each: name, flags, version offset, version length
 //! text
 //! details  magic, number of packages, text bytes; 16 words for each package; text
@@ -31,14 +33,16 @@ use super::name_hash::murmur3_32;
 use super::{Dependency, Flaws, Identity, Operator, Package};
 use std::collections::HashMap;
 
-const CORE_MAGIC: u32 = 0x3254_4249;
+const CORE_MAGIC: u32 = 0x3454_4249;
 const DETAILS_MAGIC: u32 = 0x3144_4249;
-const CORE_HEADER: usize = 10;
+const CORE_HEADER: usize = 11;
 const DETAILS_HEADER: usize = 3;
 const NAME_WORDS: usize = 6;
 const PACKAGE_WORDS: usize = 19;
 const DEPENDENCY_WORDS: usize = 4;
 const DETAILS_WORDS: usize = 16;
+/// The part of a slot that is an id plus one; the rest is a part of the hash.
+const SLOT_IDS: u32 = 0x00ff_ffff;
 const OWN: u32 = u32::MAX;
 const ABSENT: u32 = u32::MAX;
 const HASH_SEED: u32 = 5381;
@@ -58,6 +62,7 @@ struct Layout {
     slot_count: usize,
     package_count: usize,
     identity_slot_count: usize,
+    identity_count: usize,
     dependency_count: usize,
     slots: usize,
     offers: usize,
@@ -213,30 +218,63 @@ impl PackageTable {
 
     /// Finds a name, given its [`hash`].
     pub fn find_name(&self, name: &str, hash: u32) -> Option<NameRef> {
-        let mask = self.layout.slot_count.checked_sub(1)?;
-        let mut slot = hash as usize & mask;
-        for _ in 0..self.layout.slot_count {
-            let id = self.word(self.layout.slots + slot).checked_sub(1)?;
+        let Layout {
+            slots, slot_count, ..
+        } = self.layout;
+        self.find(slots, slot_count, hash, |id| {
             let found = NameRef(id);
-            if self.name_hash(found) == hash && self.name(found) == name {
-                return Some(found);
-            }
-            slot = (slot + 1) & mask;
-        }
-        None
+            self.name_hash(found) == hash && self.name(found) == name
+        })
+        .map(NameRef)
+    }
+
+    /// Finds the name that another table has under `name`.
+    ///
+    /// It is what [`Self::find_name`] finds, but does not read the text if it can be avoided.
+    pub fn find_name_of(&self, other: &PackageTable, name: NameRef) -> Option<NameRef> {
+        let Layout {
+            slots, slot_count, ..
+        } = self.layout;
+        let hash = other.name_hash(name);
+        self.find(slots, slot_count, hash, |id| {
+            let found = NameRef(id);
+            self.name_hash(found) == hash && self.name_bytes(found) == other.name_bytes(name)
+        })
+        .map(NameRef)
+    }
+
+    /// Returns whether no two records have the same identity.
+    pub fn has_distinct_identities(&self) -> bool {
+        self.layout.identity_count == self.layout.package_count
     }
 
     /// Finds the first record with an identity.
     pub fn find_identity(&self, identity: Identity) -> Option<u32> {
-        let mask = self.layout.identity_slot_count.checked_sub(1)?;
-        let mut slot = fold(identity) as usize & mask;
-        for _ in 0..self.layout.identity_slot_count {
-            let record = self
-                .word(self.layout.identities + slot)
-                .checked_sub(1)
-                .filter(|record| (*record as usize) < self.len())?;
-            if self.record(record).identity() == identity {
-                return Some(record);
+        let Layout {
+            identities,
+            identity_slot_count,
+            ..
+        } = self.layout;
+        self.find(identities, identity_slot_count, fold(identity), |record| {
+            (record as usize) < self.len() && self.record(record).identity() == identity
+        })
+    }
+
+    /// Looks for the id under which a hash is filed.
+    fn find(
+        &self,
+        slots: usize,
+        slot_count: usize,
+        hash: u32,
+        is_it: impl Fn(u32) -> bool,
+    ) -> Option<u32> {
+        let mask = slot_count.checked_sub(1)?;
+        let mut slot = hash as usize & mask;
+        for _ in 0..slot_count {
+            let word = self.word(slots + slot);
+            let id = (word & SLOT_IDS).checked_sub(1)?;
+            if (word ^ hash) & !SLOT_IDS == 0 && is_it(id) {
+                return Some(id);
             }
             slot = (slot + 1) & mask;
         }
@@ -247,6 +285,13 @@ impl PackageTable {
     pub fn name(&self, name: NameRef) -> &str {
         let base = CORE_HEADER + name.0 as usize * NAME_WORDS;
         self.text(self.word(base), self.word(base + 1))
+    }
+
+    fn name_bytes(&self, name: NameRef) -> &[u8] {
+        let base = CORE_HEADER + name.0 as usize * NAME_WORDS;
+        let from = self.layout.text * 4 + self.word(base) as usize;
+        let length = self.word(base + 1) as usize;
+        self.core.get(from..from + length).unwrap_or_default()
     }
 
     /// Returns the stored hash of a name.
@@ -561,6 +606,7 @@ impl Layout {
             slot_count: count(2),
             package_count: count(6),
             identity_slot_count: count(7),
+            identity_count: count(10),
             dependency_count: count(8),
             slots,
             offers,
@@ -689,16 +735,9 @@ impl Builder {
     }
 
     fn finish(self) -> Vec<u8> {
-        let slot_count = (self.names.len() * 2).next_power_of_two();
-        let mut slots = vec![0u32; slot_count];
-        for (id, name) in self.names.iter().enumerate() {
-            let mut slot = name.hash as usize & (slot_count - 1);
-            while slots[slot] != 0 {
-                slot = (slot + 1) & (slot_count - 1);
-            }
-            slots[slot] = id as u32 + 1;
-        }
-        let identities = identity_slots(&self.identities);
+        let slots = fill_slots(self.names.iter().map(|name| name.hash), |_, _| false);
+        let hashes = self.identities.iter().map(|identity| fold(*identity));
+        let identities = fill_slots(hashes, |a, b| self.identities[a] == self.identities[b]);
         let (mut names, mut offers, mut triggered, mut dependents) =
             (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for name in &self.names {
@@ -722,7 +761,7 @@ impl Builder {
         let header = [
             CORE_MAGIC,
             self.names.len() as u32,
-            slot_count as u32,
+            slots.len() as u32,
             offers.len() as u32,
             triggered.len() as u32,
             dependents.len() as u32,
@@ -730,6 +769,7 @@ impl Builder {
             identities.len() as u32,
             (self.dependencies.len() / DEPENDENCY_WORDS) as u32,
             self.pool.bytes.len() as u32,
+            identities.iter().filter(|slot| **slot != 0).count() as u32,
         ];
         let mut core = Vec::new();
         for section in [
@@ -750,17 +790,22 @@ impl Builder {
     }
 }
 
-/// Files the first record of each identity.
-fn identity_slots(identities: &[Identity]) -> Vec<u32> {
-    let mut slots = vec![0u32; (identities.len() * 2).next_power_of_two()];
+/// Files ids by hash; of equal ones only the first. Ids that a slot can not hold are not found.
+fn fill_slots(
+    hashes: impl ExactSizeIterator<Item = u32>,
+    equal: impl Fn(usize, usize) -> bool,
+) -> Vec<u32> {
+    let mut slots = vec![0u32; (hashes.len() * 2).next_power_of_two()];
     let mask = slots.len() - 1;
-    for (record, identity) in identities.iter().enumerate() {
-        let mut slot = fold(*identity) as usize & mask;
-        while slots[slot] != 0 && identities[slots[slot] as usize - 1] != *identity {
+    for (id, hash) in hashes.enumerate().take(SLOT_IDS as usize) {
+        let mut slot = hash as usize & mask;
+        let mut known = false;
+        while slots[slot] != 0 && !known {
+            known = equal((slots[slot] & SLOT_IDS) as usize - 1, id);
             slot = (slot + 1) & mask;
         }
-        if slots[slot] == 0 {
-            slots[slot] = record as u32 + 1;
+        if !known {
+            slots[slot] = (hash & !SLOT_IDS) | (id as u32 + 1);
         }
     }
     slots

@@ -4,8 +4,11 @@
 //! long as a repository, so the calls are kept on a stack of our own: each [`Task`] does one step
 //! and puts what must happen next on top.
 
-use super::search::{Owner, Search, meets};
-use super::universe::{NameId, Need, Offer, PackageId, TagId, Universe};
+use super::ids::{NameId, PackageId, TagId};
+use super::links::Links;
+use super::search::{Search, meets};
+use super::state::Owner;
+use super::universe::{Need, Offer, Universe};
 
 /// One package before and after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,8 +61,9 @@ enum Task {
     CheckInstallOf(NameId, u32),
 }
 
-pub(super) struct Changes<'s, 'u> {
+struct Changes<'s, 'u> {
     search: &'s mut Search<'u>,
+    links: &'s Links<'u>,
     universe: &'u Universe<'u>,
     names: Vec<NameState>,
     scheduled: Vec<bool>,
@@ -88,7 +92,7 @@ pub(super) fn answer(
 }
 
 /// Makes the change list of a finished search.
-pub(super) fn changes(search: &mut Search<'_>) -> Vec<Change> {
+pub(super) fn changes<'u>(search: &mut Search<'u>, links: &Links<'u>) -> Vec<Change> {
     let universe = search.universe;
     let mut changes = Changes {
         names: vec![NameState::default(); universe.name_count()],
@@ -97,6 +101,7 @@ pub(super) fn changes(search: &mut Search<'_>) -> Vec<Change> {
         list: Vec::new(),
         universe,
         search,
+        links,
     };
     changes.run();
     changes.list
@@ -331,7 +336,7 @@ impl<'u> Changes<'_, 'u> {
 
     fn remove_dependents(&mut self, package: PackageId, name: NameId, dependent: u32, offer: u32) {
         let universe = self.universe;
-        let Some(other) = self.search.links.dependents(name).get(dependent as usize) else {
+        let Some(other) = self.links.dependents(name).get(dependent as usize) else {
             return;
         };
         let Some(found) = self.offer(*other, offer) else {

@@ -4,22 +4,17 @@
 //! stack. It loads the universe as it goes and must touch nothing that the question does not
 //! reach.
 
-use super::flags::Flags;
-use super::universe::{NameId, PackageId, Universe};
+use super::ids::{NameId, PackageId};
+use super::universe::Universe;
 
-/// What the walk found out.
-#[derive(Default)]
-pub(super) struct Discovery {
-    /// For each name its rank, 0 if it was not discovered; the higher ranks are decided first.
-    pub(super) ranks: Vec<u64>,
-    /// For each name whether all packages that offer it can never be triggered.
-    pub(super) hopeless: Vec<bool>,
-    /// For each package whether it was reached.
-    pub(super) reached: Vec<bool>,
-}
+/// For each name its rank, 0 if it was not discovered; the higher ranks are decided first. Names
+/// beyond the end were not discovered, either.
+pub(super) type Ranks = Vec<u64>;
 
 const MARKED: u64 = 1 << 33;
 const OFFERS_ITSELF: u64 = 1 << 32;
+/// What a name has between being entered and being numbered.
+const ENTERED: u64 = 1 << 34;
 
 /// Where the walk is within one name.
 #[derive(Clone, Copy)]
@@ -41,10 +36,9 @@ struct Frame {
 struct Walk<'w, 'a> {
     universe: &'w mut Universe<'a>,
     marked: &'w [NameId],
-    global: Flags,
-    seen: Vec<bool>,
     counter: u64,
-    found: Discovery,
+    ranks: Ranks,
+    reached: Vec<bool>,
     stack: Vec<Frame>,
 }
 
@@ -54,15 +48,13 @@ pub(super) fn discover(
     universe: &mut Universe<'_>,
     start: impl Iterator<Item = NameId>,
     marked: &[NameId],
-    global: Flags,
-) -> Discovery {
+) -> Ranks {
     let mut walk = Walk {
+        ranks: vec![0; universe.name_limit()],
+        reached: vec![false; universe.package_limit()],
         universe,
         marked,
-        global,
-        seen: Vec::new(),
         counter: 0,
-        found: Discovery::default(),
         stack: Vec::new(),
     };
     for name in start {
@@ -71,28 +63,20 @@ pub(super) fn discover(
             walk.advance(frame);
         }
     }
-    let Walk {
-        universe,
-        mut found,
-        ..
-    } = walk;
-    found.ranks.resize(universe.name_count(), 0);
-    found.hopeless.resize(universe.name_count(), false);
-    found.reached.resize(universe.package_count(), false);
-    found
+    walk.ranks
 }
 
 impl Walk<'_, '_> {
     /// Starts a name unless it is already discovered; returns whether it did.
     fn enter(&mut self, name: NameId) -> bool {
         let at = name.0 as usize;
-        if at >= self.seen.len() {
-            self.seen
-                .resize(self.universe.name_count().max(at + 1), false);
+        if at >= self.ranks.len() {
+            self.ranks.resize(at + 1, 0);
         }
-        if std::mem::replace(&mut self.seen[at], true) {
+        if self.ranks[at] != 0 {
             return false;
         }
+        self.ranks[at] = ENTERED;
         self.universe.load_offers(name);
         self.stack.push(Frame {
             name,
@@ -132,7 +116,6 @@ impl Walk<'_, '_> {
                 frame.offer += 1;
                 frame.at = 0;
             }
-            self.note_hopeless(frame.name);
             (frame.stage, frame.offer, frame.at) = (Stage::Triggers, 0, 0);
         }
         if matches!(frame.stage, Stage::Triggers) {
@@ -212,29 +195,13 @@ impl Walk<'_, '_> {
 
     /// Marks a package as reached; returns whether it was not before.
     fn reach(&mut self, package: PackageId) -> bool {
-        let at = package.0 as usize;
-        if at >= self.found.reached.len() {
-            let count = self.universe.package_count();
-            self.found.reached.resize(count, false);
-        }
-        if std::mem::replace(&mut self.found.reached[at], true) {
+        if std::mem::replace(&mut self.reached[package.0 as usize], true) {
             return false;
         }
         self.universe.load_lists(package);
         // Decisions and reports look at what else answers to the own name.
         self.universe.load_rivals(self.universe.own_name(package));
         true
-    }
-
-    fn note_hopeless(&mut self, name: NameId) {
-        let universe = &*self.universe;
-        let mut offers = universe.offers(name).iter();
-        let hopeless = offers.all(|offer| never_triggers(universe, offer.package, self.global));
-        let at = name.0 as usize;
-        if at >= self.found.hopeless.len() {
-            self.found.hopeless.resize(universe.name_count(), false);
-        }
-        self.found.hopeless[at] = hopeless;
     }
 
     fn number(&mut self, name: NameId) {
@@ -248,16 +215,6 @@ impl Walk<'_, '_> {
         if offers.any(|offer| universe.own_name(offer.package) == name) {
             rank |= OFFERS_ITSELF;
         }
-        let at = name.0 as usize;
-        if at >= self.found.ranks.len() {
-            self.found.ranks.resize(universe.name_count(), 0);
-        }
-        self.found.ranks[at] = rank;
+        self.ranks[name.0 as usize] = rank;
     }
-}
-
-/// Returns whether install_if can not make a package wanted in this run.
-pub(super) fn never_triggers(universe: &Universe<'_>, package: PackageId, global: Flags) -> bool {
-    universe.record(package).install_if_names().len() == 0
-        || (global.contains(Flags::AVAILABLE) && !universe.is_reachable(package))
 }

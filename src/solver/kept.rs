@@ -1,9 +1,10 @@
 //! Why `del` did not remove what it was asked to (solver.md, 5.3).
 
 use super::changes::answer;
+use super::ids::{NameId, PackageId};
 use super::layout::Layout;
 use super::links::Links;
-use super::universe::{NameId, PackageId, Universe};
+use super::universe::Universe;
 use super::{Deletion, Solution};
 use crate::package::{World, order};
 use std::collections::HashSet;
@@ -38,7 +39,8 @@ pub fn kept(
     let mut listed = false;
     for name in names {
         let text = universe.name_text(name);
-        if before.find(text).is_some_and(|entry| entry.conflict) {
+        let mut entries = before.entries.iter();
+        if entries.any(|entry| entry.conflict && entry.name == text) {
             continue;
         }
         let offers = universe.offers(name).iter().map(|offer| offer.package);

@@ -3,17 +3,21 @@
 mod changes;
 mod discovery;
 mod flags;
+mod ids;
 mod kept;
 mod layout;
 mod links;
 mod report;
 mod request;
 mod search;
+mod sources;
+mod state;
 mod summary;
 mod universe;
 
 pub use changes::Change;
 pub use flags::Flags;
+pub use ids::{NameId, PackageId, TagId};
 pub use kept::kept;
 pub use layout::output_width;
 pub use report::{TITLE, report};
@@ -22,11 +26,9 @@ pub use request::{
     VirtualPackage, add, check_non_repository, del, dependencies, fix, missing_tags,
     parse_package_argument, parse_world_argument, pin_file, preupgrade, upgrade,
 };
+pub use sources::{InstalledInput, Registered, RegisteredInput, RepositoryInput, Sources};
 pub use summary::{Summary, SummaryStyle, Totals, human_size, summary};
-pub use universe::{
-    InstalledInput, NameId, PackageId, Registered, RegisteredInput, RepositoryInput, Sources,
-    TagId, Universe,
-};
+pub use universe::Universe;
 
 use crate::package::World;
 use links::Links;
@@ -138,7 +140,7 @@ fn solve_once(
         .collect();
     let start = names.iter().zip(dropped).filter(|(_, dropped)| !**dropped);
     let start = start.map(|(name, _)| *name);
-    let discovery = discovery::discover(universe, start, marked, options.global);
+    let ranks = discovery::discover(universe, start, marked);
     let universe = &*universe;
     let links = Links::new(universe);
     let wanted = world.entries.iter().zip(&names).zip(dropped);
@@ -153,9 +155,9 @@ fn solve_once(
             dropped: *dropped,
         })
         .collect();
-    let mut search = Search::new(universe, &links, wanted, &discovery, marks, options);
+    let mut search = Search::new(universe, wanted, ranks, marks, options);
     search.run();
-    let changes = changes::changes(&mut search);
+    let changes = changes::changes(&mut search, &links);
     let failed = names.iter().map(|name| match search.owner(*name) {
         Some(owner) => search.is_bad(owner.package),
         None => true,

@@ -1,9 +1,9 @@
 //! Why there is no answer, in apk's words (solver.md, chapter 6).
 
 use super::changes::{Change, answer};
+use super::ids::{NameId, PackageId, TagId};
 use super::layout::Layout;
-use super::links::Links;
-use super::universe::{NameId, Need, Offer, PackageId, TagId, Universe};
+use super::universe::{Need, Offer, Universe};
 use super::{Solution, universe};
 use crate::package::{Dependency, Operator, Version, order};
 use std::cmp::Ordering;
@@ -15,8 +15,7 @@ pub const TITLE: &str = "unable to select packages:";
 ///
 /// `width` comes from [`output_width`](super::output_width).
 pub fn report(universe: &Universe<'_>, solution: &Solution, width: usize) -> String {
-    let links = Links::new(universe);
-    let mut report = Report::new(universe, &links, solution, width);
+    let mut report = Report::new(universe, solution, width);
     report.mark_all();
     report.world_names();
     for change in &solution.changes {
@@ -75,7 +74,6 @@ enum Task {
 
 struct Report<'r> {
     universe: &'r Universe<'r>,
-    links: &'r Links<'r>,
     world: Vec<Asked<'r>>,
     selected: Vec<bool>,
     names: Vec<Marks>,
@@ -87,12 +85,7 @@ struct Report<'r> {
 }
 
 impl<'r> Report<'r> {
-    fn new(
-        universe: &'r Universe<'r>,
-        links: &'r Links<'r>,
-        solution: &'r Solution,
-        width: usize,
-    ) -> Self {
+    fn new(universe: &'r Universe<'r>, solution: &'r Solution, width: usize) -> Self {
         let mut selected = vec![false; universe.package_count()];
         for package in solution.selected() {
             selected[package.0 as usize] = true;
@@ -108,7 +101,6 @@ impl<'r> Report<'r> {
         });
         Self {
             universe,
-            links,
             world: world.collect(),
             selected,
             names: vec![Marks::default(); universe.name_count()],
@@ -283,9 +275,8 @@ impl<'r> Report<'r> {
         }
         let universe = self.universe;
         let mut used = std::collections::HashSet::new();
-        let links = self.links;
-        for dependent in links.dependents(name) {
-            for offer in universe.offers(*dependent) {
+        for dependent in self.dependents(name) {
+            for offer in universe.offers(dependent) {
                 let package = offer.package;
                 if !self.is_selected(package) || !used.insert(package) {
                     continue;
@@ -302,6 +293,24 @@ impl<'r> Report<'r> {
                 }
             }
         }
+    }
+
+    /// Returns the dependents of a name, as far as selected packages make them so. The others
+    /// would only be passed over.
+    fn dependents(&self, name: NameId) -> Vec<NameId> {
+        let universe = self.universe;
+        let mentioning = universe.mentioning(name).filter(|p| self.is_selected(*p));
+        let (late, early): (Vec<_>, Vec<_>) = mentioning.partition(|p| universe.is_late(*p));
+        let names = |package| universe.offered_names(package);
+        let mut list: Vec<NameId> = early.into_iter().flat_map(names).collect();
+        list.sort_by_cached_key(|name| universe.table_key(*name));
+        list.dedup();
+        for name in late.into_iter().flat_map(names) {
+            if !list.contains(&name) {
+                list.push(name);
+            }
+        }
+        list
     }
 
     /// Reports what is wrong with a selected package (6.6).
@@ -422,21 +431,18 @@ impl<'r> Report<'r> {
         let mut used = std::collections::HashSet::new();
         let mut of_packages = Vec::new();
         for name in universe.offered_names(package) {
-            for dependent in self.links.dependents(name) {
-                for offer in universe.offers(*dependent) {
-                    let from = offer.package;
-                    if !self.is_selected(from) || !used.insert(from) {
-                        continue;
-                    }
-                    for need in universe.depends(from) {
-                        if let Some(positive) = answer(universe, &need, Some(from), package) {
-                            let asked = Asked {
-                                from: Some(from),
-                                need,
-                                tag: TagId::DEFAULT,
-                            };
-                            of_packages.push((asked, positive));
-                        }
+            for from in universe.mentioning(name) {
+                if !self.is_selected(from) || !used.insert(from) {
+                    continue;
+                }
+                for need in universe.depends(from) {
+                    if let Some(positive) = answer(universe, &need, Some(from), package) {
+                        let asked = Asked {
+                            from: Some(from),
+                            need,
+                            tag: TagId::DEFAULT,
+                        };
+                        of_packages.push((asked, positive));
                     }
                 }
             }

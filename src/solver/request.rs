@@ -5,8 +5,9 @@
 //! a virtual package are the caller's business.
 
 use super::changes::answer;
+use super::ids::{NameId, PackageId};
 use super::links::Links;
-use super::universe::{NameId, PackageId, Universe};
+use super::universe::Universe;
 use super::{Flags, Mark, Options, Request};
 use crate::package::glob;
 use crate::package::version::Version;

@@ -4,10 +4,11 @@
 //! a name is decided for good. The order of every effect is part of the behaviour: it fixes the
 //! order of the worklist and thereby the result.
 
-use super::discovery::{Discovery, never_triggers};
+use super::discovery::Ranks;
 use super::flags::Flags;
-use super::links::Links;
-use super::universe::{NameId, Need, NumberSet, Offer, PackageId, TagId, Universe};
+use super::ids::{NameId, NumberSet, PackageId, TagId};
+use super::state::{NameState, Owner, PackageState, Queue, States, Watchers, never_triggers};
+use super::universe::{Need, Offer, Universe};
 use super::{Mark, Options};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -18,59 +19,6 @@ pub(super) struct Wanted<'u> {
     pub(super) tag: TagId,
     /// The entry is left aside (`--force-broken-world`).
     pub(super) dropped: bool,
-}
-
-/// A package under the version it offers a name with.
-#[derive(Clone, Copy)]
-pub(super) struct Owner<'u> {
-    pub(super) package: PackageId,
-    pub(super) version: &'u str,
-}
-
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Queue {
-    #[default]
-    None,
-    Now,
-    Auto,
-    Rest,
-}
-
-/// What is known of a name (solver.md, 4.1).
-#[derive(Clone, Copy, Default)]
-struct NameState<'u> {
-    wanted: u32,
-    settled: bool,
-    owner: Option<Owner<'u>>,
-    rank: u64,
-    hopeless: bool,
-    recheck_deps: bool,
-    recheck_trig: bool,
-    multi: bool,
-    auto: bool,
-    ready: bool,
-    triggered: bool,
-    probe: bool,
-    urgent: bool,
-    queue: Queue,
-    listed: bool,
-}
-
-/// What is known of a package (solver.md, 4.1).
-#[derive(Clone, Copy, Default)]
-struct PackageState {
-    live: bool,
-    reachable: bool,
-    permitted: bool,
-    preferred: bool,
-    grouped: bool,
-    fulfilled: bool,
-    failed: bool,
-    bad: bool,
-    tags: NumberSet,
-    flags: Flags,
-    heritable: Flags,
-    strikes: u32,
 }
 
 /// Who passes flags and tags on.
@@ -84,11 +32,11 @@ enum Giver {
 /// One run.
 pub(super) struct Search<'u> {
     pub(super) universe: &'u Universe<'u>,
-    pub(super) links: &'u Links<'u>,
     pub(super) world: Vec<Wanted<'u>>,
     options: Options,
-    names: Vec<NameState<'u>>,
-    packages: Vec<PackageState>,
+    ranks: Ranks,
+    states: States<'u>,
+    watchers: Watchers,
     worklist: VecDeque<NameId>,
     now: VecDeque<NameId>,
     auto: BTreeMap<u64, NameId>,
@@ -103,40 +51,26 @@ pub(super) struct Search<'u> {
 impl<'u> Search<'u> {
     pub(super) fn new(
         universe: &'u Universe<'u>,
-        links: &'u Links<'u>,
         world: Vec<Wanted<'u>>,
-        discovery: &Discovery,
+        ranks: Ranks,
         marks: &[Mark],
         options: Options,
     ) -> Self {
-        let names = (discovery.ranks.iter().zip(&discovery.hopeless))
-            .map(|(rank, hopeless)| NameState {
-                rank: *rank,
-                hopeless: *hopeless,
-                ..NameState::default()
-            })
-            .collect();
-        let mut packages = vec![PackageState::default(); universe.package_count()];
+        let mut states = States::new(universe, options.global);
         for mark in marks {
             for offer in universe.offers(mark.name) {
-                let state = &mut packages[offer.package.0 as usize];
+                let state = states.package_mut(offer.package);
                 state.flags = state.flags | mark.flags;
                 state.heritable = state.heritable | mark.heritable;
             }
         }
-        for package in universe.packages() {
-            if discovery.reached[package.0 as usize] {
-                let state = &mut packages[package.0 as usize];
-                initialise(universe, package, state, options.global);
-            }
-        }
         Self {
             universe,
-            links,
             world,
             options,
-            names,
-            packages,
+            ranks,
+            states,
+            watchers: Watchers::new(universe.name_count()),
             worklist: VecDeque::new(),
             now: VecDeque::new(),
             auto: BTreeMap::new(),
@@ -181,7 +115,7 @@ impl<'u> Search<'u> {
 
     /// Returns whether a name was discovered.
     pub(super) fn is_discovered(&self, name: NameId) -> bool {
-        self.name(name).rank != 0
+        self.rank(name) != 0
     }
 
     pub(super) fn ignores_conflicts(&self) -> bool {
@@ -198,9 +132,8 @@ impl<'u> Search<'u> {
 
     /// Returns the tag to record for a package (solver.md, 3.4).
     pub(super) fn resulting_tag(&self, package: PackageId) -> TagId {
-        let counted = self.universe.counted_repositories(package);
-        let allowed = self.package(package).tags;
-        let mut tags = allowed.iter().map(|tag| TagId(tag as u8));
+        let PackageState { counted, tags, .. } = self.package(package);
+        let mut tags = tags.iter().map(|tag| TagId(tag as u8));
         let found = tags.find(|tag| self.universe.repositories_of_tag(*tag).meets(counted));
         found.unwrap_or_default()
     }
@@ -225,20 +158,39 @@ impl<'u> Search<'u> {
         meets(self.universe, need, from, owner)
     }
 
-    fn name(&self, name: NameId) -> &NameState<'u> {
-        &self.names[name.0 as usize]
+    fn name(&self, name: NameId) -> NameState<'u> {
+        self.states.name(name)
     }
 
     fn name_mut(&mut self, name: NameId) -> &mut NameState<'u> {
-        &mut self.names[name.0 as usize]
+        self.states.name_mut(name)
     }
 
-    fn package(&self, package: PackageId) -> &PackageState {
-        &self.packages[package.0 as usize]
+    fn package(&self, package: PackageId) -> PackageState {
+        self.states.package(package)
     }
 
     fn package_mut(&mut self, package: PackageId) -> &mut PackageState {
-        &mut self.packages[package.0 as usize]
+        self.states.package_mut(package)
+    }
+
+    fn rank(&self, name: NameId) -> u64 {
+        self.ranks.get(name.0 as usize).copied().unwrap_or_default()
+    }
+
+    fn is_hopeless(&mut self, name: NameId) -> bool {
+        let (universe, global) = (self.universe, self.options.global);
+        *self.name_mut(name).hopeless.get_or_insert_with(|| {
+            let mut offers = universe.offers(name).iter();
+            offers.all(|offer| never_triggers(universe, offer.package, global))
+        })
+    }
+
+    /// Lets a name be told of what happens to its dependencies from now on.
+    fn activate(&mut self, name: NameId) {
+        if !std::mem::replace(&mut self.name_mut(name).active, true) {
+            self.watchers.enter(self.universe, name);
+        }
     }
 
     fn offered_as(&self, offer: Offer) -> Owner<'u> {
@@ -258,20 +210,19 @@ impl<'u> Search<'u> {
     }
 
     fn nudge_dependents(&mut self, name: NameId) {
-        let links = self.links;
-        for dependent in links.dependents(name) {
-            if self.is_discovered(*dependent) {
-                self.name_mut(*dependent).recheck_deps = true;
-                self.put_on_worklist(*dependent);
-            }
+        let dependents = self.watchers.nudge(name);
+        for (_, dependent) in &dependents {
+            self.put_on_worklist(*dependent);
         }
+        self.watchers.restore(name, dependents);
     }
 
     fn nudge_triggers(&mut self, name: NameId) {
         let universe = self.universe;
         for triggered in universe.triggers(name) {
-            if self.is_discovered(*triggered) && !self.name(*triggered).hopeless {
+            if self.is_discovered(*triggered) && !self.is_hopeless(*triggered) {
                 self.name_mut(*triggered).recheck_trig = true;
+                self.activate(*triggered);
                 self.put_on_worklist(*triggered);
             }
         }
@@ -294,19 +245,20 @@ impl<'u> Search<'u> {
     }
 
     fn became_wanted(&mut self, name: NameId) {
+        self.activate(name);
         self.enqueue(name, false);
         self.nudge_triggers(name);
         self.put_on_worklist(name);
     }
 
     fn inherit(&mut self, package: PackageId, from: Giver) {
-        let counted = self.universe.counted_repositories(package);
+        let counted = self.package(package).counted;
         let global = self.options.global;
         match from {
             Giver::Package(giver) => {
                 let PackageState {
                     heritable, tags, ..
-                } = *self.package(giver);
+                } = self.package(giver);
                 let state = self.package_mut(package);
                 state.flags = state.flags | heritable;
                 state.heritable = state.heritable | heritable;
@@ -396,13 +348,13 @@ impl<'u> Search<'u> {
             return;
         }
         self.take_from_queue(name);
+        let rank = self.rank(name);
         let state = self.name_mut(name);
         state.queue = match (state.urgent, state.auto) {
             (true, _) => Queue::Now,
             (false, true) => Queue::Auto,
             (false, false) => Queue::Rest,
         };
-        let rank = state.rank;
         match state.queue {
             Queue::Now => self.now.push_back(name),
             Queue::Auto => drop(self.auto.insert(rank, name)),
@@ -411,9 +363,8 @@ impl<'u> Search<'u> {
     }
 
     fn take_from_queue(&mut self, name: NameId) {
-        let state = self.name_mut(name);
-        let rank = state.rank;
-        match std::mem::take(&mut state.queue) {
+        let rank = self.rank(name);
+        match std::mem::take(&mut self.name_mut(name).queue) {
             Queue::Auto => drop(self.auto.remove(&rank)),
             Queue::Rest => drop(self.rest.remove(&rank)),
             // What is no longer marked as queued is passed over when its turn comes.
@@ -437,8 +388,11 @@ impl<'u> Search<'u> {
     /// Examines a name that something happened to (solver.md, 4.6).
     fn examine(&mut self, name: NameId) {
         let universe = self.universe;
+        let examined = self.name(name).examined;
+        let recheck_deps = self.watchers.changed_since(examined, universe, name);
+        let now = self.watchers.now();
         let state = self.name_mut(name);
-        let recheck_deps = std::mem::take(&mut state.recheck_deps);
+        state.examined = now;
         let recheck_trig = std::mem::take(&mut state.recheck_trig);
         let (wanted, old_auto) = (state.wanted, state.auto);
         let (mut triggered, mut hopeless, mut auto) = (false, true, false);
@@ -476,7 +430,7 @@ impl<'u> Search<'u> {
         let state = self.name_mut(name);
         state.multi = candidates.len() > 1 || unpermitted > 0;
         state.triggered = triggered;
-        state.hopeless = hopeless;
+        state.hopeless = Some(hopeless);
         state.auto = auto;
         if !candidates.is_empty() {
             for offer in universe.offers(name) {
@@ -488,11 +442,12 @@ impl<'u> Search<'u> {
             self.merge_dependencies(&candidates);
             self.merge_provides(name, &candidates);
         }
-        let links = self.links;
-        let ready = links
-            .dependents(name)
-            .iter()
-            .all(|dependent| !self.is_discovered(*dependent) || self.name(*dependent).settled);
+        // Whether it is ready only matters to what may be decided by picking something.
+        let ready = auto
+            && !universe.mentioning(name).any(|package| {
+                let mut names = universe.offered_names(package);
+                names.any(|name| self.is_discovered(name) && !self.name(name).settled)
+            });
         self.name_mut(name).ready = ready;
         self.enqueue(name, auto != old_auto);
     }
@@ -757,31 +712,6 @@ impl<'u> Search<'u> {
             .then(of_a.live.cmp(&of_b.live))
             .then_with(|| place(b).cmp(&place(a)))
     }
-}
-
-fn initialise(
-    universe: &Universe<'_>,
-    package: PackageId,
-    state: &mut PackageState,
-    global: Flags,
-) {
-    let reachable = universe.is_reachable(package);
-    let installed = universe.is_installed(package);
-    let data_less = universe.installed_size(package) == 0;
-    let default = universe.repositories_of_tag(TagId::DEFAULT);
-    state.reachable = reachable;
-    state.tags = NumberSet::single(TagId::DEFAULT.0 as usize);
-    state.live = !universe.is_uninstallable(package)
-        && (reachable
-            || data_less
-            || installed
-            || universe.is_remembered(package)
-            || universe.is_cached(package));
-    state.failed = never_triggers(universe, package, global);
-    state.preferred = universe.is_from_file(package)
-        || data_less
-        || universe.counted_repositories(package).meets(default);
-    state.permitted = state.preferred || universe.is_remembered(package) || installed;
 }
 
 /// Returns whether an owner answers a dependency of `from` (solver.md, 4.2).

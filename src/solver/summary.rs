@@ -1,8 +1,9 @@
 //! What is printed around a plan: the summary before it and the line after it (solver.md, 7.2
 //! and 7.3).
 
+use super::ids::PackageId;
 use super::layout::Layout;
-use super::universe::{PackageId, Universe};
+use super::universe::Universe;
 use super::{Change, Solution};
 use crate::package::{Version, order};
 use std::cmp::Ordering;

@@ -8,210 +8,14 @@
 //! It decides nothing and must never read a file or ask a clock: everything it judges by is in
 //! [`Sources`].
 
+use super::ids::{NameId, NumberSet, PackageId, TagId};
+use super::sources::{InstalledState, Registered, Sources};
 use crate::package::installed::Broken;
 use crate::package::name_hash::BUCKETS;
 use crate::package::table::{NameRef, Record, TableDependency, hash};
-use crate::package::{
-    Dependency, Flaws, Identity, InstalledDb, Operator, Package, PackageTable, World,
-};
-use std::borrow::Cow;
+use crate::package::{Dependency, Identity, Operator, Package, PackageTable, World};
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
-
-/// A name, valid for one [`Universe`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct NameId(pub(super) u32);
-
-/// A package, valid for one [`Universe`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PackageId(pub(super) u32);
-
-/// A repository tag; [`TagId::DEFAULT`] stands for "untagged".
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TagId(pub(super) u8);
-
-impl TagId {
-    /// The tag of repositories and requirements that name none.
-    pub const DEFAULT: Self = Self(0);
-}
-
-/// A small set of repositories or tags, by number.
-///
-/// apk allows 32 repositories and 15 tags; numbers above 63 are not representable and are left
-/// out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct NumberSet(u64);
-
-impl NumberSet {
-    pub(super) fn single(number: usize) -> Self {
-        Self(1u64.checked_shl(number as u32).unwrap_or(0))
-    }
-
-    pub(super) fn union(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
-    pub(super) fn meets(self, other: Self) -> bool {
-        self.0 & other.0 != 0
-    }
-
-    pub(super) fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    /// Returns the lowest number.
-    pub(super) fn first(self) -> Option<u32> {
-        (self.0 != 0).then(|| self.0.trailing_zeros())
-    }
-
-    pub(super) fn iter(self) -> impl Iterator<Item = usize> {
-        (0..64).filter(move |number| self.0 >> number & 1 != 0)
-    }
-}
-
-/// One repository, in the order of declaration.
-#[derive(Clone, Debug)]
-pub struct RepositoryInput {
-    /// Its records.
-    pub table: Arc<PackageTable>,
-    /// The tags it is declared with; `None` is the default tag.
-    pub tags: Vec<Option<String>>,
-    /// The index was read to its end. A repository that was not belongs to no tag and is not
-    /// reachable, but the records read so far are known.
-    pub loaded: bool,
-    /// Its packages can be had: it is local or the network may be used (solver.md, 3.3).
-    pub reachable: bool,
-    /// It is a local path; nothing needs to be downloaded from it.
-    pub local: bool,
-    /// How to name it to people.
-    pub url: String,
-}
-
-/// The installed packages as the solver sees them.
-#[derive(Clone, Debug)]
-pub struct InstalledInput {
-    table: Arc<PackageTable>,
-    states: Vec<InstalledState>,
-    mentioned: Vec<String>,
-}
-
-#[derive(Clone, Debug)]
-struct InstalledState {
-    tag: Option<String>,
-    broken: Broken,
-}
-
-impl InstalledInput {
-    /// Takes what choosing needs from an installed database, in its order.
-    pub fn from_db(db: &InstalledDb) -> Self {
-        let replaced = db.packages.iter().flat_map(|p| &p.package.replaces);
-        Self {
-            table: Arc::new(PackageTable::build_core(
-                db.packages.iter().map(|p| &p.package),
-            )),
-            states: db
-                .packages
-                .iter()
-                .map(|p| InstalledState {
-                    tag: p.pinned_tag.clone(),
-                    broken: p.broken,
-                })
-                .collect(),
-            mentioned: replaced.map(|dependency| dependency.name.clone()).collect(),
-        }
-    }
-
-    /// Returns the packages as a table.
-    pub fn table(&self) -> &Arc<PackageTable> {
-        &self.table
-    }
-}
-
-impl Default for InstalledInput {
-    fn default() -> Self {
-        Self::from_db(&InstalledDb::default())
-    }
-}
-
-/// How a package came to be known other than from the database or a repository.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Registered {
-    /// A package file on the command line.
-    File,
-    /// The virtual package that `add -t` makes.
-    Virtual,
-}
-
-/// Everything a universe is made of.
-#[derive(Clone, Default)]
-pub struct Sources {
-    /// What is installed.
-    pub installed: InstalledInput,
-    /// The cache's own `installed` index; only given on a tmpfs root with an active cache.
-    pub remembered: Option<Arc<PackageTable>>,
-    /// The repositories in the order of declaration.
-    pub repositories: Vec<RepositoryInput>,
-    /// Tags in the order in which repository lines name them, lines that could not be used
-    /// included. Tags of [`RepositoryInput::tags`] that are missing here follow.
-    pub tag_order: Vec<String>,
-    /// Architectures whose packages may be installed, besides `noarch` and none.
-    pub architectures: Vec<String>,
-    /// Name and length of the files in the active package cache (solver.md, 2.2 "cached").
-    pub cache_files: HashMap<String, u64>,
-    /// The packages that the command line brings.
-    pub registered: RegisteredInput,
-}
-
-/// Packages that the command line brings.
-#[derive(Clone, Debug, Default)]
-pub struct RegisteredInput(Option<Arc<(PackageTable, Vec<Registered>)>>);
-
-impl RegisteredInput {
-    /// Takes the packages in the order of the arguments.
-    pub fn new(packages: &[(Package, Registered)]) -> Self {
-        Self((!packages.is_empty()).then(|| {
-            Arc::new((
-                PackageTable::build_core(packages.iter().map(|(package, _)| package)),
-                packages.iter().map(|(_, origin)| *origin).collect(),
-            ))
-        }))
-    }
-}
-
-impl Sources {
-    /// Returns the warnings about records that could not be read as written, in the order in
-    /// which apk prints them before everything else (solver.md, 1.7).
-    pub fn warnings(&self) -> Vec<&'static str> {
-        let tables = std::iter::once(&self.installed.table)
-            .chain(&self.remembered)
-            .chain(self.repositories.iter().map(|r| &r.table));
-        let mut all = Flaws::default();
-        for table in tables {
-            for record in 0..table.len() as u32 {
-                let flaws = table.record(record).flaws();
-                all.uninstallable |= flaws.uninstallable;
-                all.broken_list |= flaws.broken_list;
-                all.unknown_field |= flaws.unknown_field;
-            }
-        }
-        // One uninstallable package decides the words of both.
-        let (old, broken) = if all.uninstallable {
-            (
-                "This apk-tools is OLD! Some packages are not installable.",
-                "The indexes contain broken packages which are not installable.",
-            )
-        } else {
-            (
-                "This apk-tools is OLD! Some packages might not function properly.",
-                "The indexes contain broken packages which might not function properly.",
-            )
-        };
-        let old = all.unknown_field.then_some(old);
-        let broken = all.broken_list.then_some(broken);
-        old.into_iter().chain(broken).collect()
-    }
-}
 
 /// A dependency with its name resolved.
 #[derive(Clone, Copy, Debug)]
@@ -274,7 +78,6 @@ impl Offer {
 /// A repository of a universe.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Repository {
-    pub(super) reachable: bool,
     pub(super) local: bool,
 }
 
@@ -294,33 +97,30 @@ enum SourceKind {
     Registered,
 }
 
-struct Name<'a> {
-    text: Cow<'a, str>,
-    hash: u32,
-    /// When it was first mentioned: source in the upper half, position in the lower.
-    created: u64,
-    offers: Option<Range<u32>>,
-    triggers: Option<Range<u32>>,
+/// The number of the source of installed packages; it is the first.
+const INSTALLED: u16 = 0;
+/// Stands for the source of names that no table has.
+const OUTSIDE: u16 = u16::MAX;
+/// What is not loaded has a range that begins here.
+const NOT_LOADED: u32 = u32::MAX;
+
+/// The fields are few and small because a question can reach most names of all repositories.
+#[derive(Clone, Copy)]
+struct Name {
+    /// The first source that mentions it, and its id there.
+    source: u16,
+    local: u32,
+    offers: (u32, u32),
+    triggers: (u32, u32),
 }
 
 #[derive(Clone, Copy)]
 struct PackageEntry {
+    /// The first record with its identity.
     source: u16,
     record: u32,
     name: NameId,
-    repositories: NumberSet,
-    /// Position in the database plus one.
-    installed: u32,
-    remembered: bool,
-    from_file: bool,
-    made_virtual: bool,
-    size: u64,
-    lists: Option<Lists>,
-}
-
-/// Where the names of a package's lists are in [`Universe::refs`].
-#[derive(Clone, Copy)]
-struct Lists {
+    /// Where the names of its lists are in [`Universe::refs`].
     depends: u32,
     provides: u32,
     install_if: u32,
@@ -331,16 +131,20 @@ struct Lists {
 pub struct Universe<'a> {
     input: &'a Sources,
     sources: Vec<Source<'a>>,
-    names: Vec<Name<'a>>,
+    names: Vec<Name>,
     /// For each name, its id in each source plus one.
     locals: Vec<u32>,
-    outside: HashMap<String, NameId>,
+    outside: Vec<Box<str>>,
+    outside_ids: HashMap<Box<str>, NameId>,
+    /// The number of names that the world mentions; they come first.
+    world_names: u32,
     packages: Vec<PackageEntry>,
     offers: Vec<Offer>,
     refs: Vec<NameId>,
     trigger_lists: Vec<NameId>,
     installed: Vec<PackageId>,
     repositories: Vec<Repository>,
+    reachable: NumberSet,
     tags: Vec<String>,
     tag_repositories: Vec<NumberSet>,
 }
@@ -350,7 +154,7 @@ impl<'a> Universe<'a> {
     ///
     /// The world is needed because names and tags are numbered by their first mention.
     pub fn new(sources: &'a Sources, world: &World) -> Self {
-        let mut tables = vec![(sources.installed.table.as_ref(), SourceKind::Installed)];
+        let mut tables = vec![(sources.installed.table().as_ref(), SourceKind::Installed)];
         let remembered = sources.remembered.iter();
         tables.extend(remembered.map(|table| (table.as_ref(), SourceKind::Remembered)));
         tables.extend(
@@ -360,9 +164,12 @@ impl<'a> Universe<'a> {
                 .enumerate()
                 .map(|(number, r)| (r.table.as_ref(), SourceKind::Repository(number))),
         );
-        if let Some(registered) = &sources.registered.0 {
-            tables.push((&registered.0, SourceKind::Registered));
+        if let Some(table) = sources.registered.table() {
+            tables.push((table, SourceKind::Registered));
         }
+        let name_limit: usize = tables.iter().map(|(table, _)| table.name_count()).sum();
+        let record_limit: usize = tables.iter().map(|(table, _)| table.len()).sum();
+        let source_count = tables.len();
         let mut universe = Self {
             input: sources,
             sources: tables
@@ -374,24 +181,27 @@ impl<'a> Universe<'a> {
                     records: vec![0; table.len()],
                 })
                 .collect(),
-            names: Vec::new(),
-            locals: Vec::new(),
-            outside: HashMap::new(),
-            packages: Vec::new(),
-            offers: Vec::new(),
-            refs: Vec::new(),
+            // Room that is not used costs nothing; growing would mean copying.
+            names: Vec::with_capacity(name_limit),
+            locals: Vec::with_capacity(name_limit * source_count),
+            outside: Vec::new(),
+            outside_ids: HashMap::new(),
+            world_names: 0,
+            packages: Vec::with_capacity(record_limit),
+            offers: Vec::with_capacity(record_limit * 2),
+            refs: Vec::with_capacity(record_limit * 4),
             trigger_lists: Vec::new(),
             installed: Vec::new(),
             repositories: Vec::new(),
+            reachable: NumberSet::default(),
             tags: vec![String::new()],
             tag_repositories: Vec::new(),
         };
         universe.number_tags(world);
-        for (position, entry) in world.entries.iter().enumerate() {
-            let name = universe.intern(&entry.name);
-            let created = &mut universe.names[name.0 as usize].created;
-            *created = (*created).min(position as u64);
+        for entry in &world.entries {
+            universe.intern(&entry.name);
         }
+        universe.world_names = universe.names.len() as u32;
         universe.load_installed();
         universe
     }
@@ -400,7 +210,7 @@ impl<'a> Universe<'a> {
         let input = self.input;
         let lines = &input.repositories;
         let of_world = world.entries.iter().filter_map(|e| e.tag.as_ref());
-        let of_installed = input.installed.states.iter().filter_map(|s| s.tag.as_ref());
+        let of_installed = input.installed.tags();
         let of_lines = lines.iter().flat_map(|r| r.tags.iter().flatten());
         let all = of_world
             .chain(of_installed)
@@ -411,10 +221,10 @@ impl<'a> Universe<'a> {
         }
         self.tag_repositories = vec![NumberSet::default(); self.tags.len()];
         for (number, line) in lines.iter().enumerate() {
-            self.repositories.push(Repository {
-                reachable: line.loaded && line.reachable,
-                local: line.local,
-            });
+            self.repositories.push(Repository { local: line.local });
+            if line.loaded && line.reachable {
+                self.reachable = self.reachable.union(NumberSet::single(number));
+            }
             for tag in line.tags.iter().filter(|_| line.loaded) {
                 let tag = tag.as_ref().map_or(TagId::DEFAULT, |tag| self.tag(tag));
                 let set = &mut self.tag_repositories[tag.0 as usize];
@@ -462,27 +272,30 @@ impl<'a> Universe<'a> {
     /// Returns the loaded repositories that are declared with any of the tags.
     pub(super) fn repositories_of_tags(&self, tags: NumberSet) -> NumberSet {
         let sets = self.tag_repositories.iter().enumerate();
-        sets.filter(|(tag, _)| tags.0 >> tag & 1 != 0)
+        sets.filter(|(tag, _)| tags.contains(*tag))
             .fold(NumberSet::default(), |all, (_, set)| all.union(*set))
     }
 
     fn load_installed(&mut self) {
-        for record in 0..self.sources[0].table.len() as u32 {
-            let package = self.package_of(0, record);
-            let entry = &mut self.packages[package.0 as usize];
-            if entry.installed == 0 {
-                entry.installed = record + 1;
-                self.installed.push(package);
+        let count = self.sources[INSTALLED as usize].table.len() as u32;
+        let mut packages: Vec<PackageId> = (0..count)
+            .map(|record| self.package_of(INSTALLED as usize, record))
+            .collect();
+        // Records of one identity are one package, at the place of the first.
+        let mut seen = vec![false; self.packages.len()];
+        packages.retain(|package| !std::mem::replace(&mut seen[package.0 as usize], true));
+        for package in &packages {
+            self.load_lists(*package);
+            let own = self.own_name(*package);
+            self.load_rivals(own);
+            self.load_triggers(own);
+            for at in 0..self.provide_names(*package).len() {
+                let provided = self.provide_names(*package)[at];
+                self.load_rivals(provided);
+                self.load_triggers(provided);
             }
         }
-        for at in 0..self.installed.len() {
-            let package = self.installed[at];
-            self.load_lists(package);
-            for name in self.offered_names(package).collect::<Vec<_>>() {
-                self.load_rivals(name);
-                self.load_triggers(name);
-            }
-        }
+        self.installed = packages;
     }
 
     /// Loads the offers of a name and the lists of the packages that make them. Reports and
@@ -495,48 +308,44 @@ impl<'a> Universe<'a> {
 
     /// Returns the id of a name, which is made if it is new.
     pub fn intern(&mut self, text: &str) -> NameId {
-        if let Some(name) = self.find(text) {
-            return name;
-        }
         let text_hash = hash(text);
         for source in 0..self.sources.len() {
             if let Some(local) = self.sources[source].table.find_name(text, text_hash) {
                 return self.intern_local(source, local);
             }
         }
-        let name = self.push_name(Cow::Owned(text.to_owned()), text_hash, usize::MAX, 0);
-        self.outside.insert(text.to_owned(), name);
+        if let Some(name) = self.outside_ids.get(text) {
+            return *name;
+        }
+        let name = NameId(self.names.len() as u32);
+        self.push_name(OUTSIDE, self.outside.len() as u32);
+        let row = self.locals.len() + self.sources.len();
+        self.locals.resize(row, 0);
+        self.outside.push(text.into());
+        self.outside_ids.insert(text.into(), name);
         name
     }
 
     /// Returns the id of a name that is already loaded.
     pub(super) fn find(&self, text: &str) -> Option<NameId> {
-        if let Some(name) = self.outside.get(text) {
-            return Some(*name);
-        }
         let text_hash = hash(text);
-        self.sources.iter().find_map(|source| {
+        let mut sources = self.sources.iter();
+        let found = sources.find_map(|source| {
             let local = source.table.find_name(text, text_hash)?;
             let name = source.names.get(local.0 as usize)?.checked_sub(1)?;
             Some(NameId(name))
-        })
+        });
+        found.or_else(|| self.outside_ids.get(text).copied())
     }
 
     /// Returns the name if any source mentions it (solver.md, 5.3 "known").
     pub fn known(&mut self, text: &str) -> Option<NameId> {
         let text_hash = hash(text);
-        let tables = self.sources.iter();
-        let known = self.outside.contains_key(text)
-            || tables
-                .map(|source| source.table)
-                .any(|table| table.find_name(text, text_hash).is_some())
-            || self
-                .input
-                .installed
-                .mentioned
-                .iter()
-                .any(|name| name == text)
-            || self.cached_names().any(|name| name == text);
+        let mut tables = self.sources.iter().map(|source| source.table);
+        let known = tables.any(|table| table.find_name(text, text_hash).is_some())
+            || self.outside_ids.contains_key(text)
+            || self.input.installed.mentions(text)
+            || self.input.cached_names().any(|name| name == text);
         known.then(|| self.intern(text))
     }
 
@@ -547,36 +356,23 @@ impl<'a> Universe<'a> {
             let all = source.table.names().map(|name| source.table.name(name));
             texts.extend(all.filter(|text| wanted(text)).map(str::to_owned));
         }
-        let others = self.outside.keys().map(String::as_str);
-        let others = others.chain(self.input.installed.mentioned.iter().map(String::as_str));
-        let others = others.chain(self.cached_names());
+        let others = self.outside.iter().map(AsRef::as_ref);
+        let others = others.chain(self.input.installed.mentioned());
+        let others = others.chain(self.input.cached_names());
         texts.extend(others.filter(|text| wanted(text)).map(str::to_owned));
         let mut names: Vec<NameId> = texts.iter().map(|text| self.intern(text)).collect();
-        names.sort_by_key(|name| self.table_key(*name));
+        names.sort_by_cached_key(|name| self.table_key(*name));
         names.dedup();
         names
     }
 
-    /// Scanning the cache makes names of what stands before each `-` of a file name.
-    fn cached_names(&self) -> impl Iterator<Item = &'a str> {
-        self.input
-            .cache_files
-            .keys()
-            .flat_map(|file| file.match_indices('-').map(|(at, _)| &file[..at]))
-    }
-
-    fn push_name(&mut self, text: Cow<'a, str>, hash: u32, source: usize, local: u32) -> NameId {
-        let id = NameId(self.names.len() as u32);
-        let source = (source as u64).saturating_add(1).min(u64::from(u32::MAX));
+    fn push_name(&mut self, source: u16, local: u32) {
         self.names.push(Name {
-            text,
-            hash,
-            created: source << 32 | u64::from(local),
-            offers: None,
-            triggers: None,
+            source,
+            local,
+            offers: (NOT_LOADED, 0),
+            triggers: (NOT_LOADED, 0),
         });
-        self.locals.resize(self.names.len() * self.sources.len(), 0);
-        id
     }
 
     fn intern_local(&mut self, source: usize, local: NameRef) -> NameId {
@@ -587,27 +383,26 @@ impl<'a> Universe<'a> {
             None => return self.intern(""),
         }
         let table = self.sources[source].table;
-        let (text, text_hash) = (table.name(local), table.name_hash(local));
-        let row = self.locals.len();
+        let id = NameId(self.names.len() as u32);
         let mut first = None;
-        let id = self.names.len() as u32 + 1;
-        self.locals.resize(row + self.sources.len(), 0);
         for (number, other) in self.sources.iter_mut().enumerate() {
             let found = if number == source {
                 Some(local)
             } else {
-                other.table.find_name(text, text_hash)
+                other.table.find_name_of(table, local)
             };
-            let Some(found) = found else { continue };
-            let Some(slot) = other.names.get_mut(found.0 as usize) else {
+            let slot = found.and_then(|found| other.names.get_mut(found.0 as usize));
+            let (Some(found), Some(slot)) = (found, slot) else {
+                self.locals.push(0);
                 continue;
             };
-            *slot = id;
-            self.locals[row + number] = found.0 + 1;
+            *slot = id.0 + 1;
+            self.locals.push(found.0 + 1);
             first = first.or(Some((number, found.0)));
         }
         let (first, position) = first.unwrap_or((source, local.0));
-        self.push_name(Cow::Borrowed(text), text_hash, first, position)
+        self.push_name(first as u16, position);
+        id
     }
 
     fn local(&self, name: NameId, source: usize) -> Option<NameRef> {
@@ -622,72 +417,47 @@ impl<'a> Universe<'a> {
         if known != 0 {
             return PackageId(known - 1);
         }
-        let identity = self.sources[source].table.record(record).identity();
-        let mut sources = self.sources[..source].iter().enumerate();
+        let table = self.sources[source].table;
+        let identity = table.record(record).identity();
+        // A table that has no identity twice need not be asked about its own.
+        let end = source + usize::from(!table.has_distinct_identities());
+        let mut sources = self.sources[..end].iter().enumerate();
         let first = sources.find_map(|(number, other)| {
             let found = other.table.find_identity(identity)?;
             Some((number, found))
-        });
-        let first = first.or_else(|| {
-            let found = self.sources[source].table.find_identity(identity);
-            found.map(|found| (source, found))
         });
         let (first_source, first_record) = first.unwrap_or((source, record));
         let known = self.sources[first_source].records[first_record as usize];
         let package = match known.checked_sub(1) {
             Some(known) => PackageId(known),
-            None => self.push_package(first_source, first_record, identity),
+            None => self.push_package(first_source, first_record),
         };
         self.sources[source].records[record as usize] = package.0 + 1;
         package
     }
 
-    fn push_package(&mut self, source: usize, record: u32, identity: Identity) -> PackageId {
+    fn push_package(&mut self, source: usize, record: u32) -> PackageId {
         let package = PackageId(self.packages.len() as u32);
-        let first = self.sources[source].table.record(record);
-        let mut entry = PackageEntry {
+        self.sources[source].records[record as usize] = package.0 + 1;
+        let own = self.sources[source].table.record(record).name_ref();
+        let name = self.intern_local(source, own);
+        self.packages.push(PackageEntry {
             source: source as u16,
             record,
-            name: self.intern_local(source, first.name_ref()),
-            repositories: NumberSet::default(),
-            installed: 0,
-            remembered: self.sources[source].kind == SourceKind::Remembered,
-            from_file: false,
-            made_virtual: false,
-            size: first.size(),
-            lists: None,
-        };
-        for other in &self.sources[source..] {
-            let Some(record) = other.table.find_identity(identity) else {
-                continue;
-            };
-            match other.kind {
-                SourceKind::Repository(number) => {
-                    if entry.repositories.is_empty() {
-                        entry.size = other.table.record(record).size();
-                    }
-                    entry.repositories = entry.repositories.union(NumberSet::single(number));
-                }
-                SourceKind::Registered => {
-                    let registered = self.input.registered.0.as_ref();
-                    match registered.and_then(|r| r.1.get(record as usize)) {
-                        Some(Registered::File) => entry.from_file = true,
-                        Some(Registered::Virtual) => entry.made_virtual = true,
-                        None => {}
-                    }
-                }
-                SourceKind::Installed | SourceKind::Remembered => {}
-            }
-        }
-        self.packages.push(entry);
-        self.sources[source].records[record as usize] = package.0 + 1;
+            name,
+            depends: NOT_LOADED,
+            provides: 0,
+            install_if: 0,
+            end: 0,
+        });
         package
     }
 
     /// Loads the offers of a name.
     pub(super) fn load_offers(&mut self, name: NameId) -> Range<u32> {
-        if let Some(range) = &self.names[name.0 as usize].offers {
-            return range.clone();
+        let (start, end) = self.names[name.0 as usize].offers;
+        if start != NOT_LOADED {
+            return start..end;
         }
         let start = self.offers.len() as u32;
         for source in 0..self.sources.len() {
@@ -710,46 +480,45 @@ impl<'a> Universe<'a> {
                 }
             }
         }
-        let range = start..self.offers.len() as u32;
-        self.names[name.0 as usize].offers = Some(range.clone());
-        range
+        let end = self.offers.len() as u32;
+        self.names[name.0 as usize].offers = (start, end);
+        start..end
     }
 
     /// Loads the names of a package's lists.
     pub(super) fn load_lists(&mut self, package: PackageId) {
         let entry = self.packages[package.0 as usize];
-        if entry.lists.is_some() {
+        if entry.depends != NOT_LOADED {
             return;
         }
         let source = entry.source as usize;
         let record = self.sources[source].table.record(entry.record);
-        let depends = self.refs.len() as u32;
-        for local in record.depend_names() {
-            let name = self.intern_local(source, local);
-            self.refs.push(name);
-        }
-        let provides = self.refs.len() as u32;
-        for local in record.provide_names() {
-            let name = self.intern_local(source, local);
-            self.refs.push(name);
-        }
-        let install_if = self.refs.len() as u32;
-        for local in record.install_if_names() {
-            let name = self.intern_local(source, local);
-            self.refs.push(name);
-        }
-        self.packages[package.0 as usize].lists = Some(Lists {
+        let depends = self.load_names(source, record.depend_names());
+        let provides = self.load_names(source, record.provide_names());
+        let install_if = self.load_names(source, record.install_if_names());
+        self.packages[package.0 as usize] = PackageEntry {
             depends,
             provides,
             install_if,
             end: self.refs.len() as u32,
-        });
+            ..entry
+        };
+    }
+
+    fn load_names(&mut self, source: usize, list: impl Iterator<Item = NameRef>) -> u32 {
+        let start = self.refs.len() as u32;
+        for local in list {
+            let name = self.intern_local(source, local);
+            self.refs.push(name);
+        }
+        start
     }
 
     /// Loads the names that a name may trigger (solver.md, 2.4).
     pub(super) fn load_triggers(&mut self, name: NameId) -> Range<u32> {
-        if let Some(range) = &self.names[name.0 as usize].triggers {
-            return range.clone();
+        let (start, end) = self.names[name.0 as usize].triggers;
+        if start != NOT_LOADED {
+            return start..end;
         }
         let (mut list, mut late) = (Vec::new(), Vec::new());
         for source in 0..self.sources.len() {
@@ -775,7 +544,7 @@ impl<'a> Universe<'a> {
                 }
             }
         }
-        list.sort_unstable_by_key(|name| self.table_key(*name));
+        list.sort_by_cached_key(|name| self.table_key(*name));
         list.dedup();
         for name in late {
             if !list.contains(&name) {
@@ -784,15 +553,32 @@ impl<'a> Universe<'a> {
         }
         let start = self.trigger_lists.len() as u32;
         self.trigger_lists.extend(list);
-        let range = start..self.trigger_lists.len() as u32;
-        self.names[name.0 as usize].triggers = Some(range.clone());
-        range
+        let end = self.trigger_lists.len() as u32;
+        self.names[name.0 as usize].triggers = (start, end);
+        start..end
     }
 
-    /// Returns the key that sorts names in the order of apk's name table (solver.md, Appendix A).
-    pub(super) fn table_key(&self, name: NameId) -> (u32, std::cmp::Reverse<u64>) {
-        let name = &self.names[name.0 as usize];
-        (name.hash % BUCKETS, std::cmp::Reverse(name.created))
+    /// Returns the key that sorts names in the order of apk's name table: by bucket, and the
+    /// youngest name first (solver.md, Appendix A). It is below 2⁶³.
+    pub(super) fn table_key(&self, name: NameId) -> u64 {
+        const AGE: u64 = (1 << 40) - 1;
+        let entry = &self.names[name.0 as usize];
+        let mention = match entry.source {
+            _ if name.0 < self.world_names => u64::from(name.0),
+            OUTSIDE => AGE,
+            source => u64::from(source + 1) << 32 | u64::from(entry.local),
+        };
+        u64::from(self.bucket(name)) << 40 | (AGE - mention)
+    }
+
+    /// Returns the bucket of a name in apk's name table.
+    pub(super) fn bucket(&self, name: NameId) -> u32 {
+        let entry = &self.names[name.0 as usize];
+        let hash = match self.sources.get(entry.source as usize) {
+            Some(source) => source.table.name_hash(NameRef(entry.local)),
+            None => hash(self.name_text(name)),
+        };
+        hash % BUCKETS
     }
 
     /// Returns the number of names so far.
@@ -800,24 +586,29 @@ impl<'a> Universe<'a> {
         self.names.len()
     }
 
+    /// Returns how many names there can be unless more are asked for by text.
+    pub(super) fn name_limit(&self) -> usize {
+        let tables = self.sources.iter().map(|source| source.names.len());
+        tables.sum::<usize>() + self.outside.len()
+    }
+
     /// Returns the number of packages so far.
     pub(super) fn package_count(&self) -> usize {
         self.packages.len()
     }
 
-    /// Returns all packages loaded so far.
-    pub(super) fn packages(&self) -> impl Iterator<Item = PackageId> + use<> {
-        (0..self.packages.len() as u32).map(PackageId)
-    }
-
-    /// Returns all names loaded so far.
-    pub(super) fn names(&self) -> impl Iterator<Item = NameId> + use<> {
-        (0..self.names.len() as u32).map(NameId)
+    /// Returns how many packages there can be.
+    pub(super) fn package_limit(&self) -> usize {
+        self.sources.iter().map(|source| source.records.len()).sum()
     }
 
     /// Returns the text of a name.
     pub fn name_text(&self, name: NameId) -> &str {
-        &self.names[name.0 as usize].text
+        let entry = &self.names[name.0 as usize];
+        match self.sources.get(entry.source as usize) {
+            Some(source) => source.table.name(NameRef(entry.local)),
+            None => &self.outside[entry.local as usize],
+        }
     }
 
     /// Returns the installed packages in database order.
@@ -827,9 +618,9 @@ impl<'a> Universe<'a> {
 
     /// Returns the offers of a name; none if they were not loaded.
     pub(super) fn offers(&self, name: NameId) -> &[Offer] {
-        match &self.names[name.0 as usize].offers {
-            Some(range) => &self.offers[range.start as usize..range.end as usize],
-            None => &[],
+        match self.names[name.0 as usize].offers {
+            (NOT_LOADED, _) => &[],
+            (start, end) => &self.offers[start as usize..end as usize],
         }
     }
 
@@ -839,14 +630,14 @@ impl<'a> Universe<'a> {
 
     /// Returns whether the offers of a name were loaded.
     pub(super) fn has_offers_loaded(&self, name: NameId) -> bool {
-        self.names[name.0 as usize].offers.is_some()
+        self.names[name.0 as usize].offers.0 != NOT_LOADED
     }
 
     /// Returns the names that a name may trigger; none if they were not loaded.
     pub(super) fn triggers(&self, name: NameId) -> &[NameId] {
-        match &self.names[name.0 as usize].triggers {
-            Some(range) => &self.trigger_lists[range.start as usize..range.end as usize],
-            None => &[],
+        match self.names[name.0 as usize].triggers {
+            (NOT_LOADED, _) => &[],
+            (start, end) => &self.trigger_lists[start as usize..end as usize],
         }
     }
 
@@ -854,9 +645,8 @@ impl<'a> Universe<'a> {
         self.trigger_lists[at as usize]
     }
 
-    /// Returns the loaded packages whose depends mention a name, as (package, late) where late
-    /// says that the package was registered after the sources were read.
-    pub(super) fn mentioning(&self, name: NameId) -> impl Iterator<Item = (PackageId, bool)> + '_ {
+    /// Returns the loaded packages whose depends mention a name.
+    pub(super) fn mentioning(&self, name: NameId) -> impl Iterator<Item = PackageId> + '_ {
         let sources = self.sources.iter().enumerate();
         sources.flat_map(move |(number, source)| {
             let local = self.local(name, number);
@@ -865,10 +655,26 @@ impl<'a> Universe<'a> {
                 let known = source.records.get(record as usize)?.checked_sub(1)?;
                 let entry = &self.packages[known as usize];
                 let first = (entry.source as usize, entry.record) == (number, record);
-                let late = source.kind == SourceKind::Registered;
-                (first && entry.lists.is_some()).then_some((PackageId(known), late))
+                (first && entry.depends != NOT_LOADED).then_some(PackageId(known))
             })
         })
+    }
+
+    /// Returns whether a package became known only after all sources were read; its names are
+    /// then at the end of the dependents and triggers lists (solver.md, 2.4).
+    pub(super) fn is_late(&self, package: PackageId) -> bool {
+        let entry = &self.packages[package.0 as usize];
+        self.sources[entry.source as usize].kind == SourceKind::Registered
+    }
+
+    /// Returns the key that sorts a name in the dependents lists it enters by a late package:
+    /// behind all others, in order of registration.
+    pub(super) fn late_key(&self, package: PackageId, name: NameId) -> u64 {
+        let record = u64::from(self.packages[package.0 as usize].record);
+        let at = self
+            .offered_names(package)
+            .position(|offered| offered == name);
+        1 << 63 | record << 32 | at.unwrap_or_default() as u64
     }
 
     fn refs(&self, range: Range<u32>) -> &[NameId] {
@@ -876,24 +682,21 @@ impl<'a> Universe<'a> {
     }
 
     pub(super) fn depend_names(&self, package: PackageId) -> &[NameId] {
-        match self.packages[package.0 as usize].lists {
-            Some(lists) => self.refs(lists.depends..lists.provides),
-            None => &[],
+        let entry = &self.packages[package.0 as usize];
+        match entry.depends {
+            NOT_LOADED => &[],
+            depends => self.refs(depends..entry.provides),
         }
     }
 
     pub(super) fn provide_names(&self, package: PackageId) -> &[NameId] {
-        match self.packages[package.0 as usize].lists {
-            Some(lists) => self.refs(lists.provides..lists.install_if),
-            None => &[],
-        }
+        let entry = &self.packages[package.0 as usize];
+        self.refs(entry.provides..entry.install_if)
     }
 
     pub(super) fn install_if_names(&self, package: PackageId) -> &[NameId] {
-        match self.packages[package.0 as usize].lists {
-            Some(lists) => self.refs(lists.install_if..lists.end),
-            None => &[],
-        }
+        let entry = &self.packages[package.0 as usize];
+        self.refs(entry.install_if..entry.end)
     }
 
     /// Returns the own name and then the provided names of a package.
@@ -975,9 +778,30 @@ impl<'a> Universe<'a> {
         format!("{}-{}", record.name(), record.version())
     }
 
-    /// Returns the size of the package file in bytes.
+    /// Returns the size of the package file in bytes: what the first repository that lists it
+    /// says, else the first record.
     pub fn size(&self, package: PackageId) -> u64 {
-        self.packages[package.0 as usize].size
+        let mut listings = self.listings(package);
+        let listing = listings.find(|(kind, _)| matches!(kind, SourceKind::Repository(_)));
+        listing.map_or_else(|| self.record(package).size(), |(_, record)| record.size())
+    }
+
+    /// Returns the first record of each source that has a package.
+    fn listings(&self, package: PackageId) -> impl Iterator<Item = (SourceKind, Record<'a>)> {
+        let identity = self.identity(package);
+        let first = self.packages[package.0 as usize].source as usize;
+        self.sources[first..].iter().filter_map(move |source| {
+            let record = source.table.find_identity(identity)?;
+            Some((source.kind, source.table.record(record)))
+        })
+    }
+
+    fn was_registered_as(&self, package: PackageId, origin: Registered) -> bool {
+        let Some(table) = self.input.registered.table() else {
+            return false;
+        };
+        let record = table.find_identity(self.identity(package));
+        record.is_some_and(|record| self.input.registered.origin(record) == Some(origin))
     }
 
     /// Returns the size of the installed files in bytes.
@@ -991,27 +815,30 @@ impl<'a> Universe<'a> {
         let entry = &self.packages[package.0 as usize];
         let source = &self.sources[entry.source as usize];
         let mut owned = source.table.package(entry.record);
-        owned.size = entry.size;
+        owned.size = self.size(package);
         owned
     }
 
     /// Returns the numbers of the repositories that list a package, lowest first.
     pub fn repositories_of(&self, package: PackageId) -> impl Iterator<Item = usize> + use<> {
-        self.packages[package.0 as usize].repositories.iter()
+        self.repository_set(package).iter()
     }
 
     pub(super) fn repository_set(&self, package: PackageId) -> NumberSet {
-        self.packages[package.0 as usize].repositories
+        let listings = self.listings(package);
+        listings.fold(NumberSet::default(), |all, (kind, _)| match kind {
+            SourceKind::Repository(number) => all.union(NumberSet::single(number)),
+            _ => all,
+        })
     }
 
     pub(super) fn repository(&self, number: usize) -> Option<&Repository> {
         self.repositories.get(number)
     }
 
-    /// Returns the repositories a package counts to: those that list it and, if it is installed,
-    /// all of its recorded tag (solver.md, 3.4).
-    pub(super) fn counted_repositories(&self, package: PackageId) -> NumberSet {
-        let listed = self.repository_set(package);
+    /// Returns the repositories a package counts to, given those that list it: if it is installed,
+    /// all of its recorded tag are added (solver.md, 3.4).
+    pub(super) fn counted_repositories(&self, package: PackageId, listed: NumberSet) -> NumberSet {
         if !self.is_installed(package) {
             return listed;
         }
@@ -1020,12 +847,13 @@ impl<'a> Universe<'a> {
 
     /// Returns whether a package is in the installed database.
     pub fn is_installed(&self, package: PackageId) -> bool {
-        self.packages[package.0 as usize].installed != 0
+        self.packages[package.0 as usize].source == INSTALLED
     }
 
     fn installed_state(&self, package: PackageId) -> Option<&'a InstalledState> {
-        let record = self.packages[package.0 as usize].installed.checked_sub(1)?;
-        self.input.installed.states.get(record as usize)
+        let entry = &self.packages[package.0 as usize];
+        let state = || self.input.installed.state(entry.record);
+        self.is_installed(package).then(state).flatten()
     }
 
     /// Returns the tag recorded for an installed package.
@@ -1043,21 +871,22 @@ impl<'a> Universe<'a> {
 
     /// Returns whether a package was given as a file on the command line.
     pub fn is_from_file(&self, package: PackageId) -> bool {
-        self.packages[package.0 as usize].from_file
-    }
-
-    pub(super) fn is_remembered(&self, package: PackageId) -> bool {
-        self.packages[package.0 as usize].remembered
+        self.was_registered_as(package, Registered::File)
     }
 
     /// Returns whether a package was made by `add -t` in this run; it has no file.
     pub fn is_virtual(&self, package: PackageId) -> bool {
-        self.packages[package.0 as usize].made_virtual
+        self.was_registered_as(package, Registered::Virtual)
+    }
+
+    pub(super) fn is_remembered(&self, package: PackageId) -> bool {
+        let entry = &self.packages[package.0 as usize];
+        self.sources[entry.source as usize].kind == SourceKind::Remembered
     }
 
     /// Returns whether a package's file lies in the active cache.
     pub fn is_cached(&self, package: PackageId) -> bool {
-        if self.packages[package.0 as usize].made_virtual {
+        if self.is_virtual(package) {
             return true;
         }
         if self.input.cache_files.is_empty() {
@@ -1076,8 +905,12 @@ impl<'a> Universe<'a> {
 
     /// Returns whether one of a package's repositories is reachable.
     pub(super) fn in_reachable_repository(&self, package: PackageId) -> bool {
-        let reachable = |number| self.repository(number).is_some_and(|r| r.reachable);
-        self.repository_set(package).iter().any(reachable)
+        self.repository_set(package).meets(self.reachable)
+    }
+
+    /// Returns the repositories that are reachable.
+    pub(super) fn reachable_repositories(&self) -> NumberSet {
+        self.reachable
     }
 
     /// Returns whether a package can be had other than from the cache (solver.md, 3.3).
@@ -1101,11 +934,5 @@ impl<'a> Universe<'a> {
     /// Returns whether a package must not be installed whatever happens.
     pub(super) fn is_uninstallable(&self, package: PackageId) -> bool {
         self.record(package).flaws().uninstallable || !self.fits_architecture(package)
-    }
-}
-
-impl Default for TagId {
-    fn default() -> Self {
-        Self::DEFAULT
     }
 }
