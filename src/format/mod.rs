@@ -6,8 +6,10 @@
 pub mod apk_v2;
 pub mod apkindex;
 pub mod index;
+pub mod index_writer;
 pub mod installed;
 mod limits;
+pub mod package_writer;
 pub mod pkginfo;
 mod record;
 pub mod scripts;
