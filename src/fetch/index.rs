@@ -57,7 +57,7 @@ impl IndexLoader<'_> {
     /// [`IndexError`].
     pub fn load_file(&mut self, path: &Path) -> Result<LoadedIndex, IndexError> {
         let meta = std::fs::metadata(path).map_err(IndexError::Io)?;
-        if let Some(loaded) = self.from_catalogue(|catalogue| catalogue.by_file(path, &meta)) {
+        if let Some(loaded) = self.kept(|catalogue| catalogue.by_file(path, &meta)) {
             return Ok(loaded);
         }
         if meta.len() > self.limits.index {
@@ -82,7 +82,7 @@ impl IndexLoader<'_> {
     /// [`IndexError`].
     pub fn load_bytes(&mut self, bytes: &[u8]) -> Result<LoadedIndex, IndexError> {
         let digest: [u8; 32] = Sha256::digest(bytes).into();
-        if let Some(loaded) = self.from_catalogue(|catalogue| catalogue.by_digest(&digest)) {
+        if let Some(loaded) = self.kept(|catalogue| catalogue.by_digest(&digest)) {
             return Ok(loaded);
         }
         let unverified = UnverifiedIndex::read(bytes, &self.limits)?;
@@ -109,7 +109,7 @@ impl IndexLoader<'_> {
         })
     }
 
-    fn from_catalogue(
+    fn kept(
         &self,
         find: impl FnOnce(&Catalogue) -> Option<super::catalogue::Stored>,
     ) -> Option<LoadedIndex> {

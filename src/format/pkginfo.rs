@@ -81,10 +81,10 @@ fn store(info: &mut PkgInfo, key: &str, value: &str) {
         }
         "provides" => package.flaws.broken_list |= add(&mut package.provides, value),
         "install_if" => {
-            if add(&mut package.install_if, value) {
-                package.install_if.clear();
-                package.flaws.broken_list = true;
-            }
+            let broken = add(&mut package.install_if, value);
+            package.flaws.broken_list |= broken;
+            // Half a condition would trigger too often.
+            package.install_if.retain(|_| !broken);
         }
         "replaces" => {
             add(&mut package.replaces, value);

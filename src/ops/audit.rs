@@ -61,7 +61,7 @@ const BUSYBOX: [&[u8]; 3] = [b"/bin/busybox", b"/bin/bbsuid", b"/bin/busybox-ext
 /// Compares the root with its database; returns the text for standard output.
 ///
 /// # Errors
-/// [`Error`].
+/// [`enum@Error`].
 pub fn run(
     settings: &Settings,
     options: &AuditOptions,

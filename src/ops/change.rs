@@ -4,11 +4,10 @@ use super::Error;
 use super::database::{Database, OpenOptions};
 use super::download::{self, PackageFiles};
 use super::log::LogTee;
+use super::package_file;
 use super::refresh::{self, LoadedRepositories, Purpose};
 use crate::config::{CacheDirectory, Settings};
-use crate::format::Limits;
-use crate::format::apk_v2::PackageReader;
-use crate::package::{Identity, Package, PackageTable, World};
+use crate::package::{Identity, PackageTable, World};
 use crate::plan::{Plan, Source};
 use crate::progress::Sink;
 use crate::solver::{
@@ -19,8 +18,6 @@ use crate::solver::{
 use crate::transaction::{self, Transaction, TransactionError};
 use sha1::{Digest, Sha1};
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -140,7 +137,7 @@ pub type Ask<'a> = &'a mut dyn FnMut(&str) -> bool;
 /// Makes a change.
 ///
 /// # Errors
-/// [`Error`]; the root is as before, except where the error says otherwise.
+/// [`enum@Error`]; the root is as before, except where the error says otherwise.
 pub fn run(
     settings: &Settings,
     options: &ChangeOptions,
@@ -346,18 +343,17 @@ impl<'a> Change<'a> {
             .list
             .first()
             .map_or(crate::config::ARCH, String::as_str);
-        refresh::load(
-            &self.database.root,
-            self.settings,
+        let context = refresh::Context {
+            root: &self.database.root,
+            settings: self.settings,
             arch,
-            &self.keyring,
-            self.cache.as_ref(),
-            purpose,
-            !self.options.simulate,
-            sink,
-        )
-        .map_err(|error| Error::Database {
-            cause: error.cause(),
+            keyring: &self.keyring,
+            cache: self.cache.as_ref(),
+        };
+        refresh::load(context, purpose, !self.options.simulate, sink).map_err(|error| {
+            Error::Database {
+                cause: error.cause(),
+            }
         })
     }
 
@@ -405,20 +401,23 @@ impl<'a> Change<'a> {
             let path = Path::new(argument);
             if argument.contains('.') && path.exists() {
                 solver::check_non_repository(safe).map_err(refused)?;
-                let package = self.read_file(path).map_err(|cause| Error::Arguments {
-                    lines: cause
-                        .lines()
-                        .enumerate()
-                        .map(|(at, line)| {
-                            if at == 0 {
-                                format!("{argument}: {line}")
-                            } else {
-                                line.to_owned()
-                            }
-                        })
-                        .collect(),
-                    code: 99,
-                })?;
+                let package = package_file::metadata(path, &self.keyring, self.settings).map_err(
+                    |error| Error::Arguments {
+                        lines: error
+                            .lines()
+                            .lines()
+                            .enumerate()
+                            .map(|(at, line)| {
+                                if at == 0 {
+                                    format!("{argument}: {line}")
+                                } else {
+                                    line.to_owned()
+                                }
+                            })
+                            .collect(),
+                        code: 99,
+                    },
+                )?;
                 entries.push(solver::pin_file(&package));
                 let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
                 files.insert(package.identity, absolute);
@@ -441,23 +440,6 @@ impl<'a> Change<'a> {
             sources.registered = RegisteredInput::new(&registered);
         }
         Ok((entries, files))
-    }
-
-    /// Reads the metadata of a package file; it must be signed unless untrusted is allowed.
-    fn read_file(&self, path: &Path) -> Result<Package, String> {
-        let file = File::open(path).map_err(|error| crate::root::cause(&error))?;
-        let size = file.metadata().map_or(0, |meta| meta.len());
-        let (control, _) = PackageReader::open(BufReader::new(file), &Limits::default())
-            .map_err(|error| error.to_string())?;
-        match self.keyring.check(&control.signatures, &control.digests) {
-            Ok(_) => {}
-            Err(crate::trust::TrustError::Untrusted { .. }) if self.settings.allow_untrusted => {}
-            Err(error) => return Err(format!("{error}\n{}", error.explanation())),
-        }
-        Ok(Package {
-            size,
-            ..control.package
-        })
     }
 
     fn check_upgrade(

@@ -67,7 +67,7 @@ impl Database {
     /// Opens a root and reads its database.
     ///
     /// # Errors
-    /// [`Error`].
+    /// [`enum@Error`].
     pub fn open(path: &Path, options: &OpenOptions, sink: &mut dyn Sink) -> Result<Self, Error> {
         let is_root = rustix::process::geteuid().is_root();
         if options.create {

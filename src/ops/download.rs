@@ -173,7 +173,7 @@ pub fn fetch_missing(
     }
 }
 
-fn describe(error: &http::HttpError) -> String {
+pub(super) fn describe(error: &http::HttpError) -> String {
     match error.to_string().as_str() {
         "HTTP 404: Not Found" => {
             "package mentioned in index not found (try 'apk update')".to_owned()
@@ -188,5 +188,50 @@ fn refused(lines: Vec<String>) -> Error {
         lines,
         packages,
         damaged: Vec::new(),
+    })
+}
+
+/// A package file on this machine; a downloaded one goes when this is dropped.
+pub(super) struct LocalFile {
+    path: PathBuf,
+    _directory: Option<tempfile::TempDir>,
+}
+
+impl LocalFile {
+    pub(super) fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+}
+
+/// Returns the file that a path or an address means; what is remote is downloaded.
+///
+/// # Errors
+/// The cause in apk's words.
+pub(super) fn to_local_file(settings: &Settings, location: &str) -> Result<LocalFile, String> {
+    if let Some(path) = crate::config::repositories::local_path(location) {
+        return Ok(LocalFile {
+            path,
+            _directory: None,
+        });
+    }
+    if !settings.network {
+        return Err("Network is unreachable".to_owned());
+    }
+    let directory = tempfile::Builder::new().prefix("ibex-").tempdir();
+    let directory = directory.map_err(|error| crate::root::cause(&error))?;
+    let path = directory.path().join("package.apk");
+    let download = Download {
+        url: location.to_owned(),
+        target: path.clone(),
+        size: 0,
+    };
+    let mut answers = http::fetch_files(settings, vec![download]);
+    answers
+        .pop()
+        .unwrap_or(Ok(()))
+        .map_err(|error| describe(&error))?;
+    Ok(LocalFile {
+        path,
+        _directory: Some(directory),
     })
 }

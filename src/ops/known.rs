@@ -3,13 +3,16 @@
 use super::Error;
 use super::change::solver_sources;
 use super::database::{Database, OpenOptions, open_root};
-use super::query::{From, Links, RepositoryView, View};
-use super::refresh::{self, LoadedRepositories, Purpose};
+use super::package_file;
+use super::query::{From, Links, ManifestFile, PackageRef, RepositoryView, View};
+use super::refresh::{self, LoadedRepositories, LoadedRepository, Purpose};
 use crate::config::{Architectures, Settings};
-use crate::package::{Dependency, Identity, InstalledDb, World};
+use crate::format::apk_v2::EntryKind;
+use crate::package::{Dependency, Digest, Identity, InstalledDb, World};
 use crate::progress::{Event, Sink};
 use crate::root::Root;
 use crate::solver::{self, Flags, InstalledInput, Universe};
+use std::path::Path;
 
 /// What is known about packages, from the sources that a question allows.
 #[derive(Debug)]
@@ -32,7 +35,7 @@ impl Known {
     /// says so. Indexes are used as they are, however old.
     ///
     /// # Errors
-    /// [`Error`].
+    /// [`enum@Error`].
     pub fn open(
         settings: &Settings,
         from: From,
@@ -66,22 +69,14 @@ impl Known {
             })?;
         let mut settings = settings.clone();
         settings.sources.only_arguments = !from.has_configured_repositories();
-        let loaded = refresh::load(
-            &root,
-            &settings,
-            &architectures.list[0],
-            &keyring,
-            cache.as_ref(),
-            Purpose::Read,
-            true,
-            sink,
-        )
-        .map_err(unreadable)?;
-        let mut sources = solver_sources(&loaded, &architectures.list);
-        sources.installed = InstalledInput::from_db(&installed);
-        for warning in sources.warnings() {
-            sink.warning(warning);
-        }
+        let context = refresh::Context {
+            root: &root,
+            settings: &settings,
+            arch: &architectures.list[0],
+            keyring: &keyring,
+            cache: cache.as_ref(),
+        };
+        let loaded = refresh::load(context, Purpose::Read, true, sink).map_err(unreadable)?;
         let repositories = loaded.repositories.iter().filter_map(|loaded| {
             let index = loaded.index.as_ref()?;
             let repository = &loaded.repository;
@@ -107,9 +102,54 @@ impl Known {
         })
     }
 
+    /// Tells of records that could not be understood.
+    pub fn warn(&self, sink: &mut dyn Sink) {
+        let mut sources = solver_sources(&self.loaded, &self.architectures.list);
+        sources.installed = InstalledInput::from_db(&self.installed);
+        for warning in sources.warnings() {
+            sink.warning(warning);
+        }
+    }
+
     /// Returns the view that questions are asked to.
     pub fn view(&self) -> View<'_> {
         View::new(&self.installed, &self.repositories)
+    }
+
+    /// Returns the address of a package's file in the first repository that can be reached;
+    /// without the network only local ones can.
+    pub fn url(&self, view: &View<'_>, package: PackageRef, network: bool) -> Option<String> {
+        let entry = view.get(package);
+        let usable: Vec<&LoadedRepository> = (self.loaded.repositories.iter())
+            .filter(|loaded| loaded.index.is_some())
+            .collect();
+        let found = view.repositories_of(package).map(|number| usable[number]);
+        let mut found = found.filter(|loaded| loaded.reachable && (loaded.local || network));
+        let repository = &found.next()?.repository;
+        Some(repository.package_url(entry.arch(), entry.name(), entry.version()))
+    }
+
+    /// Returns the files of a package file, for `manifest`.
+    ///
+    /// # Errors
+    /// The cause; further lines tell more.
+    pub fn manifest(&self, settings: &Settings, file: &str) -> Result<Vec<ManifestFile>, String> {
+        let keyring = super::verify::keyring(settings, &self.root).map_err(|e| e.to_string())?;
+        let mut files = Vec::new();
+        package_file::open(Path::new(file), &keyring, settings)
+            .and_then(|(_, data)| {
+                package_file::read(data, |entry, _| {
+                    if entry.header.kind == EntryKind::File {
+                        files.push(ManifestFile {
+                            path: entry.path.clone(),
+                            digest: entry.header.sha1.map(Digest::sha1),
+                        });
+                    }
+                    Ok(())
+                })
+            })
+            .map_err(|error| error.lines())?;
+        Ok(files)
     }
 
     /// Solves constraints, conflicts aside, and returns what is selected (cli.md, 3.1).

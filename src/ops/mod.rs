@@ -1,18 +1,24 @@
 //! One operation a file; joins the floors below and knows no byte format.
 //!
 //! Every operation takes typed options and a [`crate::progress::Sink`], and returns values. Nothing
-//! here prints, asks or exits: questions are a callback, and an [`Error`] carries what the binary
+//! here prints, asks or exits: questions are a callback, and an [`enum@Error`] carries what the binary
 //! turns into text and exit code.
 
 pub mod audit;
+pub mod cache;
 pub mod change;
 pub mod database;
 pub mod download;
+pub mod extract;
+pub mod fetch;
+pub mod index;
 pub mod known;
 pub mod log;
+mod package_file;
 pub mod query;
 pub mod refresh;
 pub mod update;
+pub mod verify;
 
 use thiserror::Error;
 

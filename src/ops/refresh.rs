@@ -50,20 +50,38 @@ pub struct LoadedRepositories {
     pub catalogue: Option<Catalogue>,
 }
 
+/// What indexes are loaded with.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// The tree whose repositories are meant.
+    pub root: &'a Root,
+    /// Sources, and how the network may be used.
+    pub settings: &'a Settings,
+    /// What `$arch` and the last folder of a repository are.
+    pub arch: &'a str,
+    /// Who is trusted.
+    pub keyring: &'a Keyring,
+    /// Where copies of remote indexes are kept.
+    pub cache: Option<&'a CacheDirectory>,
+}
+
 /// Loads the index of every declared repository; what cannot be used is told as a warning.
 ///
 /// # Errors
 /// [`RootError`] if the root's own files cannot be read.
 pub fn load(
-    root: &Root,
-    settings: &Settings,
-    arch: &str,
-    keyring: &Keyring,
-    cache: Option<&CacheDirectory>,
+    context: Context<'_>,
     purpose: Purpose,
     details: bool,
     sink: &mut dyn Sink,
 ) -> Result<LoadedRepositories, RootError> {
+    let Context {
+        root,
+        settings,
+        arch,
+        keyring,
+        cache,
+    } = context;
     let declared = repositories::load(root, &settings.sources, arch, sink)?;
     let catalogue = settings
         .cache

@@ -30,7 +30,7 @@ pub struct UpdateOptions {
 /// Refreshes the indexes; returns the number of remote ones that are not current.
 ///
 /// # Errors
-/// [`Error`].
+/// [`enum@Error`].
 pub fn run(settings: &Settings, options: &UpdateOptions, sink: &mut dyn Sink) -> Result<u8, Error> {
     let open = OpenOptions {
         write: true,
@@ -60,17 +60,14 @@ pub fn run(settings: &Settings, options: &UpdateOptions, sink: &mut dyn Sink) ->
         .map_err(|error| Error::Cache {
             cause: error.cause(),
         })?;
-    let loaded = refresh::load(
+    let context = refresh::Context {
         root,
         settings,
-        &architectures.list[0],
-        &keyring,
-        cache.as_ref(),
-        Purpose::Update,
-        false,
-        sink,
-    )
-    .map_err(unreadable)?;
+        arch: &architectures.list[0],
+        keyring: &keyring,
+        cache: cache.as_ref(),
+    };
+    let loaded = refresh::load(context, Purpose::Update, false, sink).map_err(unreadable)?;
     let mut packages: HashSet<_> = database
         .installed
         .packages

@@ -1,10 +1,10 @@
 //! Small numbers that stand for names, packages, tags and repositories.
 
-/// A name, valid for one [`Universe`].
+/// A name, valid for one [`Universe`](super::Universe).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NameId(pub(super) u32);
 
-/// A package, valid for one [`Universe`].
+/// A package, valid for one [`Universe`](super::Universe).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PackageId(pub(super) u32);
 

@@ -286,7 +286,7 @@ pub fn fix_directories(
             continue;
         }
         sink.line(Level::Detail, &format!("fixing directory {path}"));
-        apply_acl(&*root.parent(path)?.0, split(path).1, acl, usermode)?;
+        apply_acl(&root.parent(path)?.0, split(path).1, acl, usermode)?;
     }
     Ok(())
 }

@@ -26,7 +26,7 @@ mod triggers;
 
 pub use commit::{Staged, disk_digest, fix_directories};
 pub use protect::ProtectedPaths;
-pub use stage::{StageError, xattr_digest};
+pub use stage::{StageError, create_node, xattr_digest};
 
 use crate::format::{FormatError, Limits};
 use crate::package::installed::Broken;

@@ -406,7 +406,7 @@ impl Unpacking<'_, '_> {
                     staged.staged = None;
                 } else {
                     directory.remove_file(&temporary).map_err(fail)?;
-                    node(&directory, &temporary, kind, header.mode).map_err(fail)?;
+                    create_node(&directory, &temporary, kind, header.mode).map_err(fail)?;
                     directory.set_owner(&temporary, uid, gid).map_err(fail)?;
                     directory.set_mode(&temporary, header.mode).map_err(fail)?;
                     directory.set_time(&temporary, header.mtime).map_err(fail)?;
@@ -491,7 +491,16 @@ fn create(directory: &Directory, name: &str, mode: u32) -> Result<File, RootErro
     }
 }
 
-fn node(directory: &Directory, name: &str, kind: &EntryKind, mode: u32) -> Result<(), RootError> {
+/// Makes a device or FIFO.
+///
+/// # Errors
+/// [`RootError`].
+pub fn create_node(
+    directory: &Directory,
+    name: &str,
+    kind: &EntryKind,
+    mode: u32,
+) -> Result<(), RootError> {
     let (kind, major, minor) = match kind {
         EntryKind::CharDevice(major, minor) => (FileType::CharacterDevice, *major, *minor),
         EntryKind::BlockDevice(major, minor) => (FileType::BlockDevice, *major, *minor),

@@ -26,8 +26,8 @@ fn read(folder: &Path, file: &str) -> String {
 
 /// Reads a `.test` file; returns the situation and the expected output.
 fn load(path: &Path) -> (Situation, String) {
-    let folder = path.parent().unwrap();
-    let text = fs::read_to_string(path).unwrap();
+    let folder = path.parent().expect("a file in a folder");
+    let text = fs::read_to_string(path).expect("a readable case");
     let mut situation = Situation::default();
     let mut lines = text.lines();
     for line in lines.by_ref() {
@@ -40,7 +40,7 @@ fn load(path: &Path) -> (Situation, String) {
             "@REPO" => {
                 let (tag, file) = match value.strip_prefix('@') {
                     Some(tagged) => {
-                        let (tag, file) = tagged.split_once(' ').unwrap();
+                        let (tag, file) = tagged.split_once(' ').expect("TAG FILE");
                         (Some(tag.to_owned()), file)
                     }
                     None => (None, value),

@@ -5,9 +5,11 @@
 //! and an exit status. Nothing here reads a file, solves or prints: what needs the root or the
 //! solver is handed in.
 
+mod dot;
 mod fields;
 mod info;
 mod list;
+mod manifest;
 mod object;
 mod owner;
 mod pattern;
@@ -16,11 +18,16 @@ mod query_fields;
 mod render;
 mod search;
 mod select;
+mod stats;
+mod versions;
 mod view;
+mod why;
 
+pub use dot::dot;
 pub use fields::{Field, FieldList, FieldSet, Reverse};
 pub use info::{InfoOptions, Links, NoLinks, OwnerStyle, exists, info, installed_list, who_owns};
 pub use list::{ListOptions, list};
+pub use manifest::{ManifestFile, manifest};
 pub use object::{Wanted, object};
 pub use owner::{owner, paths};
 pub use pattern::{Pattern, printable};
@@ -29,7 +36,10 @@ pub use query_fields::{QueryOptions, query};
 pub use render::{Format, Key, Object, Value, Writer, write_list, write_objects};
 pub use search::{SearchOptions, search};
 pub use select::{Arguments, From, Match, Selected, Selection, is_orphaned, upgradable_from};
+pub use stats::stats;
+pub use versions::{VersionOptions, check, compare, indexes, versions};
 pub use view::{Entry, INSTALLED_SOURCE, Offer, PackageRef, RepositoryView, View};
+pub use why::{Link, chains, why};
 
 /// What a question comes to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,6 +48,8 @@ pub struct Answer {
     pub text: String,
     /// Lines for standard error, without `ERROR: `.
     pub errors: Vec<String>,
+    /// Lines for standard error that tell more than apk does.
+    pub notes: Vec<String>,
     /// How much could not be answered, or another exit status; not limited to 99.
     pub status: usize,
 }

@@ -51,6 +51,15 @@ impl Pattern {
         }
     }
 
+    /// Makes a shell pattern that ignores case, whatever the word has in it.
+    pub(super) fn glob(word: &str) -> Self {
+        Self {
+            written: word.to_owned(),
+            whole: Matcher::Glob(word.to_owned()),
+            constraint: None,
+        }
+    }
+
     /// Returns the word as it was given.
     pub fn as_str(&self) -> &str {
         &self.written

@@ -194,10 +194,11 @@ impl Selection {
         if fields.contains(Field::Depends) {
             each_dependant(view, pattern, take);
         }
-        if fields.contains(Field::Owner) && pattern.as_str().starts_with('/') {
-            if let Some(owner) = super::owner::owner(view, pattern.as_str()) {
-                take(view.get(owner).name(), owner);
-            }
+        if fields.contains(Field::Owner)
+            && pattern.as_str().starts_with('/')
+            && let Some(owner) = super::owner::owner(view, pattern.as_str())
+        {
+            take(view.get(owner).name(), owner);
         }
         let texts: Vec<Field> = fields
             .iter()
@@ -268,10 +269,10 @@ fn each_offer<'v>(
                 None => record.version(),
                 Some(index) => record.provide(index).map_or("", |p| p.version),
             };
-            if pattern.accepts_version(version) {
-                if let Some(package) = view.first(source, offer.record) {
-                    take(text, package);
-                }
+            if pattern.accepts_version(version)
+                && let Some(package) = view.first(source, offer.record)
+            {
+                take(text, package);
             }
         }
     };

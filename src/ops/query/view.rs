@@ -395,6 +395,11 @@ impl<'v> Entry<'v> {
         self.record.name()
     }
 
+    /// Returns what identifies the package.
+    pub fn identity(&self) -> Identity {
+        self.record.identity()
+    }
+
     /// Returns the version text.
     pub fn version(&self) -> &'v str {
         self.record.version()

@@ -1,7 +1,9 @@
 //! One file a command: from what was typed to an operation, and its result to the console.
 
 mod audit;
+mod cache;
 mod change;
+mod files;
 mod question;
 mod settings;
 mod update;
@@ -22,7 +24,12 @@ pub(crate) fn run(
     match invocation.applet.name {
         "add" | "del" | "fix" | "upgrade" => change::run(invocation, command_line, console),
         "audit" => audit::run(invocation, console),
-        "info" | "list" | "search" | "policy" | "query" => question::run(invocation, console),
+        "cache" => cache::run(invocation, console),
+        "extract" => files::extract(invocation, console),
+        "index" => files::index(invocation, console),
+        "verify" => files::verify(invocation, console),
+        "dot" | "fetch" | "info" | "list" | "manifest" | "policy" | "query" | "search"
+        | "stats" | "version" | "why" => question::run(invocation, console),
         "update" => update::run(invocation, command_line, console),
         name => Err(not_implemented(name)),
     }

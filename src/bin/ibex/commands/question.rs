@@ -1,13 +1,15 @@
 //! `info`, `list`, `search`, `policy`, `query`: options to questions, answers to the console.
 
+use super::files;
 use super::settings::settings;
 use crate::args::{Invocation, Values};
 use crate::output::Console;
+use ibex::config::Settings;
 use ibex::ops::Error;
 use ibex::ops::known::Known;
 use ibex::ops::query::{
     self, Answer, Arguments, Field, FieldList, FieldSet, Format, From, InfoOptions, ListOptions,
-    OwnerStyle, QueryOptions, Reverse, SearchOptions, Selection,
+    OwnerStyle, QueryOptions, Reverse, SearchOptions, Selection, VersionOptions,
 };
 
 /// The `info` options that choose a field.
@@ -78,26 +80,57 @@ fn parsed<T>(
 /// Runs the command.
 pub(crate) fn run(invocation: &Invocation, console: &mut Console) -> Result<u8, Error> {
     let values = &invocation.values;
+    if let Some(answer) = version_texts(invocation) {
+        return Ok(give(&answer, console));
+    }
+    if invocation.applet.name == "fetch" && invocation.arguments == ["coffee"] {
+        console.print("Go and fetch your own coffee.\n");
+        return Ok(0);
+    }
     let group = QueryGroup::new(values)?;
     let settings = settings(invocation);
     let applet = invocation.applet.name;
     let from = group.from.unwrap_or_else(|| default_source(invocation));
-    let needs_database = applet != "search";
+    let needs_database = !matches!(applet, "search" | "fetch" | "dot");
     let known = Known::open(&settings, from, needs_database, console)?;
-    let answer = answer(invocation, &group, &known, console)?;
+    // apk's tests of the installed database look at nothing else.
+    if applet != "info" || info_test(values).is_none() {
+        known.warn(console);
+    }
+    let answer = answer(invocation, &settings, &group, &known, console)?;
+    Ok(give(&answer, console))
+}
+
+/// Prints an answer; returns the exit code.
+pub(super) fn give(answer: &Answer, console: &mut Console) -> u8 {
     console.print(&answer.text);
+    for line in &answer.notes {
+        console.print_error(&format!("{line}\n"));
+    }
     for line in &answer.errors {
         console.print_error(&format!("ERROR: {line}\n"));
     }
-    Ok(answer.status.min(99) as u8)
+    answer.status.min(99) as u8
+}
+
+/// Answers the forms of `version` that are about texts and need no root.
+fn version_texts(invocation: &Invocation) -> Option<Answer> {
+    let values = &invocation.values;
+    let words = &invocation.arguments;
+    match values.last_of(&["test", "check", "indexes"]) {
+        Some("test") => Some(query::compare(words)),
+        Some("check") => Some(query::check(words, u32::from(invocation.verbosity()))),
+        _ => None,
+    }
 }
 
 fn default_source(invocation: &Invocation) -> From {
     let values = &invocation.values;
     match invocation.applet.name {
-        "search" => From::Repositories,
+        "search" | "fetch" | "dot" => From::Repositories,
         "list" if values.is("list-installed") || values.is("manifest") => From::Installed,
-        "info" if info_test(values).is_some() || invocation.arguments.is_empty() => From::Installed,
+        "why" => From::Installed,
+        "info" if info_test(values).is_some() => From::Installed,
         _ => From::System,
     }
 }
@@ -116,6 +149,7 @@ fn info_test(values: &Values) -> Option<&'static str> {
 
 fn answer(
     invocation: &Invocation,
+    settings: &Settings,
     group: &QueryGroup,
     known: &Known,
     console: &mut Console,
@@ -162,6 +196,22 @@ fn answer(
             };
             query::search(&view, &options, everything)
         }
+        "fetch" => files::fetch(invocation, settings, group.selection, known, given, console)?,
+        "dot" => query::dot(&view, &group.selection, values.is("errors"), everything),
+        "manifest" => query::manifest(&view, words, verbosity > 1, |file| {
+            known.manifest(settings, file)
+        }),
+        "stats" => query::stats(&view, &known.architectures.list[0]),
+        "version" if values.is("indexes") => query::indexes(&view),
+        "version" => {
+            let options = VersionOptions {
+                all_tags: values.is("all"),
+                limit: values.last("limit").map(str::to_owned),
+                verbosity,
+            };
+            query::versions(&view, &options, words)
+        }
+        "why" => query::why(&view, &known.world, words, values.is("json")),
         "policy" => query::policy(&view, &group.selection, group.format, given),
         "info" => info(invocation, group, known, everything),
         _ => {

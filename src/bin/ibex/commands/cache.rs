@@ -1,0 +1,42 @@
+//! `cache`.
+
+use super::question::give;
+use super::settings::settings;
+use crate::args::Invocation;
+use crate::output::Console;
+use ibex::ops::Error;
+use ibex::ops::cache::{self, CacheCommand, CacheOptions};
+use ibex::solver::Flags;
+
+/// Runs the command.
+pub(crate) fn run(invocation: &Invocation, console: &mut Console) -> Result<u8, Error> {
+    let values = &invocation.values;
+    let (name, constraints) = match invocation.arguments.split_first() {
+        Some((name, constraints)) => (name.as_str(), constraints),
+        None => ("", &[][..]),
+    };
+    let Some(command) = CacheCommand::from_name(name) else {
+        return Err(Error::Arguments {
+            lines: vec![format!(
+                "cache: '{name}' is none of clean, purge, download, sync"
+            )],
+            code: 99,
+        });
+    };
+    let flags = Flags::AVAILABLE.when(values.is("available"))
+        | Flags::LATEST.when(values.is("latest"))
+        | Flags::UPGRADE.when(values.is("upgrade"));
+    let options = CacheOptions {
+        command,
+        constraints: constraints.to_vec(),
+        add_dependencies: values.is("add-dependencies"),
+        flags,
+        ignore_conflicts: values.is("ignore-conflict"),
+        simulate: values.is("simulate"),
+        force_missing_repositories: values.is("force-missing-repositories"),
+        purge: values.is("purge"),
+        width: console.width(),
+    };
+    let answer = cache::run(&settings(invocation), &options, console)?;
+    Ok(give(&answer, console))
+}
