@@ -10,6 +10,8 @@ pub enum Level {
     Error,
     /// `WARNING: …`, standard error, always.
     Warning,
+    /// Standard output, always.
+    Always,
     /// Standard error at verbosity 1.
     Notice,
     /// Standard output at verbosity 1.

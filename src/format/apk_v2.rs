@@ -120,6 +120,10 @@ impl PackageReader {
         if start.starts_with(b"ADB") {
             return Err(FormatError::NotSupported);
         }
+        // apk looks at the first four bytes to tell what a file is.
+        if start.len() >= 4 && !start.starts_with(&[0x1f, 0x8b]) {
+            return Err(FormatError::Invalid);
+        }
         let mut signatures = Vec::new();
         let mut before = 0;
         loop {

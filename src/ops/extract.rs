@@ -54,7 +54,7 @@ pub fn run(
         ))
     })?;
     for file in &options.files {
-        sink.line(Level::Notice, &format!("Extracting {file}..."));
+        sink.line(Level::Always, &format!("Extracting {file}..."));
         let extract = Extract {
             root: &destination,
             options,

@@ -68,7 +68,7 @@ impl Sink for LogTee<'_> {
 /// Returns whether a line is shown at a verbosity (cli.md, 1.9).
 pub fn shown(level: Level, verbosity: u8) -> bool {
     match level {
-        Level::Error | Level::Warning => true,
+        Level::Error | Level::Warning | Level::Always => true,
         Level::Notice | Level::Info => verbosity >= 1,
         Level::Detail => verbosity >= 2,
         Level::Trace => verbosity >= 3,

@@ -127,7 +127,9 @@ impl Sink for Console {
                 Level::Error => self.print_error(&format!("ERROR: {text}\n")),
                 Level::Warning => self.print_error(&format!("WARNING: {text}\n")),
                 Level::Notice => self.print_error(&format!("{text}\n")),
-                Level::Info | Level::Detail | Level::Trace => self.print(&format!("{text}\n")),
+                Level::Always | Level::Info | Level::Detail | Level::Trace => {
+                    self.print(&format!("{text}\n"));
+                }
             },
             Event::Line(..) => {}
             Event::Text(text) => self.print_error(text),

@@ -3,7 +3,7 @@
 use super::Answer;
 use super::view::View;
 use crate::package::Dependency;
-use std::collections::{HashSet};
+use std::collections::HashSet;
 use std::fmt::Write as _;
 
 /// Texts that apk keeps before it reads anything.
