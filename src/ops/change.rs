@@ -9,7 +9,7 @@ use super::refresh::{self, LoadedRepositories, Purpose};
 use crate::config::{CacheDirectory, Settings};
 use crate::package::{Identity, PackageTable, World};
 use crate::plan::{Plan, Source};
-use crate::progress::Sink;
+use crate::progress::{Event, Level, Sink};
 use crate::solver::{
     self, AddOptions, Deletion, FixOptions, InstalledInput, Registered, RegisteredInput,
     RepositoryInput, Request, Solution, Sources, SummaryStyle, Totals, Universe, UpgradeOptions,
@@ -75,6 +75,18 @@ pub enum SolverChoice {
     Complete,
 }
 
+/// Whether and how to say why there is no solution.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Explain {
+    /// Only apk's report.
+    #[default]
+    No,
+    /// In words.
+    Text,
+    /// As one line of JSON.
+    Json,
+}
+
 /// How a change is made.
 #[derive(Clone, Debug)]
 pub struct ChangeOptions {
@@ -95,7 +107,7 @@ pub struct ChangeOptions {
     /// Which search decides.
     pub solver: SolverChoice,
     /// Explain why there is no solution.
-    pub explain: bool,
+    pub explain: Explain,
     /// `--force-broken-world`.
     pub force_broken_world: bool,
     /// `--force-missing-repositories`.
@@ -627,9 +639,24 @@ impl<'a> Change<'a> {
         if solution.errors == 0 {
             return Solved::Solution(Box::new(solution));
         }
-        sink.error(solver::TITLE);
+        // Reported from apk's own failure, before anything else is asked of the universe.
         let report = solver::report(universe, &solution, self.options.width);
-        sink.event(crate::progress::Event::Text(&report));
+        if self.options.solver == SolverChoice::Complete
+            && let Some(complete) = solver::solve_completely(universe, request)
+        {
+            sink.line(Level::Notice, &announcement(universe, &complete));
+            return Solved::Solution(Box::new(complete));
+        }
+        sink.error(solver::TITLE);
+        sink.event(Event::Text(&report));
+        if self.options.explain != Explain::No
+            && let Some(explanation) = solver::explain(universe, request)
+        {
+            sink.event(Event::Text(&match self.options.explain {
+                Explain::Json => explanation.to_json(),
+                Explain::Text | Explain::No => explanation.to_string(),
+            }));
+        }
         Solved::Failed(solution.errors.min(99) as u8)
     }
 
@@ -774,6 +801,35 @@ impl<'a> Change<'a> {
 enum Preupgraded {
     Done(Outcome),
     GoOn(Vec<solver::Mark>),
+}
+
+/// Says what the complete search found where apk's gave up.
+fn announcement(universe: &Universe<'_>, solution: &Solution) -> String {
+    let changes = solution.changes.iter();
+    let installed = changes.clone().filter(|change| change.old.is_some());
+    let kept = changes.filter(|change| change.old.is_some() && change.old == change.new);
+    let (installed, kept) = (installed.count(), kept.count());
+    let keeps = match (installed, kept) {
+        (0, _) => {
+            let wanted = |package: &solver::PackageId| {
+                let name = universe.package_name(*package);
+                solution
+                    .world
+                    .entries
+                    .iter()
+                    .any(|entry| entry.name == name)
+            };
+            let chosen = solution.selected().filter(wanted);
+            let chosen: Vec<String> = chosen.map(|package| universe.full_name(package)).collect();
+            match chosen.is_empty() {
+                true => "does".to_owned(),
+                false => format!("takes {}", chosen.join(", ")),
+            }
+        }
+        (all, kept) if all == kept => format!("keeps all {all} installed packages"),
+        (all, kept) => format!("keeps {kept} of {all} installed packages"),
+    };
+    format!("apk's search finds no solution; this one {keeps} (--solver=apk turns it off)")
 }
 
 /// Sends a text of several lines.

@@ -1,6 +1,7 @@
 //! Choosing: which packages answer a world, and in which order to change to them.
 
 mod changes;
+pub mod complete;
 mod discovery;
 mod flags;
 mod ids;
@@ -31,6 +32,7 @@ pub use summary::{Summary, SummaryStyle, Totals, human_size, summary};
 pub use universe::Universe;
 
 use crate::package::World;
+pub use complete::{Explanation, Hint};
 use links::Links;
 use search::{Search, Wanted};
 
@@ -93,20 +95,21 @@ pub fn solve(universe: &mut Universe<'_>, request: &Request) -> Solution {
     let mut world = request.world.clone();
     world.sort();
     let mut dropped: Vec<bool> = world.entries.iter().map(|entry| entry.broken).collect();
-    for entry in &world.entries {
-        universe.intern(&entry.name);
-        if let Some(tag) = &entry.tag {
-            universe.tag(tag);
-        }
-    }
-    let marked: Vec<NameId> = request.marks.iter().map(|mark| mark.name).collect();
-    for name in &marked {
-        universe.load_offers(*name);
-    }
     let mut marks = request.marks.as_slice();
     loop {
-        let (errors, changes, failed) =
-            solve_once(universe, &world, &dropped, &marked, marks, request.options);
+        let (wanted, ranks) = prepare(universe, &world, &dropped, request);
+        let universe = &*universe;
+        let links = Links::new(universe);
+        let mut search = Search::new(universe, wanted, ranks, marks, request.options);
+        search.run();
+        let changes = changes::changes(&mut search, &links);
+        let errors = search.errors();
+        let names = world.entries.iter().map(|entry| universe.find(&entry.name));
+        let failed = names.map(|name| match name.and_then(|name| search.owner(name)) {
+            Some(owner) => search.is_bad(owner.package),
+            None => true,
+        });
+        let failed: Vec<bool> = failed.collect();
         let progress = failed
             .iter()
             .zip(&dropped)
@@ -126,42 +129,102 @@ pub fn solve(universe: &mut Universe<'_>, request: &Request) -> Solution {
     }
 }
 
-/// Solves without the dropped entries; also returns which entries could not be had.
-fn solve_once(
+/// Answers a request that [`solve`] found no answer to, if there is one at all.
+///
+/// The changes are ordered as apk orders them.
+pub fn solve_completely(universe: &mut Universe<'_>, request: &Request) -> Option<Solution> {
+    let mut world = request.world.clone();
+    world.sort();
+    let dropped: Vec<bool> = world.entries.iter().map(|entry| entry.broken).collect();
+    let (wanted, ranks) = prepare(universe, &world, &dropped, request);
+    let universe = &*universe;
+    let question = complete::Question::new(universe, request, &world);
+    let selection = complete::solve(&question.problem)?;
+    let selection = selection.iter().map(|at| question.packages[*at]);
+    let selection: Vec<PackageId> = selection.collect();
+    let links = Links::new(universe);
+    let mut search = Search::new(universe, wanted, ranks, &request.marks, request.options);
+    search.restrict(&selection);
+    search.run();
+    search.select(&selection);
+    let changes = changes::changes(&mut search, &links);
+    let mut new: Vec<PackageId> = changes.iter().filter_map(|change| change.new).collect();
+    new.sort_unstable();
+    let agrees = search.errors() == 0 && new == selection;
+    agrees.then_some(Solution {
+        errors: 0,
+        changes,
+        world,
+    })
+}
+
+/// Explains why a request has no answer; `None` if it has one.
+///
+/// For names that nothing has, the nearest known ones are looked for.
+pub fn explain(universe: &mut Universe<'_>, request: &Request) -> Option<Explanation> {
+    let mut world = request.world.clone();
+    world.sort();
+    let dropped: Vec<bool> = world.entries.iter().map(|entry| entry.broken).collect();
+    prepare(universe, &world, &dropped, request);
+    let question = complete::Question::new(universe, request, &world);
+    let mut explanation = complete::explain(&question.problem)?;
+    for hint in &mut explanation.hints {
+        if let Hint::Rename { name, nearest } = hint {
+            *nearest = nearest_names(universe, name);
+        }
+    }
+    Some(explanation)
+}
+
+/// Returns the names of known packages that look most like one that is not known, nearest first.
+pub fn nearest_names(universe: &mut Universe<'_>, unknown: &str) -> Vec<String> {
+    const SIMILAR: f64 = 0.75;
+    const SHOWN: usize = 3;
+    let similarity = |text: &str| strsim::normalized_damerau_levenshtein(text, unknown);
+    let close = |text: &str| {
+        // Package names only: paths, libraries and commands are no answer to a misspelt name.
+        !text.contains(['/', ':']) && similarity(text) >= SIMILAR
+    };
+    let ids = universe.known_matching(close);
+    let mut names: Vec<String> = Vec::new();
+    for name in ids {
+        universe.load_offers(name);
+        if !universe.offers(name).is_empty() {
+            names.push(universe.name_text(name).to_owned());
+        }
+    }
+    names.sort_by(|a, b| similarity(b).total_cmp(&similarity(a)).then(a.cmp(b)));
+    names.truncate(SHOWN);
+    names
+}
+
+/// Loads what the request reaches.
+fn prepare<'w>(
     universe: &mut Universe<'_>,
-    world: &World,
+    world: &'w World,
     dropped: &[bool],
-    marked: &[NameId],
-    marks: &[Mark],
-    options: Options,
-) -> (u32, Vec<Change>, Vec<bool>) {
+    request: &Request,
+) -> (Vec<Wanted<'w>>, discovery::Ranks) {
+    let marked: Vec<NameId> = request.marks.iter().map(|mark| mark.name).collect();
     let names: Vec<NameId> = (world.entries.iter())
         .map(|entry| universe.intern(&entry.name))
         .collect();
+    for tag in world.entries.iter().filter_map(|entry| entry.tag.as_ref()) {
+        universe.tag(tag);
+    }
+    for name in &marked {
+        universe.load_offers(*name);
+    }
     let start = names.iter().zip(dropped).filter(|(_, dropped)| !**dropped);
     let start = start.map(|(name, _)| *name);
-    let ranks = discovery::discover(universe, start, marked);
-    let universe = &*universe;
-    let links = Links::new(universe);
+    let ranks = discovery::discover(universe, start, &marked);
     let wanted = world.entries.iter().zip(&names).zip(dropped);
-    let wanted = wanted
-        .map(|((entry, name), dropped)| Wanted {
-            need: universe::Need::new(*name, entry),
-            tag: entry
-                .tag
-                .as_ref()
-                .and_then(|tag| universe.find_tag(tag))
-                .unwrap_or_default(),
-            dropped: *dropped,
-        })
-        .collect();
-    let mut search = Search::new(universe, wanted, ranks, marks, options);
-    search.run();
-    let changes = changes::changes(&mut search, &links);
-    let failed = names.iter().map(|name| match search.owner(*name) {
-        Some(owner) => search.is_bad(owner.package),
-        None => true,
+    let wanted = wanted.map(|((entry, name), dropped)| Wanted {
+        need: universe::Need::new(*name, entry),
+        tag: (entry.tag.as_ref())
+            .and_then(|tag| universe.find_tag(tag))
+            .unwrap_or_default(),
+        dropped: *dropped,
     });
-    let failed = failed.collect();
-    (search.errors(), changes, failed)
+    (wanted.collect(), ranks)
 }

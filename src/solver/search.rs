@@ -10,7 +10,7 @@ use super::ids::{NameId, NumberSet, PackageId, TagId};
 use super::state::{NameState, Owner, PackageState, Queue, States, Watchers, never_triggers};
 use super::universe::{Need, Offer, Universe};
 use super::{Mark, Options};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
 /// One entry of the world in this run.
 #[derive(Clone, Copy)]
@@ -99,6 +99,41 @@ impl<'u> Search<'u> {
                 self.choose(name);
             } else {
                 return;
+            }
+        }
+    }
+
+    /// Lets only these packages be chosen; call it before [`Self::run`].
+    pub(super) fn restrict(&mut self, selected: &[PackageId]) {
+        self.states.restrict(selected);
+    }
+
+    /// Makes these packages the answer, whatever was decided; flags and tags stay as the run has
+    /// handed them on. What is wrong with the answer shows when the change list is made.
+    pub(super) fn select(&mut self, selected: &[PackageId]) {
+        let universe = self.universe;
+        let is_selected: HashSet<PackageId> = selected.iter().copied().collect();
+        self.errors = 0;
+        for state in self.states.packages_mut() {
+            state.bad = false;
+        }
+        for name in (0..universe.name_count() as u32).map(NameId) {
+            let owner = self.name(name).owner;
+            if owner.is_some_and(|owner| !is_selected.contains(&owner.package)) {
+                self.name_mut(name).owner = None;
+            }
+        }
+        for package in selected.iter().copied() {
+            let version = universe.version(package);
+            let own = universe.own_name(package);
+            self.name_mut(own).owner = Some(Owner { package, version });
+            for provided in universe.provides(package).filter(|p| !p.broken) {
+                let version = provided.version;
+                let state = self.name_mut(provided.name);
+                let bare = state.owner.is_none_or(|owner| owner.version.is_empty());
+                if state.owner.is_none() || (bare && !version.is_empty()) {
+                    state.owner = Some(Owner { package, version });
+                }
             }
         }
     }

@@ -6,6 +6,7 @@
 use super::flags::Flags;
 use super::ids::{NameId, NumberSet, PackageId, TagId};
 use super::universe::Universe;
+use std::collections::HashSet;
 
 /// A package under the version it offers a name with.
 #[derive(Clone, Copy)]
@@ -68,7 +69,7 @@ pub(super) struct PackageState {
 }
 
 impl PackageState {
-    fn initial(universe: &Universe<'_>, package: PackageId, global: Flags) -> Self {
+    pub(super) fn initial(universe: &Universe<'_>, package: PackageId, global: Flags) -> Self {
         let listed = universe.repository_set(package);
         let from_file = universe.is_from_file(package);
         let reachable = from_file || listed.meets(universe.reachable_repositories());
@@ -112,6 +113,8 @@ pub(super) fn never_triggers(universe: &Universe<'_>, package: PackageId, global
 pub(super) struct States<'u> {
     universe: &'u Universe<'u>,
     global: Flags,
+    /// If given, nothing else can be chosen.
+    only: Option<HashSet<PackageId>>,
     /// Positions in the vectors below plus one.
     name_slots: Vec<u32>,
     package_slots: Vec<u32>,
@@ -124,11 +127,36 @@ impl<'u> States<'u> {
         Self {
             universe,
             global,
+            only: None,
             name_slots: vec![0; universe.name_count()],
             package_slots: vec![0; universe.package_count()],
             names: Vec::new(),
             packages: Vec::new(),
         }
+    }
+
+    /// Makes packages that are not selected impossible to choose.
+    pub(super) fn restrict(&mut self, selected: &[PackageId]) {
+        let only: HashSet<PackageId> = selected.iter().copied().collect();
+        for (package, slot) in (0..).map(PackageId).zip(&self.package_slots) {
+            if let Some(slot) = slot.checked_sub(1) {
+                self.packages[slot as usize].live &= only.contains(&package);
+            }
+        }
+        self.only = Some(only);
+    }
+
+    fn initial(&self, package: PackageId) -> PackageState {
+        let mut state = PackageState::initial(self.universe, package, self.global);
+        if let Some(only) = &self.only {
+            state.live &= only.contains(&package);
+        }
+        state
+    }
+
+    /// Returns the states of all packages that have one.
+    pub(super) fn packages_mut(&mut self) -> impl Iterator<Item = &mut PackageState> {
+        self.packages.iter_mut()
     }
 
     pub(super) fn name(&self, name: NameId) -> NameState<'u> {
@@ -150,18 +178,16 @@ impl<'u> States<'u> {
     pub(super) fn package(&self, package: PackageId) -> PackageState {
         match self.package_slots[package.0 as usize].checked_sub(1) {
             Some(slot) => self.packages[slot as usize],
-            None => PackageState::initial(self.universe, package, self.global),
+            None => self.initial(package),
         }
     }
 
     pub(super) fn package_mut(&mut self, package: PackageId) -> &mut PackageState {
-        let slot = &mut self.package_slots[package.0 as usize];
-        if *slot == 0 {
-            let initial = PackageState::initial(self.universe, package, self.global);
-            self.packages.push(initial);
-            *slot = self.packages.len() as u32;
+        if self.package_slots[package.0 as usize] == 0 {
+            self.packages.push(self.initial(package));
+            self.package_slots[package.0 as usize] = self.packages.len() as u32;
         }
-        &mut self.packages[*slot as usize - 1]
+        &mut self.packages[self.package_slots[package.0 as usize] as usize - 1]
     }
 }
 

@@ -485,6 +485,11 @@ impl<'a> Universe<'a> {
         start..end
     }
 
+    /// Returns whether the lists of a package are loaded: something reaches it.
+    pub(super) fn has_lists_loaded(&self, package: PackageId) -> bool {
+        self.packages[package.0 as usize].depends != NOT_LOADED
+    }
+
     /// Loads the names of a package's lists.
     pub(super) fn load_lists(&mut self, package: PackageId) {
         let entry = self.packages[package.0 as usize];
@@ -609,6 +614,11 @@ impl<'a> Universe<'a> {
             Some(source) => source.table.name(NameRef(entry.local)),
             None => &self.outside[entry.local as usize],
         }
+    }
+
+    /// Returns all packages known so far.
+    pub(super) fn packages(&self) -> impl Iterator<Item = PackageId> + use<> {
+        (0..self.packages.len() as u32).map(PackageId)
     }
 
     /// Returns the installed packages in database order.

@@ -207,6 +207,7 @@ pub(crate) const COMMIT: &[Opt] = &[
         Nothing,
         "Preset for booting from memory",
     ),
+    o("json", Nothing, "Explain as JSON"),
     o(
         "overlay-from-stdin",
         Nothing,

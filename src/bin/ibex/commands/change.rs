@@ -4,7 +4,7 @@ use super::settings::settings;
 use crate::args::{Invocation, Values, help};
 use crate::output::Console;
 use ibex::ops::Error;
-use ibex::ops::change::{self, ChangeOptions, Command, Outcome, SolverChoice};
+use ibex::ops::change::{self, ChangeOptions, Command, Explain, Outcome, SolverChoice};
 use ibex::solver::{AddOptions, FixOptions, UpgradeOptions};
 use ibex::transaction;
 use std::io::{Read, Write};
@@ -37,7 +37,7 @@ pub(crate) fn run(
             Some("apk") => SolverChoice::Apk,
             _ => SolverChoice::Complete,
         },
-        explain: values.choice("explain").unwrap_or(console.terminal),
+        explain: explain(values, console),
         force_broken_world: values.is("force-broken-world") || diskless,
         force_missing_repositories: values.is("force-missing-repositories"),
         force_non_repository: values.is("force-non-repository") || force || diskless,
@@ -97,6 +97,16 @@ fn command(invocation: &Invocation) -> Command {
             preupgrade_only: values.is("preupgrade-only"),
             preupgrade_depends: values.all("preupgrade-depends"),
         },
+    }
+}
+
+fn explain(values: &Values, console: &Console) -> Explain {
+    match values.choice("explain") {
+        Some(false) => Explain::No,
+        _ if values.is("json") => Explain::Json,
+        Some(true) => Explain::Text,
+        None if console.terminal => Explain::Text,
+        None => Explain::No,
     }
 }
 
