@@ -70,8 +70,11 @@ pub enum Command {
 pub enum SolverChoice {
     /// apk's own search only.
     Apk,
-    /// A complete search where apk's gives up.
+    /// A complete search where apk's gives up; but what is asked for with `--latest` is the
+    /// newest or nothing.
     #[default]
+    Auto,
+    /// A complete search wherever apk's gives up.
     Complete,
 }
 
@@ -641,7 +644,12 @@ impl<'a> Change<'a> {
         }
         // Reported from apk's own failure, before anything else is asked of the universe.
         let report = solver::report(universe, &solution, self.options.width);
-        if self.options.solver == SolverChoice::Complete
+        let complete = match self.options.solver {
+            SolverChoice::Apk => false,
+            SolverChoice::Auto => !request.wants_latest(),
+            SolverChoice::Complete => true,
+        };
+        if complete
             && let Some(complete) = solver::solve_completely(universe, request)
         {
             sink.line(Level::Notice, &announcement(universe, &complete));

@@ -71,6 +71,14 @@ pub struct Request {
     pub options: Options,
 }
 
+impl Request {
+    /// Returns whether anything shall be the newest version or nothing.
+    pub fn wants_latest(&self) -> bool {
+        let mut flags = self.marks.iter().map(|mark| mark.flags | mark.heritable);
+        self.options.global.contains(Flags::LATEST) || flags.any(|f| f.contains(Flags::LATEST))
+    }
+}
+
 /// The answer to a [`Request`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Solution {
@@ -168,7 +176,8 @@ pub fn explain(universe: &mut Universe<'_>, request: &Request) -> Option<Explana
     prepare(universe, &world, &dropped, request);
     let question = complete::Question::new(universe, request, &world);
     let mut explanation = complete::explain(&question.problem)?;
-    for hint in &mut explanation.hints {
+    let all = explanation.contradictions.iter_mut();
+    for hint in all.flat_map(|contradiction| &mut contradiction.hints) {
         if let Hint::Rename { name, nearest } = hint {
             *nearest = nearest_names(universe, name);
         }

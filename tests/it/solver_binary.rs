@@ -82,12 +82,7 @@ impl Case {
         sandbox.repositories(&lines.iter().map(String::as_str).collect::<Vec<_>>());
         let mut command = sandbox.ibex();
         command.current_dir(sandbox.root().join("tmp"));
-        command.args([
-            "--allow-untrusted",
-            "--simulate",
-            "--root-tmpfs=no",
-            "--solver=apk",
-        ]);
+        command.args(["--allow-untrusted", "--simulate", "--root-tmpfs=no"]);
         if self.cache.is_none() {
             command.arg("--no-cache");
         }

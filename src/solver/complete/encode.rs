@@ -6,7 +6,7 @@
 //! rules on, and a failed search names the guards it needed.
 
 use super::derivation::{AtomId, Derivation};
-use super::model::{Constraint, Model, NameId, NeedId};
+use super::model::{self, Constraint, Model, NameId, NeedId};
 use super::sat::{Answer, Lit, Sat, Search};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -29,6 +29,8 @@ pub(super) struct Encoding<'m> {
     derivation: Derivation,
     /// The literal and atom of each candidate; none if it can never be chosen.
     selected: Vec<Option<(Lit, AtomId)>>,
+    /// For candidates that install themselves: "something else asks for it, too".
+    required: BTreeMap<usize, (Lit, AtomId)>,
     grain: Grain,
     guards: BTreeMap<Constraint, Lit>,
     met: HashMap<NeedId, Option<AtomId>>,
@@ -44,6 +46,7 @@ impl<'m> Encoding<'m> {
             sat: Sat::new(),
             derivation: Derivation::default(),
             selected: Vec::new(),
+            required: BTreeMap::new(),
             grain,
             guards: BTreeMap::new(),
             met: HashMap::new(),
@@ -121,7 +124,7 @@ impl<'m> Encoding<'m> {
                     self.sat.clause(front.iter().copied().chain([!violator]));
                 }
             } else {
-                let answers = self.literals(info.answers.iter().map(|a| a.candidate));
+                let answers = self.answers(*need);
                 self.sat.clause(front.into_iter().chain(answers));
             }
         }
@@ -149,16 +152,53 @@ impl<'m> Encoding<'m> {
         if info.answers.iter().any(|answer| answer.candidate == at) {
             return;
         }
-        let answers =
-            if info.answers.len() > 1 && info.answers.len() * info.askers.len() > SHARING_PAYS {
-                let met = self.met(need);
-                met.map(|atom| self.derivation.literal(atom))
-                    .into_iter()
-                    .collect()
-            } else {
-                self.literals(info.answers.iter().map(|a| a.candidate))
-            };
+        let shared = info.answers.len() > 1
+            && info.answers.len() * info.askers.len() > SHARING_PAYS
+            && !info.answers.iter().any(|answer| self.must_be_required(answer));
+        let answers = if shared {
+            let met = self.met(need);
+            let met = met.map(|atom| self.derivation.literal(atom));
+            met.into_iter().collect()
+        } else {
+            self.answers(need)
+        };
         self.sat.clause(front.iter().copied().chain(answers));
+    }
+
+    /// Returns whether a need counts an answer only if something else asks for it.
+    ///
+    /// What installs itself does not choose for a name that only bare offers without priority
+    /// have: apk wants such a choice from the user.
+    fn must_be_required(&self, answer: &model::Answer) -> bool {
+        !answer.strong && !self.model.install_if[answer.candidate].is_empty()
+    }
+
+    /// Returns the literals of what answers a need.
+    fn answers(&mut self, need: NeedId) -> Vec<Lit> {
+        let model = self.model;
+        let mut literals = Vec::new();
+        for answer in &model.need_info(need).answers {
+            if self.must_be_required(answer) {
+                literals.extend(self.required(answer.candidate));
+            } else {
+                literals.extend(self.literal(answer.candidate));
+            }
+        }
+        literals
+    }
+
+    fn required(&mut self, at: usize) -> Option<Lit> {
+        if let Some((literal, _)) = self.required.get(&at) {
+            return Some(*literal);
+        }
+        let selected = self.literal(at)?;
+        let front = self.front(Constraint::Unasked(at));
+        let literal = self.sat.literal(false);
+        self.sat.clause([!literal, selected]);
+        let guard = front.first().map(|guard| !*guard);
+        let atom = self.derivation.gated(literal, selected, guard);
+        self.required.insert(at, (literal, atom));
+        Some(literal)
     }
 
     fn conflict(&mut self, at: usize, need: NeedId, front: &[Lit]) {
@@ -289,10 +329,13 @@ impl<'m> Encoding<'m> {
             }
             let strong = info.answers.iter().filter(|answer| answer.strong);
             let strong = strong.filter_map(|answer| self.selected[answer.candidate]);
-            let answers: Vec<AtomId> = strong.map(|(_, atom)| atom).collect();
+            let mut answers: Vec<AtomId> = strong.map(|(_, atom)| atom).collect();
             if answers.is_empty() {
                 continue;
             }
+            let strong = info.answers.iter().filter(|answer| answer.strong);
+            let required = strong.filter_map(|answer| self.required.get(&answer.candidate));
+            answers.extend(required.map(|(_, atom)| *atom));
             if info.in_world {
                 for atom in answers {
                     self.derivation.fact(atom);

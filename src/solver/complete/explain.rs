@@ -21,9 +21,19 @@ const ROUNDS: usize = 300;
 /// How many packages a line names before it counts the rest.
 const NAMED: usize = 4;
 
+/// How many contradictions are told at once.
+const CONTRADICTIONS: usize = 5;
+
 /// Why a request has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Explanation {
+    /// Contradictions that have nothing to do with each other; at least one, not always all.
+    pub contradictions: Vec<Contradiction>,
+}
+
+/// Rules that cannot hold together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Contradiction {
     /// The rules that cannot hold together, from the world down.
     pub facts: Vec<Fact>,
     /// What would help.
@@ -114,8 +124,8 @@ pub enum Hint {
     Choose {
         /// What is needed.
         constraint: String,
-        /// The packages that can be asked for.
-        packages: Vec<String>,
+        /// The package that can be asked for.
+        package: String,
     },
     /// Accept any version.
     Loosen {
@@ -157,86 +167,159 @@ impl Explanation {
 /// Explains why there is no answer; `None` if there is one.
 pub fn explain(problem: &Problem<'_>) -> Option<Explanation> {
     let model = Model::new(problem);
-    let core = smallest(&model)?;
-    let tree = Tree::new(&model, &core);
-    let hints = hints(&model, &core);
-    Some(Explanation {
-        facts: tree.facts(),
-        hints,
-    })
-}
-
-/// Returns the fewest rules that cannot hold together; `None` if all can.
-///
-/// Each set of rules that can hold together leaves out a set of which every contradiction has a
-/// member. The smallest set that meets all of these either is a contradiction, then there is no
-/// smaller one, or leads to one more of them (Ignatiev et al., 2015). If that takes too long, what
-/// is returned is a contradiction from which nothing can be left out.
-fn smallest(model: &Model<'_>) -> Option<BTreeSet<Constraint>> {
-    let mut encoding = Encoding::new(model, Grain::Group);
-    let guards = encoding.guards().clone();
-    let all: BTreeSet<Constraint> = guards.keys().copied().collect();
-    let first = contradiction(&mut encoding, &guards, &all)?;
-    let minimal = reduce(&mut encoding, &guards, first);
-    // Members are looked for among the rules near the contradiction that is known already; rules
-    // elsewhere hold anyway.
-    let mut hitting = Sat::new();
-    let mut picked: BTreeMap<Constraint, Lit> = BTreeMap::new();
-    for _ in 0..ROUNDS {
-        let wishes = picked.values().map(|picked| !*picked).collect();
-        let mut wishes = Wishes::new(wishes);
-        if wishes.fulfil(&mut hitting, &[]) != Answer::Yes || wishes.broken >= minimal.len() {
-            return Some(minimal);
+    let mut rules = Rules::new(&model);
+    let mut cores: Vec<BTreeSet<Constraint>> = Vec::new();
+    while cores.len() < CONTRADICTIONS {
+        let Some(core) = rules.smallest() else { break };
+        // What this one needs of the world is set aside to look for the next.
+        let before = rules.all.len();
+        let world = |rule: &Constraint| matches!(rule, Constraint::World(_));
+        rules
+            .all
+            .retain(|rule| !(world(rule) && core.contains(rule)));
+        cores.push(core);
+        if rules.all.len() == before {
+            break;
         }
-        let members = picked.iter().filter(|(_, lit)| hitting.value(**lit));
-        let members: BTreeSet<Constraint> = members.map(|(rule, _)| *rule).collect();
-        let Some(missing) = complement(&mut encoding, &guards, &members) else {
-            return Some(members);
-        };
-        let mut clause = Vec::new();
-        for rule in missing {
-            let literal = picked.entry(rule).or_insert_with(|| hitting.literal(false));
-            clause.push(*literal);
+    }
+    let contradictions = cores.iter().enumerate().map(|(number, core)| {
+        let others = cores
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != number);
+        let others = others.flat_map(|(_, core)| world_entries(core)).collect();
+        Contradiction {
+            facts: Tree::new(&model, core).facts(),
+            hints: hints(&model, core, &others),
         }
-        hitting.clause(clause);
-    }
-    Some(minimal)
+    });
+    let contradictions: Vec<Contradiction> = contradictions.collect();
+    (!contradictions.is_empty()).then_some(Explanation { contradictions })
 }
 
-/// Returns rules among these that cannot hold together; `None` if all can.
-fn contradiction(
-    encoding: &mut Encoding<'_>,
-    guards: &BTreeMap<Constraint, Lit>,
-    rules: &BTreeSet<Constraint>,
-) -> Option<BTreeSet<Constraint>> {
-    let assumed: Vec<Lit> = rules.iter().map(|rule| guards[rule]).collect();
-    if encoding.search(&assumed) == Answer::Yes {
-        return None;
-    }
-    let core: BTreeSet<Lit> = encoding.sat.core(&assumed).into_iter().collect();
-    let needed = rules.iter().filter(|rule| core.contains(&guards[*rule]));
-    Some(needed.copied().collect())
+/// Returns the world entries among rules.
+fn world_entries(rules: &BTreeSet<Constraint>) -> BTreeSet<usize> {
+    let entries = rules.iter().filter_map(|rule| match rule {
+        Constraint::World(at) => Some(*at),
+        _ => None,
+    });
+    entries.collect()
 }
 
-/// Leaves out what a contradiction does not need, rules that are hard to read first.
-fn reduce(
-    encoding: &mut Encoding<'_>,
-    guards: &BTreeMap<Constraint, Lit>,
-    mut rules: BTreeSet<Constraint>,
-) -> BTreeSet<Constraint> {
-    let mut order: Vec<Constraint> = rules.iter().copied().collect();
-    order.sort_by_key(|rule| std::cmp::Reverse(weight(*rule)));
-    for rule in order {
-        if rules.remove(&rule) {
-            match contradiction(encoding, guards, &rules) {
-                Some(fewer) => rules = fewer,
-                None => {
-                    rules.insert(rule);
+/// The rules of a problem, each of which can be switched off.
+struct Rules<'m> {
+    encoding: Encoding<'m>,
+    guards: BTreeMap<Constraint, Lit>,
+    /// The rules that are in question.
+    all: BTreeSet<Constraint>,
+}
+
+impl<'m> Rules<'m> {
+    fn new(model: &'m Model<'m>) -> Self {
+        let encoding = Encoding::new(model, Grain::Group);
+        let guards = encoding.guards().clone();
+        let all = guards.keys().copied().collect();
+        Self {
+            encoding,
+            guards,
+            all,
+        }
+    }
+
+    /// Returns the fewest rules that cannot hold together; `None` if all can.
+    ///
+    /// Each set of rules that can hold together leaves out a set of which every contradiction has
+    /// a member. The smallest set that meets all of these either is a contradiction, then there is
+    /// no smaller one, or leads to one more of them (Ignatiev et al., 2015). If that takes too
+    /// long, what is returned is a contradiction from which nothing can be left out.
+    fn smallest(&mut self) -> Option<BTreeSet<Constraint>> {
+        let all = self.all.clone();
+        let first = self.contradiction(&all)?;
+        let minimal = self.reduce(first);
+        let mut hitting = Sat::new();
+        let mut picked: BTreeMap<Constraint, Lit> = BTreeMap::new();
+        for _ in 0..ROUNDS {
+            let wishes = picked.values().map(|picked| !*picked).collect();
+            let mut wishes = Wishes::new(wishes);
+            if wishes.fulfil(&mut hitting, &[]) != Answer::Yes || wishes.broken >= minimal.len() {
+                return Some(minimal);
+            }
+            let members = picked.iter().filter(|(_, lit)| hitting.value(**lit));
+            let members: BTreeSet<Constraint> = members.map(|(rule, _)| *rule).collect();
+            let Some(missing) = self.complement(&members) else {
+                return Some(members);
+            };
+            let mut clause = Vec::new();
+            for rule in missing {
+                let literal = picked.entry(rule).or_insert_with(|| hitting.literal(false));
+                clause.push(*literal);
+            }
+            hitting.clause(clause);
+        }
+        Some(minimal)
+    }
+
+    /// Returns rules among these that cannot hold together; `None` if all can.
+    fn contradiction(&mut self, rules: &BTreeSet<Constraint>) -> Option<BTreeSet<Constraint>> {
+        let assumed: Vec<Lit> = rules.iter().map(|rule| self.guards[rule]).collect();
+        if self.encoding.search(&assumed) == Answer::Yes {
+            return None;
+        }
+        let core: BTreeSet<Lit> = self.encoding.sat.core(&assumed).into_iter().collect();
+        let needed = rules
+            .iter()
+            .filter(|rule| core.contains(&self.guards[*rule]));
+        Some(needed.copied().collect())
+    }
+
+    /// Leaves out what a contradiction does not need, rules that are hard to read first.
+    fn reduce(&mut self, mut rules: BTreeSet<Constraint>) -> BTreeSet<Constraint> {
+        let mut order: Vec<Constraint> = rules.iter().copied().collect();
+        order.sort_by_key(|rule| std::cmp::Reverse(weight(*rule)));
+        for rule in order {
+            if rules.remove(&rule) {
+                match self.contradiction(&rules) {
+                    Some(fewer) => rules = fewer,
+                    None => {
+                        rules.insert(rule);
+                    }
                 }
             }
         }
+        rules
     }
-    rules
+
+    /// Returns rules without which all others, these among them, hold together; `None` if these
+    /// alone cannot.
+    fn complement(&mut self, rules: &BTreeSet<Constraint>) -> Option<Vec<Constraint>> {
+        let fixed: Vec<Lit> = rules.iter().map(|rule| self.guards[rule]).collect();
+        let others = self.all.difference(rules);
+        // Each failed search names rules of which one is left out; rules that are in no
+        // contradiction never are.
+        let mut kept: BTreeSet<Lit> = others.map(|rule| self.guards[rule]).collect();
+        let mut out: BTreeSet<Lit> = BTreeSet::new();
+        loop {
+            let assumed: Vec<Lit> = fixed.iter().chain(&kept).copied().collect();
+            if self.encoding.search(&assumed) == Answer::Yes {
+                break;
+            }
+            let core = self.encoding.sat.core(&assumed);
+            let left = *core.iter().find(|guard| kept.contains(guard))?;
+            kept.remove(&left);
+            out.insert(left);
+        }
+        // What can come back does.
+        for guard in out.clone() {
+            let assumed = fixed.iter().chain(&kept).copied().chain([guard]);
+            let assumed: Vec<Lit> = assumed.collect();
+            if self.encoding.search(&assumed) == Answer::Yes {
+                out.remove(&guard);
+                kept.insert(guard);
+            }
+        }
+        let out = self.guards.iter().filter(|(_, guard)| out.contains(guard));
+        Some(out.map(|(rule, _)| *rule).collect())
+    }
 }
 
 /// Returns how hard a rule is to read.
@@ -249,41 +332,6 @@ fn weight(rule: Constraint) -> u8 {
         Constraint::Pinned(_) => 4,
         Constraint::Unasked(_) => 5,
     }
-}
-
-/// Returns rules without which all others, these among them, hold together; `None` if these alone
-/// cannot.
-fn complement(
-    encoding: &mut Encoding<'_>,
-    guards: &BTreeMap<Constraint, Lit>,
-    rules: &BTreeSet<Constraint>,
-) -> Option<Vec<Constraint>> {
-    let fixed: Vec<Lit> = rules.iter().map(|rule| guards[rule]).collect();
-    let others = guards.iter().filter(|(rule, _)| !rules.contains(*rule));
-    // Each failed search names rules of which one is left out; rules that are in no contradiction
-    // never are.
-    let mut kept: BTreeSet<Lit> = others.map(|(_, guard)| *guard).collect();
-    let mut out: BTreeSet<Lit> = BTreeSet::new();
-    loop {
-        let assumed: Vec<Lit> = fixed.iter().chain(&kept).copied().collect();
-        if encoding.search(&assumed) == Answer::Yes {
-            break;
-        }
-        let core = encoding.sat.core(&assumed);
-        let left = *core.iter().find(|guard| kept.contains(guard))?;
-        kept.remove(&left);
-        out.insert(left);
-    }
-    // What can come back does.
-    for guard in out.clone() {
-        let assumed: Vec<Lit> = fixed.iter().chain(&kept).copied().chain([guard]).collect();
-        if encoding.search(&assumed) == Answer::Yes {
-            out.remove(&guard);
-            kept.insert(guard);
-        }
-    }
-    let out = guards.iter().filter(|(_, guard)| out.contains(guard));
-    Some(out.map(|(rule, _)| *rule).collect())
 }
 
 /// The rules as a graph: each points at those that exclude its answers.
@@ -500,87 +548,115 @@ fn tags_of(model: &Model<'_>, candidates: Vec<usize>) -> Vec<String> {
     texts.map(|tag| (*tag).to_owned()).collect()
 }
 
-/// Returns what would help. What gives an answer at once is all that is told, if there is such.
-fn hints(model: &Model<'_>, core: &BTreeSet<Constraint>) -> Vec<Hint> {
-    let mut tried: Vec<(Hint, Option<Problem<'_>>)> = Vec::new();
+/// A step to try.
+struct Trial<'p> {
+    hint: Hint,
+    /// The problem after the step; `None` if that cannot be known.
+    problem: Option<Problem<'p>>,
+    /// The world entry that the step gives up.
+    without: Option<usize>,
+}
+
+impl<'p> Trial<'p> {
+    fn untested(hint: Hint) -> Self {
+        Self {
+            hint,
+            problem: None,
+            without: None,
+        }
+    }
+
+    fn of(hint: Hint, problem: Problem<'p>) -> Self {
+        Self {
+            hint,
+            problem: Some(problem),
+            without: None,
+        }
+    }
+
+    /// Returns whether there is an answer after the step, other contradictions apart.
+    fn helps(&self, aside: &BTreeSet<usize>) -> bool {
+        let Some(mut problem) = self.problem.clone() else {
+            return false;
+        };
+        let mut number = 0..;
+        problem.world.retain(|_| {
+            let at = number.next();
+            !at.is_some_and(|at| aside.contains(&at) || self.without == Some(at))
+        });
+        has_answer(&problem)
+    }
+}
+
+fn has_answer(problem: &Problem<'_>) -> bool {
+    let model = Model::new(problem);
+    Encoding::new(&model, Grain::Fixed).search(&[]) == Answer::Yes
+}
+
+/// Returns what would help. `aside` are world entries of other contradictions.
+///
+/// Steps that give an answer are all that is told, if there are any.
+fn hints(model: &Model<'_>, core: &BTreeSet<Constraint>, aside: &BTreeSet<usize>) -> Vec<Hint> {
+    let mut trials: Vec<Trial<'_>> = Vec::new();
     for constraint in core {
         if let Some(info) = need_of(model, *constraint) {
-            missing(model, info, &mut tried);
+            missing(model, info, &mut trials);
+            choose(model, info, core, &mut trials);
         }
         match *constraint {
-            Constraint::World(at) => entry_hints(model, at, &mut tried),
-            Constraint::Pinned(_) => tag_hints(model, *constraint, &mut tried),
-            Constraint::Unavailable(_) => network_hint(model, *constraint, &mut tried),
-            Constraint::Unasked(at) => choose_hint(model, core, at, &mut tried),
-            Constraint::Depends(..) | Constraint::OneOffer(_) => {}
+            Constraint::World(at) => entry_hints(model, at, &mut trials),
+            Constraint::Pinned(_) => tag_hints(model, *constraint, &mut trials),
+            Constraint::Unavailable(_) => network_hint(model, *constraint, &mut trials),
+            _ => {}
         }
     }
     let mut seen = BTreeSet::new();
-    tried.retain(|(hint, _)| seen.insert(hint.clone()));
-    let helps = |problem: &Problem<'_>| {
-        let model = Model::new(problem);
-        Encoding::new(&model, Grain::Fixed).search(&[]) == Answer::Yes
-    };
-    let (mut sure, mut maybe) = (Vec::new(), Vec::new());
-    for (hint, problem) in tried {
-        match problem {
-            Some(problem) if !helps(&problem) => maybe.push((1, hint)),
-            Some(_) => sure.push((1, hint)),
-            None => {
-                sure.push((0, hint.clone()));
-                maybe.push((0, hint));
-            }
-        }
-    }
-    // With more than one contradiction no single step gives an answer; each is still needed.
-    let mut hints = match sure.iter().any(|(rank, _)| *rank > 0) {
-        true => sure,
-        false => maybe,
-    };
+    trials.retain(|trial| seen.insert(trial.hint.clone()));
+    let (helping, others): (Vec<Trial<'_>>, Vec<Trial<'_>>) =
+        trials.into_iter().partition(|trial| trial.helps(aside));
+    let untested = |trial: &Trial<'_>| trial.problem.is_none();
+    let told = |trial: &Trial<'_>| untested(trial) || helping.is_empty();
+    let mut hints: Vec<Hint> = (others.iter().filter(|trial| told(trial)))
+        .chain(&helping)
+        .map(|trial| trial.hint.clone())
+        .collect();
+    // Another version is less of a loss than none.
     let loosened: BTreeSet<String> = (hints.iter())
-        .filter_map(|(_, hint)| match hint {
+        .filter_map(|hint| match hint {
             Hint::Loosen { entry, .. } => Some(entry.clone()),
             _ => None,
         })
         .collect();
-    hints.retain(|(_, hint)| !matches!(hint, Hint::Drop { entry } if loosened.contains(entry)));
+    hints.retain(|hint| !matches!(hint, Hint::Drop { entry } if loosened.contains(entry)));
     hints.sort();
-    hints.into_iter().map(|(_, hint)| hint).collect()
+    hints
 }
 
 /// A need that nothing answers: a wrong name, or a repository that is not there.
-fn missing<'p>(
-    model: &Model<'p>,
-    info: &NeedInfo<'_>,
-    tried: &mut Vec<(Hint, Option<Problem<'p>>)>,
-) {
+fn missing(model: &Model<'_>, info: &NeedInfo<'_>, trials: &mut Vec<Trial<'_>>) {
     if !info.answers.is_empty() {
         return;
     }
-    if model.offers_of(info.name).is_empty() {
-        tried.push((
-            Hint::Rename {
-                name: info.need.name.to_owned(),
-                nearest: Vec::new(),
-            },
-            None,
-        ));
+    // Libraries and commands are not typed by people.
+    if model.offers_of(info.name).is_empty() && !info.need.name.contains(':') {
+        let name = info.need.name.to_owned();
+        let nearest = Vec::new();
+        trials.push(Trial::untested(Hint::Rename { name, nearest }));
     }
-    tried.push((
-        Hint::Repository {
-            constraint: info.need.to_string(),
-        },
-        None,
-    ));
+    let constraint = info.need.to_string();
+    trials.push(Trial::untested(Hint::Repository { constraint }));
 }
 
-fn entry_hints<'p>(model: &Model<'p>, at: usize, tried: &mut Vec<(Hint, Option<Problem<'p>>)>) {
+fn entry_hints<'p>(model: &Model<'p>, at: usize, trials: &mut Vec<Trial<'p>>) {
     let wanted = model.problem.world[at];
     let entry = world_entry(model, at);
-    let mut without = model.problem.clone();
-    without.world.remove(at);
+    let without = |hint| Trial {
+        hint,
+        problem: Some(model.problem.clone()),
+        without: Some(at),
+    };
     if wanted.need.conflict {
-        tried.push((Hint::DropConflict { entry }, Some(without)));
+        trials.push(without(Hint::DropConflict { entry }));
         return;
     }
     if !wanted.need.version.is_empty() {
@@ -588,9 +664,9 @@ fn entry_hints<'p>(model: &Model<'p>, at: usize, tried: &mut Vec<(Hint, Option<P
         loose.world[at].need = any_version(wanted.need.name);
         let name = wanted.need.name.to_owned();
         let entry = entry.clone();
-        tried.push((Hint::Loosen { entry, name }, Some(loose)));
+        trials.push(Trial::of(Hint::Loosen { entry, name }, loose));
     }
-    tried.push((Hint::Drop { entry }, Some(without)));
+    trials.push(without(Hint::Drop { entry }));
 }
 
 fn any_version(name: &str) -> Need<'_> {
@@ -602,11 +678,7 @@ fn any_version(name: &str) -> Need<'_> {
     }
 }
 
-fn tag_hints<'p>(
-    model: &Model<'p>,
-    constraint: Constraint,
-    tried: &mut Vec<(Hint, Option<Problem<'p>>)>,
-) {
+fn tag_hints<'p>(model: &Model<'p>, constraint: Constraint, trials: &mut Vec<Trial<'p>>) {
     let about = subjects(model, constraint);
     let Some(first) = about.first() else { return };
     let package = model.candidate(*first).name;
@@ -624,24 +696,16 @@ fn tag_hints<'p>(
                 tag,
             }),
         }
-        let hint = Hint::Tag {
-            package: package.to_owned(),
-            tag: (*text).to_owned(),
-        };
-        tried.push((hint, Some(allowed)));
+        let package = package.to_owned();
+        let tag = (*text).to_owned();
+        trials.push(Trial::of(Hint::Tag { package, tag }, allowed));
     }
 }
 
-fn network_hint<'p>(
-    model: &Model<'p>,
-    constraint: Constraint,
-    tried: &mut Vec<(Hint, Option<Problem<'p>>)>,
-) {
+fn network_hint<'p>(model: &Model<'p>, constraint: Constraint, trials: &mut Vec<Trial<'p>>) {
     let offline = |at: &usize| model.candidate(*at).unavailable == Some(Unavailable::Network);
-    let about: Vec<usize> = subjects(model, constraint)
-        .into_iter()
-        .filter(offline)
-        .collect();
+    let mut about = subjects(model, constraint);
+    about.retain(offline);
     if about.is_empty() {
         return;
     }
@@ -652,52 +716,31 @@ fn network_hint<'p>(
         }
     }
     let packages = full_names(model, about);
-    tried.push((Hint::Network { packages }, Some(online)));
+    trials.push(Trial::of(Hint::Network { packages }, online));
 }
 
-/// A name that several packages offer without any of them being chosen by itself.
-fn choose_hint<'p>(
+/// A name that packages offer without any of them being chosen by itself.
+fn choose<'p>(
     model: &Model<'p>,
+    info: &NeedInfo<'_>,
     core: &BTreeSet<Constraint>,
-    at: usize,
-    tried: &mut Vec<(Hint, Option<Problem<'p>>)>,
+    trials: &mut Vec<Trial<'p>>,
 ) {
-    let own = model.own[at];
-    let needs = core.iter().filter_map(|rule| need_of(model, *rule));
-    for info in needs {
-        let answers = info.answers.iter().filter(|answer| !answer.strong);
-        let answers: Vec<usize> = answers.map(|answer| answer.candidate).collect();
-        if !answers.iter().any(|answer| model.own[*answer] == own) {
-            continue;
-        }
-        let names = answers.iter().map(|at| model.candidate(*at).name);
-        let names: BTreeSet<&'p str> = names.collect();
-        let mut good = Vec::new();
-        for name in names {
-            let mut chosen = model.problem.clone();
-            chosen.world.push(Wanted {
-                need: any_version(name),
-                tag: 0,
-            });
-            let helps = {
-                let model = Model::new(&chosen);
-                Encoding::new(&model, Grain::Fixed).search(&[]) == Answer::Yes
-            };
-            if helps {
-                good.push(name.to_owned());
-            }
-        }
-        let Some(first) = good.first() else { continue };
+    let unasked = |at: usize| core.contains(&Constraint::Unasked(model.first[at]));
+    let answers = info.answers.iter().filter(|answer| !answer.strong);
+    let answers = answers.filter(|answer| unasked(answer.candidate));
+    let names: BTreeSet<&'p str> = answers.map(|a| model.candidate(a.candidate).name).collect();
+    for name in names {
         let mut chosen = model.problem.clone();
-        if let Some(candidate) = chosen.candidates.iter().find(|c| c.name == first) {
-            let need = any_version(candidate.name);
-            chosen.world.push(Wanted { need, tag: 0 });
-        }
+        chosen.world.push(Wanted {
+            need: any_version(name),
+            tag: 0,
+        });
         let hint = Hint::Choose {
             constraint: info.need.to_string(),
-            packages: good,
+            package: name.to_owned(),
         };
-        tried.push((hint, Some(chosen)));
+        trials.push(Trial::of(hint, chosen));
     }
 }
 
@@ -757,8 +800,13 @@ impl fmt::Display for Rule {
                 write!(f, "{verb} {excluded} ({constraint})")
             }
             Self::OnlyOne { name, packages } => {
+                let count = packages.len();
                 let packages = join(packages, "and");
-                write!(f, "{packages} all offer {name}: only one can be installed")
+                let all = if count == 2 { "both" } else { "all" };
+                write!(
+                    f,
+                    "{packages} {all} offer {name}: only one can be installed"
+                )
             }
             Self::Unavailable { packages, reason } => {
                 let packages = subject(packages, "is", "are");
@@ -810,8 +858,8 @@ impl fmt::Display for Hint {
             }
             Self::Choose {
                 constraint,
-                packages,
-            } => write!(f, "choose for {constraint}: add {}", join(packages, "or")),
+                package,
+            } => write!(f, "choose {package} for {constraint}: add {package}"),
             Self::Loosen { entry, name } => {
                 write!(f, "accept any version instead of {entry}: add {name}")
             }
@@ -835,7 +883,22 @@ impl fmt::Display for Hint {
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "These cannot all hold:")?;
+        for contradiction in &self.contradictions {
+            write!(f, "{contradiction}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Contradiction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let single = self.facts.len() == 1;
+        let title = if single {
+            "This cannot be:"
+        } else {
+            "These cannot all hold:"
+        };
+        writeln!(f, "{title}")?;
         for fact in &self.facts {
             writeln!(
                 f,

@@ -19,7 +19,7 @@ mod question;
 mod rank;
 mod sat;
 
-pub use explain::{Explanation, Fact, Hint, Rule, explain};
+pub use explain::{Contradiction, Explanation, Fact, Hint, Rule, explain};
 pub use problem::{Candidate, Need, Problem, TagSet, Unavailable, Wanted};
 pub(super) use question::Question;
 

@@ -380,7 +380,7 @@ fn is_valid(option: Opt, value: &str) -> bool {
         Takes::Bool => matches!(value, "yes" | "no"),
         Takes::Auto => matches!(value, "yes" | "no" | "auto"),
         Takes::Number(_) => value.parse::<u64>().is_ok(),
-        Takes::Value(_) if option.id == "solver" => matches!(value, "apk" | "complete"),
+        Takes::Value(_) if option.id == "solver" => matches!(value, "auto" | "apk" | "complete"),
         Takes::Value(_) if option.id == "format" => {
             matches!(value, "default" | "json" | "yaml")
         }

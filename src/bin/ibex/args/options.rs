@@ -177,8 +177,8 @@ pub(crate) const GLOBAL: &[Opt] = &[
     o("root-tmpfs", Auto, "Treat ROOT as a file system in memory"),
     o(
         "solver",
-        Value("apk|complete"),
-        "Which search decides: apk's alone, or a complete one after it",
+        Value("auto|apk|complete"),
+        "Which search decides: apk's alone, or a complete one after it (auto: not with --latest)",
     ),
     o("sync", Auto, "Flush to disk after a change"),
     o(

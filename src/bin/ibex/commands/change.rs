@@ -35,7 +35,8 @@ pub(crate) fn run(
         interactive: interactive(values, console),
         solver: match values.last("solver") {
             Some("apk") => SolverChoice::Apk,
-            _ => SolverChoice::Complete,
+            Some("complete") => SolverChoice::Complete,
+            _ => SolverChoice::Auto,
         },
         explain: explain(values, console),
         force_broken_world: values.is("force-broken-world") || diskless,
