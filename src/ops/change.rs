@@ -649,9 +649,7 @@ impl<'a> Change<'a> {
             SolverChoice::Auto => !request.wants_latest(),
             SolverChoice::Complete => true,
         };
-        if complete
-            && let Some(complete) = solver::solve_completely(universe, request)
-        {
+        if complete && let Some(complete) = solver::solve_completely(universe, request) {
             sink.line(Level::Notice, &announcement(universe, &complete));
             return Solved::Solution(Box::new(complete));
         }

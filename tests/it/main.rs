@@ -7,6 +7,8 @@
 mod bad_input;
 /// The recorded operations of apk 3.0.6: text, exit code, database and tree.
 mod expected;
+/// Explanations of real conflicts, as snapshots.
+mod explanations;
 /// Imports point down: the floors of the architecture page.
 mod floors;
 /// Real packages, indexes and databases.

@@ -154,7 +154,10 @@ impl<'m> Encoding<'m> {
         }
         let shared = info.answers.len() > 1
             && info.answers.len() * info.askers.len() > SHARING_PAYS
-            && !info.answers.iter().any(|answer| self.must_be_required(answer));
+            && !info
+                .answers
+                .iter()
+                .any(|answer| self.must_be_required(answer));
         let answers = if shared {
             let met = self.met(need);
             let met = met.map(|atom| self.derivation.literal(atom));

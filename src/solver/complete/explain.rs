@@ -847,11 +847,7 @@ impl fmt::Display for Hint {
                 )
             }
             Self::Rename { name, nearest } => {
-                write!(
-                    f,
-                    "instead of {name}, did you mean {}?",
-                    join(nearest, "or")
-                )
+                write!(f, "did you mean {} instead of {name}?", join(nearest, "or"))
             }
             Self::Tag { package, tag } => {
                 write!(f, "take {package} from @{tag}: add {package}@{tag}")
@@ -865,10 +861,7 @@ impl fmt::Display for Hint {
             }
             Self::DropConflict { entry } => {
                 let name = entry.trim_start_matches('!');
-                write!(
-                    f,
-                    "give up the conflict {entry} in world: del '{entry}' or add {name}"
-                )
+                write!(f, "give up the conflict {entry}: del {name}")
             }
             Self::Drop { entry } => write!(f, "do without {entry}"),
             Self::Network { packages } => {

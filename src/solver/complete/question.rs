@@ -1,13 +1,14 @@
 //! From a universe and a request to a [`Problem`]; and back from candidates to packages.
 //!
-//! Everything the request reaches must be loaded; what it does not reach cannot be part of an
-//! answer and is left out.
+//! Everything the request reaches must be loaded. What the world does not lead to by dependencies
+//! and by packages that install themselves cannot be part of an answer and is left out.
 
-use super::super::ids::{NumberSet, TagId};
+use super::super::ids::{NameId, NumberSet, TagId};
 use super::super::state::PackageState;
 use super::super::{Flags, PackageId, Request, Universe};
 use super::problem::{Candidate, Need, Problem, TagSet, Unavailable, Wanted};
 use crate::package::World;
+use std::collections::HashSet;
 
 /// A problem with the packages that its candidates are.
 pub(in super::super) struct Question<'u> {
@@ -22,8 +23,7 @@ impl<'u> Question<'u> {
         request: &Request,
         world: &'u World,
     ) -> Self {
-        let loaded = |package: &PackageId| universe.has_lists_loaded(*package);
-        let packages: Vec<PackageId> = universe.packages().filter(loaded).collect();
+        let packages = reached(universe, world);
         let mut candidates: Vec<Candidate<'u>> = packages
             .iter()
             .map(|package| candidate(universe, *package, request.options.global))
@@ -55,6 +55,51 @@ impl<'u> Question<'u> {
         };
         Self { problem, packages }
     }
+}
+
+/// Returns the packages that the world leads to, in id order.
+fn reached(universe: &Universe<'_>, world: &World) -> Vec<PackageId> {
+    let mut names: HashSet<NameId> = HashSet::new();
+    let mut packages: HashSet<PackageId> = HashSet::new();
+    let entries = world.entries.iter().filter(|entry| !entry.broken);
+    let entries = entries.filter_map(|entry| universe.find(&entry.name));
+    let mut open: Vec<NameId> = entries.collect();
+    let loaded = |package: &PackageId| universe.has_lists_loaded(*package);
+    let has_conditions = |package: &PackageId| universe.install_if(*package).next().is_some();
+    let all = universe.packages().filter(loaded);
+    let mut waiting: Vec<PackageId> = all.filter(has_conditions).collect();
+    let mut offered: HashSet<NameId> = HashSet::new();
+    loop {
+        let mut found: Vec<PackageId> = Vec::new();
+        while let Some(name) = open.pop() {
+            if names.insert(name) {
+                found.extend(universe.offers(name).iter().map(|offer| offer.package));
+            }
+            for package in found.drain(..).filter(loaded) {
+                if packages.insert(package) {
+                    open.extend(universe.depend_names(package));
+                    offered.insert(universe.own_name(package));
+                    offered.extend(universe.provide_names(package));
+                }
+            }
+        }
+        let fulfilled = |package: &PackageId| {
+            let mut needs = universe.install_if(*package).filter(|need| !need.conflict);
+            needs.all(|need| offered.contains(&need.name))
+        };
+        let (now, later): (Vec<PackageId>, Vec<PackageId>) =
+            waiting.into_iter().partition(fulfilled);
+        waiting = later;
+        if now.is_empty() {
+            break;
+        }
+        for package in now {
+            open.push(universe.own_name(package));
+        }
+    }
+    let mut packages: Vec<PackageId> = packages.into_iter().collect();
+    packages.sort_unstable();
+    packages
 }
 
 fn candidate<'u>(universe: &'u Universe<'u>, package: PackageId, global: Flags) -> Candidate<'u> {
