@@ -78,7 +78,8 @@ pub(super) fn store(
             let list = DependencyList::parse(&text());
             if list.malformed || list.has_broken() {
                 package.flaws.broken_list = true;
-                package.install_if.clear();
+                let dropped = package.install_if.drain(..).chain(list.entries);
+                package.mentions.extend(dropped.map(|entry| entry.name));
             } else {
                 append(&mut package.install_if, list.entries);
             }

@@ -695,6 +695,9 @@ impl Builder {
             }),
         ];
         let end = (self.dependencies.len() / DEPENDENCY_WORDS) as u32;
+        for name in &package.mentions {
+            self.name(name);
+        }
         let flaws = package.flaws;
         let bits = u32::from(flaws.uninstallable)
             | u32::from(flaws.broken_list) << 1
