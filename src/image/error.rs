@@ -150,7 +150,7 @@ impl ImageError {
     }
 
     /// Makes an error of the output.
-    pub(crate) fn output(path: &Path, error: &io::Error) -> Self {
+    pub fn output(path: &Path, error: &io::Error) -> Self {
         Self::Output {
             path: path.to_owned(),
             cause: crate::root::cause(error),
@@ -158,7 +158,7 @@ impl ImageError {
     }
 
     /// Makes an error of the store.
-    pub(crate) fn store(path: &Path, error: &io::Error) -> Self {
+    pub fn store(path: &Path, error: &io::Error) -> Self {
         Self::Store {
             path: path.to_owned(),
             cause: crate::root::cause(error),
