@@ -134,14 +134,12 @@ impl Extract<'_> {
                 std::io::copy(content, &mut file).map_err(FormatError::from)?;
                 for (key, value) in &header.xattrs {
                     // Whether a file system keeps them is known only by trying.
-                    let _ = file.set_xattr(key, value);
+                    let _ = file.set_attribute(key, value);
                 }
                 if self.chown {
-                    file.set_owner(header.uid, header.gid)
-                        .map_err(|error| RootError::new("set the owner of", name, error))?;
+                    file.set_owner(header.uid, header.gid)?;
                 }
-                file.set_mode(header.mode)
-                    .map_err(|error| RootError::new("set the mode of", name, error))?;
+                file.set_mode(header.mode)?;
             }
             EntryKind::HardLink(target) => {
                 let (from, first) = self.root.parent(target)?;

@@ -1,6 +1,8 @@
 //! An open directory: what can be done with the names in it, never following them.
 
-use super::tree::{Tree, TreeFile, TreeReader};
+use super::fault::{self, Operation};
+use super::file::{NewFile, OpenFile, next_handle};
+use super::tree::Tree;
 use super::{RootError, is_missing};
 use rustix::fs::{
     self, AtFlags, Dev, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid,
@@ -8,7 +10,6 @@ use rustix::fs::{
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
@@ -158,16 +159,44 @@ impl Directory {
     /// # Errors
     /// [`RootError`].
     pub fn create_file(&self, name: &str, mode: u32) -> Result<NewFile, RootError> {
-        let flags =
-            OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let created = match &self.place {
-            Place::Disk(fd) => fs::openat(fd, name, flags, Mode::from_raw_mode(mode))
-                .map(|fd| NewFile(NewPlace::Disk(File::from(fd)))),
-            Place::Tree(tree, at) => tree
-                .create_file(*at, name, mode)
-                .map(|file| NewFile(NewPlace::Tree(file))),
+        self.write_file(name, mode, OFlags::EXCL)
+    }
+
+    /// Opens a file to write behind its end; it must be there.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn continue_file(&self, name: &str) -> Result<NewFile, RootError> {
+        self.write_file(name, 0, OFlags::APPEND)
+    }
+
+    fn write_file(&self, name: &str, mode: u32, how: OFlags) -> Result<NewFile, RootError> {
+        let append = how.contains(OFlags::APPEND);
+        let create = if append {
+            OFlags::empty()
+        } else {
+            OFlags::CREATE
         };
-        created.map_err(|errno| self.error("create", name, errno))
+        let flags = how | create | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let (path, handle) = (self.join(name), next_handle());
+        fault::step(|| Operation::Create {
+            handle,
+            path: path.clone(),
+            mode,
+            append,
+        })
+        .and_then(|()| match &self.place {
+            Place::Disk(fd) => fs::openat(fd, name, flags, Mode::from_raw_mode(mode))
+                .map(|fd| NewFile::new(fd.into(), path.clone(), handle)),
+            Place::Tree(tree, at) => {
+                let file = match append {
+                    true => tree.continue_file(*at, name),
+                    false => tree.create_file(*at, name, mode),
+                };
+                file.map(|file| NewFile::of_tree(file, path.clone(), handle))
+            }
+        })
+        .map_err(|errno| self.error(if append { "open" } else { "create" }, name, errno))
     }
 
     /// Opens a file for appending, created with `mode` if missing.
@@ -225,10 +254,13 @@ impl Directory {
     /// # Errors
     /// [`RootError`].
     pub fn create_directory(&self, name: &str, mode: u32) -> Result<(), RootError> {
-        let made = match &self.place {
-            Place::Disk(fd) => fs::mkdirat(fd, name, Mode::from_raw_mode(mode)),
-            Place::Tree(tree, at) => tree.create_directory(*at, name, mode),
-        };
+        let made =
+            fault::step(|| Operation::CreateDirectory(self.join(name), mode)).and_then(|()| {
+                match &self.place {
+                    Place::Disk(fd) => fs::mkdirat(fd, name, Mode::from_raw_mode(mode)),
+                    Place::Tree(tree, at) => tree.create_directory(*at, name, mode),
+                }
+            });
         match made {
             Ok(()) | Err(Errno::EXIST) => Ok(()),
             Err(errno) => Err(self.error("create", name, errno)),
@@ -240,11 +272,12 @@ impl Directory {
     /// # Errors
     /// [`RootError`].
     pub fn create_symlink(&self, target: &str, name: &str) -> Result<(), RootError> {
-        let made = match &self.place {
-            Place::Disk(fd) => fs::symlinkat(target, fd, name),
-            Place::Tree(tree, at) => tree.create_symlink(*at, target, name),
-        };
-        made.map_err(|errno| self.error("create", name, errno))
+        fault::step(|| Operation::Symlink(target.to_owned(), self.join(name)))
+            .and_then(|()| match &self.place {
+                Place::Disk(fd) => fs::symlinkat(target, fd, name),
+                Place::Tree(tree, at) => tree.create_symlink(*at, target, name),
+            })
+            .map_err(|errno| self.error("create", name, errno))
     }
 
     /// Gives a file another name, in this directory.
@@ -257,16 +290,17 @@ impl Directory {
         old: &str,
         name: &str,
     ) -> Result<(), RootError> {
-        let made = match (&from.place, &self.place) {
-            (Place::Disk(from), Place::Disk(to)) => {
-                fs::linkat(from, old, to, name, AtFlags::empty())
-            }
-            (Place::Tree(tree, from), Place::Tree(_, to)) => {
-                tree.create_hard_link(*from, old, *to, name)
-            }
-            _ => Err(Errno::XDEV),
-        };
-        made.map_err(|errno| self.error("link", name, errno))
+        fault::step(|| Operation::HardLink(from.join(old), self.join(name)))
+            .and_then(|()| match (&from.place, &self.place) {
+                (Place::Disk(from), Place::Disk(to)) => {
+                    fs::linkat(from, old, to, name, AtFlags::empty())
+                }
+                (Place::Tree(tree, from), Place::Tree(_, to)) => {
+                    tree.create_hard_link(*from, old, *to, name)
+                }
+                _ => Err(Errno::XDEV),
+            })
+            .map_err(|errno| self.error("link", name, errno))
     }
 
     /// Creates a device or FIFO.
@@ -282,11 +316,12 @@ impl Directory {
         minor: u32,
     ) -> Result<(), RootError> {
         let device: Dev = fs::makedev(major, minor);
-        let made = match &self.place {
-            Place::Disk(fd) => fs::mknodat(fd, name, kind, Mode::from_raw_mode(mode), device),
-            Place::Tree(tree, at) => tree.create_node(*at, name, kind, mode, (major, minor)),
-        };
-        made.map_err(|errno| self.error("create", name, errno))
+        fault::step(|| Operation::Node(self.join(name)))
+            .and_then(|()| match &self.place {
+                Place::Disk(fd) => fs::mknodat(fd, name, kind, Mode::from_raw_mode(mode), device),
+                Place::Tree(tree, at) => tree.create_node(*at, name, kind, mode, (major, minor)),
+            })
+            .map_err(|errno| self.error("create", name, errno))
     }
 
     /// Removes a name that is no directory; a missing one is fine.
@@ -294,10 +329,11 @@ impl Directory {
     /// # Errors
     /// [`RootError`].
     pub fn remove_file(&self, name: &str) -> Result<(), RootError> {
-        let removed = match &self.place {
-            Place::Disk(fd) => fs::unlinkat(fd, name, AtFlags::empty()),
-            Place::Tree(tree, at) => tree.remove_file(*at, name),
-        };
+        let removed =
+            fault::step(|| Operation::Remove(self.join(name))).and_then(|()| match &self.place {
+                Place::Disk(fd) => fs::unlinkat(fd, name, AtFlags::empty()),
+                Place::Tree(tree, at) => tree.remove_file(*at, name),
+            });
         match removed {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(self.error("remove", name, errno)),
@@ -306,11 +342,26 @@ impl Directory {
 
     /// Removes an empty directory; returns whether it is gone.
     pub fn remove_directory(&self, name: &str) -> bool {
-        let removed = match &self.place {
-            Place::Disk(fd) => fs::unlinkat(fd, name, AtFlags::REMOVEDIR),
-            Place::Tree(tree, at) => tree.remove_directory(*at, name),
-        };
-        matches!(removed, Ok(()) | Err(Errno::NOENT))
+        self.try_remove_directory(name).unwrap_or(false)
+    }
+
+    /// Removes an empty directory; returns whether it is gone.
+    ///
+    /// # Errors
+    /// [`RootError`] unless the reason is that it is not empty, no directory, or in use.
+    pub fn try_remove_directory(&self, name: &str) -> Result<bool, RootError> {
+        let removed =
+            fault::step(|| Operation::RemoveDirectory(self.join(name))).and_then(|()| match &self
+                .place
+            {
+                Place::Disk(fd) => fs::unlinkat(fd, name, AtFlags::REMOVEDIR),
+                Place::Tree(tree, at) => tree.remove_directory(*at, name),
+            });
+        match removed {
+            Ok(()) | Err(Errno::NOENT) => Ok(true),
+            Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR | Errno::BUSY) => Ok(false),
+            Err(errno) => Err(self.error("remove", name, errno)),
+        }
     }
 
     /// Renames within this directory, replacing what is there.
@@ -326,12 +377,15 @@ impl Directory {
     /// # Errors
     /// [`RootError`].
     pub fn rename_to(&self, from: &str, directory: &Self, to: &str) -> Result<(), RootError> {
-        let renamed = match (&self.place, &directory.place) {
-            (Place::Disk(old), Place::Disk(new)) => fs::renameat(old, from, new, to),
-            (Place::Tree(tree, old), Place::Tree(_, new)) => tree.rename((*old, from), (*new, to)),
-            _ => Err(Errno::XDEV),
-        };
-        renamed.map_err(|errno| directory.error("rename", to, errno))
+        fault::step(|| Operation::Rename(self.join(from), directory.join(to)))
+            .and_then(|()| match (&self.place, &directory.place) {
+                (Place::Disk(old), Place::Disk(new)) => fs::renameat(old, from, new, to),
+                (Place::Tree(tree, old), Place::Tree(_, new)) => {
+                    tree.rename((*old, from), (*new, to))
+                }
+                _ => Err(Errno::XDEV),
+            })
+            .map_err(|errno| directory.error("rename", to, errno))
     }
 
     /// Sets the owner of what has a name, links included.
@@ -339,14 +393,15 @@ impl Directory {
     /// # Errors
     /// [`RootError`].
     pub fn set_owner(&self, name: &str, uid: u32, gid: u32) -> Result<(), RootError> {
-        let changed = match &self.place {
-            Place::Disk(fd) => {
-                let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-                fs::chownat(fd, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
-            }
-            Place::Tree(tree, at) => tree.set_owner(*at, name, uid, gid),
-        };
-        changed.map_err(|errno| self.error("set the owner of", name, errno))
+        fault::step(|| Operation::Owner(self.join(name), uid, gid))
+            .and_then(|()| match &self.place {
+                Place::Disk(fd) => {
+                    let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+                    fs::chownat(fd, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+                }
+                Place::Tree(tree, at) => tree.set_owner(*at, name, uid, gid),
+            })
+            .map_err(|errno| self.error("set the owner of", name, errno))
     }
 
     /// Sets the mode of what has a name and is no link.
@@ -354,6 +409,8 @@ impl Directory {
     /// # Errors
     /// [`RootError`].
     pub fn set_mode(&self, name: &str, mode: u32) -> Result<(), RootError> {
+        fault::step(|| Operation::Mode(self.join(name), mode))
+            .map_err(|errno| self.error("set the mode of", name, errno))?;
         let fd = match &self.place {
             Place::Disk(fd) => fd,
             Place::Tree(tree, at) => {
@@ -382,11 +439,14 @@ impl Directory {
     /// # Errors
     /// [`RootError`].
     pub fn set_time(&self, name: &str, seconds: u64) -> Result<(), RootError> {
-        let changed = match &self.place {
-            Place::Disk(fd) => fs::utimensat(fd, name, &times(seconds), AtFlags::SYMLINK_NOFOLLOW),
-            Place::Tree(tree, at) => tree.set_time(*at, name, seconds),
-        };
-        changed.map_err(|errno| self.error("set the time of", name, errno))
+        fault::step(|| Operation::Time(self.join(name), seconds))
+            .and_then(|()| match &self.place {
+                Place::Disk(fd) => {
+                    fs::utimensat(fd, name, &times(seconds), AtFlags::SYMLINK_NOFOLLOW)
+                }
+                Place::Tree(tree, at) => tree.set_time(*at, name, seconds),
+            })
+            .map_err(|errno| self.error("set the time of", name, errno))
     }
 
     /// Flushes the directory's names.
@@ -394,12 +454,25 @@ impl Directory {
     /// # Errors
     /// [`RootError`].
     pub fn sync(&self) -> Result<(), RootError> {
-        match &self.place {
-            Place::Disk(fd) => {
-                fs::fsync(fd).map_err(|errno| RootError::new("flush", &self.path, errno))
-            }
-            Place::Tree(..) => Ok(()),
-        }
+        fault::step(|| Operation::SyncDirectory(self.path.clone()))
+            .and_then(|()| match &self.place {
+                Place::Disk(fd) => fs::fsync(fd),
+                Place::Tree(..) => Ok(()),
+            })
+            .map_err(|errno| RootError::new("flush", &self.path, errno))
+    }
+
+    /// Flushes the file system that holds the directory.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn sync_file_system(&self) -> Result<(), RootError> {
+        fault::step(|| Operation::SyncFileSystem(self.path.clone()))
+            .and_then(|()| match &self.place {
+                Place::Disk(fd) => fs::syncfs(fd),
+                Place::Tree(..) => Ok(()),
+            })
+            .map_err(|errno| RootError::new("flush", &self.path, errno))
     }
 
     /// Returns whether a name is a directory that can be entered without following a link.
@@ -410,131 +483,6 @@ impl Directory {
     /// Returns whether an error means that nothing is there.
     pub fn is_missing(error: &RootError) -> bool {
         is_missing(&error.source)
-    }
-}
-
-#[derive(Debug)]
-enum NewPlace {
-    Disk(File),
-    Tree(TreeFile),
-}
-
-/// A file that was created, being written.
-#[derive(Debug)]
-pub struct NewFile(NewPlace);
-
-impl NewFile {
-    /// Sets the owner; on a disk this clears the set-id bits.
-    ///
-    /// # Errors
-    /// What the system said.
-    pub fn set_owner(&self, uid: u32, gid: u32) -> io::Result<()> {
-        match &self.0 {
-            NewPlace::Disk(file) => {
-                fs::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
-            }
-            NewPlace::Tree(file) => file.set_owner(uid, gid),
-        }
-        Ok(())
-    }
-
-    /// Sets the mode.
-    ///
-    /// # Errors
-    /// What the system said.
-    pub fn set_mode(&self, mode: u32) -> io::Result<()> {
-        match &self.0 {
-            NewPlace::Disk(file) => fs::fchmod(file, Mode::from_raw_mode(mode))?,
-            NewPlace::Tree(file) => file.set_mode(mode),
-        }
-        Ok(())
-    }
-
-    /// Sets an extended attribute.
-    ///
-    /// # Errors
-    /// What the system said; not every file system has them.
-    pub fn set_xattr(&self, name: &str, value: &[u8]) -> io::Result<()> {
-        match &self.0 {
-            NewPlace::Disk(file) => {
-                fs::fsetxattr(file, name, value, fs::XattrFlags::empty())?;
-            }
-            NewPlace::Tree(file) => file.set_xattr(name, value),
-        }
-        Ok(())
-    }
-
-    /// Sets access and modification time, in seconds since 1970.
-    ///
-    /// # Errors
-    /// What the system said.
-    pub fn set_time(&self, seconds: u64) -> io::Result<()> {
-        match &self.0 {
-            NewPlace::Disk(file) => fs::futimens(file, &times(seconds))?,
-            NewPlace::Tree(file) => file.set_time(seconds),
-        }
-        Ok(())
-    }
-
-    /// Flushes the content to the disk.
-    ///
-    /// # Errors
-    /// What the system said.
-    pub fn sync_all(&self) -> io::Result<()> {
-        match &self.0 {
-            NewPlace::Disk(file) => file.sync_all(),
-            NewPlace::Tree(_) => Ok(()),
-        }
-    }
-}
-
-impl Write for NewFile {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match &mut self.0 {
-            NewPlace::Disk(file) => file.write(bytes),
-            NewPlace::Tree(file) => file.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-#[derive(Debug)]
-enum OpenPlace {
-    Disk(File),
-    Tree(TreeReader),
-}
-
-/// A file that is open for reading.
-#[derive(Debug)]
-pub struct OpenFile(OpenPlace);
-
-impl OpenFile {
-    pub(super) fn of_disk(file: File) -> Self {
-        Self(OpenPlace::Disk(file))
-    }
-
-    pub(super) fn of_tree(reader: TreeReader) -> Self {
-        Self(OpenPlace::Tree(reader))
-    }
-
-    /// Returns the descriptor of a file on a disk.
-    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
-        match &self.0 {
-            OpenPlace::Disk(file) => Some(file.as_fd()),
-            OpenPlace::Tree(_) => None,
-        }
-    }
-}
-
-impl Read for OpenFile {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match &mut self.0 {
-            OpenPlace::Disk(file) => file.read(buffer),
-            OpenPlace::Tree(reader) => reader.read(buffer),
-        }
     }
 }
 

@@ -7,11 +7,17 @@
 
 mod atomic;
 mod directory;
+#[cfg(feature = "testing")]
+pub mod fault;
+#[cfg(not(feature = "testing"))]
+pub(crate) mod fault;
+mod file;
 mod lock;
 mod path;
 pub mod tree;
 
-pub use directory::{Directory, NewFile, OpenFile, Stat};
+pub use directory::{Directory, Stat};
+pub use file::{NewFile, OpenFile};
 pub use lock::RootLock;
 pub use path::{PathError, RelPath};
 pub use tree::Tree;
@@ -317,12 +323,7 @@ impl Root {
     /// # Errors
     /// [`RootError`].
     pub fn sync(&self) -> Result<(), RootError> {
-        match &self.place {
-            Place::Disk(fd) => {
-                rustix::fs::syncfs(fd).map_err(|errno| RootError::new("flush", "", errno))
-            }
-            Place::Tree(_) => Ok(()),
-        }
+        self.directory("")?.sync_file_system()
     }
 }
 

@@ -372,6 +372,20 @@ impl Tree {
         })
     }
 
+    /// Opens a file to write behind its end.
+    pub(super) fn continue_file(&self, directory: usize, name: &str) -> Result<TreeFile, Errno> {
+        let nodes = self.nodes();
+        let node = Self::child(&nodes, directory, name)?;
+        match &nodes[node].kind {
+            Kind::File(Content::Spooled(_)) => Ok(TreeFile {
+                tree: self.clone(),
+                node,
+            }),
+            Kind::File(Content::Packed { .. }) => Err(Errno::ROFS),
+            _ => Err(Errno::INVAL),
+        }
+    }
+
     pub(super) fn open_file(&self, directory: usize, name: &str) -> Result<TreeReader, Errno> {
         let at = Self::child(&self.nodes(), directory, name)?;
         self.open_node(at)
@@ -586,24 +600,32 @@ impl TreeFile {
         Ok(bytes.len())
     }
 
-    pub(super) fn set_owner(&self, uid: u32, gid: u32) {
+    pub(super) fn set_owner(&self, uid: u32, gid: u32) -> Result<(), Errno> {
         self.tree
             .change(self.node, |node| (node.uid, node.gid) = (uid, gid));
+        Ok(())
     }
 
-    pub(super) fn set_mode(&self, mode: u32) {
+    pub(super) fn set_mode(&self, mode: u32) -> Result<(), Errno> {
         self.tree
             .change(self.node, |node| node.mode = mode & 0o7777);
+        Ok(())
     }
 
-    pub(super) fn set_time(&self, time: u64) {
+    pub(super) fn set_time(&self, time: u64) -> Result<(), Errno> {
         self.tree.change(self.node, |node| node.mtime = time);
+        Ok(())
     }
 
-    pub(super) fn set_xattr(&self, name: &str, value: &[u8]) {
+    pub(super) fn set_attribute(&self, name: &str, value: &[u8]) -> Result<(), Errno> {
         self.tree.change(self.node, |node| {
             node.xattrs.insert(name.to_owned(), value.to_vec());
         });
+        Ok(())
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        self.tree.stat_self(self.node).size
     }
 }
 

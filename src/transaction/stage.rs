@@ -449,26 +449,22 @@ impl Unpacking<'_, '_> {
         (uid, gid): (u32, u32),
     ) -> Result<(), RootError> {
         let header = &entry.header;
-        let error = |action, cause: std::io::Error| RootError::new(action, &entry.path, cause);
         if !self.staging.usermode {
-            file.set_owner(uid, gid)
-                .map_err(|cause| error("set the owner of", cause))?;
+            file.set_owner(uid, gid)?;
             // Changing the owner clears the set-id bits.
             if header.mode & 0o7000 != 0 {
-                file.set_mode(header.mode)
-                    .map_err(|cause| error("set the mode of", cause))?;
+                file.set_mode(header.mode)?;
             }
         }
         for (name, value) in &header.xattrs {
             if self.staging.usermode && !name.starts_with("user.") {
                 continue;
             }
-            if file.set_xattr(name, value).is_err() {
+            if file.set_attribute(name, value).is_err() {
                 self.staged.broken.xattrs = true;
             }
         }
         file.set_time(header.mtime)
-            .map_err(|cause| error("set the time of", cause))
     }
 }
 
