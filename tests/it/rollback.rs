@@ -31,7 +31,8 @@ fn an_index_older_than_the_one_already_seen() {
     let mut repository = Repository::new(&sandbox);
     let address = serve(repository.path());
     let case = Case { sandbox, address };
-    case.run("cache", &["--initdb", "--no-network", "add"]).success();
+    case.run("cache", &["--initdb", "--no-network", "add"])
+        .success();
 
     repository.add(&package("a", "1", vec![]));
     repository.publish(1_700_000_000);
