@@ -13,6 +13,8 @@ mod explanations;
 mod floors;
 /// Real packages, indexes and databases.
 mod formats;
+/// Images from real packages: the same tree as apk's, the same bytes every time.
+mod image_build;
 /// The real apk judges roots that ibex made, and the other way round.
 mod real_apk;
 /// An index older than one seen before.
