@@ -401,14 +401,6 @@ impl Commit<'_, '_> {
             Some(_) => (ScriptKind::PreUpgrade, ScriptKind::PostUpgrade),
         };
         let pre_failed = !self.script(&record, pre, &arguments);
-        for (is_error, text) in &staged.messages {
-            let level = if *is_error {
-                Level::Error
-            } else {
-                Level::Warning
-            };
-            self.sink.line(level, text);
-        }
         self.directories(&staged, owner, before, &mut record);
         let mut inodes = HashSet::new();
         let mut broken = staged.broken;
@@ -720,7 +712,8 @@ impl Commit<'_, '_> {
                 self.modified.insert(directory.path.clone());
                 self.sink
                     .line(Level::Trace, &join(&directory.path, &file.name));
-                self.drop_file(&directory.path, file, protected, inodes);
+                // Where it really is: a link on the way may have gone by now.
+                self.drop_file(&real, file, protected, inodes);
             }
         }
     }

@@ -13,6 +13,8 @@ mod explanations;
 mod floors;
 /// Real packages, indexes and databases.
 mod formats;
+/// Attacks by packages, indexes and servers.
+mod hostile;
 /// The real apk judges roots that ibex made, and the other way round.
 mod real_apk;
 /// An index older than one seen before.
