@@ -2,7 +2,8 @@
 
 use super::apk_v2::{self};
 use super::{FormatError, Limits, apkindex, tar};
-use crate::package::{Index, Package};
+use crate::package::table::Builder;
+use crate::package::{Index, PackageTable, Stated};
 use crate::trust::{Signature, SignatureAlgorithm, SignedDigests};
 use flate2::bufread::GzDecoder;
 use sha1::Sha1;
@@ -55,7 +56,8 @@ impl UnverifiedIndex {
         }
     }
 
-    /// Parses the records. Call it only for what was verified, or may be used unverified.
+    /// Parses all records, as they are. Call it only for what was verified, or may be used
+    /// unverified.
     ///
     /// # Errors
     /// [`FormatError::Database`].
@@ -65,6 +67,21 @@ impl UnverifiedIndex {
             description: self.description,
             packages,
         })
+    }
+
+    /// Parses the records that can be used, and returns them with the description. Call it only
+    /// for what was verified, or may be used unverified.
+    ///
+    /// # Errors
+    /// [`FormatError::Database`].
+    pub fn into_table(self) -> Result<(String, PackageTable), FormatError> {
+        let mut builder = Builder::with_details();
+        apkindex::each(&self.text, |stated| {
+            if is_usable(stated) {
+                builder.add(stated);
+            }
+        })?;
+        Ok((self.description, builder.finish()))
     }
 }
 
@@ -110,9 +127,9 @@ fn digests(signed: &[u8], signatures: &[Signature]) -> SignedDigests {
 }
 
 /// Returns whether a record's texts can be used as file names and lines (commit.md, W1 and W20).
-pub fn is_usable(package: &Package) -> bool {
+fn is_usable(stated: &Stated<'_>) -> bool {
     let file_name = |text: &str| !text.bytes().any(|b| b == b'/' || b.is_ascii_control());
-    super::pkginfo::check_name(&package.name).is_ok()
-        && file_name(&package.version)
-        && package.arch.as_deref().is_none_or(file_name)
+    super::pkginfo::check_name(stated.name).is_ok()
+        && file_name(stated.version)
+        && stated.arch.is_none_or(file_name)
 }

@@ -87,19 +87,19 @@ pub fn load(
         .cache
         .then_some(settings.catalogue_dir.as_deref())
         .flatten();
-    let mut loader = IndexLoader {
-        keyring,
-        allow_untrusted: settings.allow_untrusted,
-        details,
-        catalogue: catalogue.and_then(Catalogue::open),
-        limits: Limits::default(),
-    };
+    let catalogue = catalogue.and_then(Catalogue::open);
+    let mut loader = IndexLoader::new(keyring, settings.allow_untrusted, details, catalogue);
     let mut loaded = LoadedRepositories {
         tag_order: declared.tag_order,
         ..Default::default()
     };
     let remote = RemoteIndexes::new(settings, cache, purpose);
     let fetched = remote.refresh(&declared.repositories, &mut loader, sink);
+    let paths = declared.repositories.iter().filter_map(|repository| {
+        let path = repository.index_path();
+        path.or_else(|| remote.copy_path(repository))
+    });
+    loader.prepare(&paths.collect::<Vec<_>>());
     for (repository, fetched) in declared.repositories.into_iter().zip(fetched) {
         let local = repository.is_local();
         let (index, warning) = match repository.index_path() {
@@ -121,7 +121,7 @@ pub fn load(
             local,
         });
     }
-    loaded.catalogue = loader.catalogue;
+    loaded.catalogue = loader.into_catalogue();
     Ok(loaded)
 }
 
