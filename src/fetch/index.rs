@@ -1,11 +1,11 @@
 //! From an index file to a verified table.
 
 use super::catalogue::{Catalogue, Stored, TableFiles};
-use crate::format::index::UnverifiedIndex;
+use crate::format::index::{IndexTable, UnverifiedIndex};
 use crate::format::{FormatError, Limits};
 use crate::package::PackageTable;
 use crate::root::cause;
-use crate::trust::{Keyring, TrustError, TrustedBy};
+use crate::trust::{Freshness, Keyring, Older, TrustError, TrustedBy};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
@@ -25,6 +25,23 @@ pub enum IndexError {
     /// It is not signed by a known key.
     #[error(transparent)]
     Trust(#[from] TrustError),
+    /// A newer one of the same repository and key was seen before.
+    #[error(
+        "the index of {} is older than the one of {} seen before (--force-index-rollback accepts it)",
+        day(.0.found), day(.0.seen)
+    )]
+    Rollback(Older),
+}
+
+/// Writes a time as a day, or as it is if there is no such day.
+fn day(seconds: u64) -> String {
+    i64::try_from(seconds)
+        .ok()
+        .and_then(|seconds| jiff::Timestamp::from_second(seconds).ok())
+        .map_or_else(
+            || format!("second {seconds}"),
+            |at| at.strftime("%Y-%m-%d %H:%M:%S").to_string(),
+        )
 }
 
 /// An index that may be used.
@@ -36,35 +53,40 @@ pub struct LoadedIndex {
     pub table: Arc<PackageTable>,
     /// Its number in the catalogue, if it is there.
     pub stored: Option<i64>,
+    /// Who vouches for it; `None` if nobody does.
+    pub trusted_by: Option<TrustedBy>,
+    /// How new it says it is.
+    pub freshness: Freshness,
+}
+
+/// What an [`IndexLoader`] goes by.
+#[derive(Clone, Copy)]
+pub struct Rules<'a> {
+    /// Trusted keys.
+    pub keyring: &'a Keyring,
+    /// Unsigned indexes may be used, too.
+    pub allow_untrusted: bool,
+    /// An index may be older than one seen before.
+    pub allow_older: bool,
+    /// Load what people read, not only what choosing needs.
+    pub details: bool,
+    /// Bounds on what is read.
+    pub limits: Limits,
 }
 
 /// Loads indexes, from the catalogue where it has them.
 pub struct IndexLoader<'a> {
     judge: Judge<'a>,
-    /// Load what people read, not only what choosing needs.
-    details: bool,
     catalogue: Option<Catalogue>,
     ready: HashMap<PathBuf, LoadedIndex>,
 }
 
 impl<'a> IndexLoader<'a> {
-    /// Makes a loader that trusts `keyring`, and unsigned indexes too if `allow_untrusted`.
-    /// Without `details` only what choosing needs is loaded.
-    pub fn new(
-        keyring: &'a Keyring,
-        allow_untrusted: bool,
-        details: bool,
-        catalogue: Option<Catalogue>,
-    ) -> Self {
+    /// Makes a loader.
+    pub fn new(rules: Rules<'a>, catalogue: Option<Catalogue>) -> Self {
         let tables = catalogue.as_ref().map(|c| c.tables().clone());
         Self {
-            judge: Judge {
-                keyring,
-                allow_untrusted,
-                limits: Limits::default(),
-                tables,
-            },
-            details,
+            judge: Judge { rules, tables },
             catalogue,
             ready: HashMap::new(),
         }
@@ -157,15 +179,40 @@ impl<'a> IndexLoader<'a> {
         let stored = catalogue.and_then(|catalogue| {
             catalogue.note(
                 &parsed.digest,
-                &parsed.description,
+                &parsed.index.description,
                 parsed.trusted_by.as_ref(),
+                parsed.index.freshness,
             )
         });
         LoadedIndex {
-            description: parsed.description,
-            table: Arc::new(parsed.table),
+            description: parsed.index.description,
+            table: Arc::new(parsed.index.table),
             stored,
+            trusted_by: parsed.trusted_by,
+            freshness: parsed.index.freshness,
         }
+    }
+
+    /// Decides whether a fetched index may replace the copy: not if a newer one of the same
+    /// repository and key was seen before. What is accepted is remembered.
+    ///
+    /// `repository` names what the index is of, whichever mirror it came from. Without a catalogue
+    /// there is no memory, and nobody vouches for the time of an untrusted index: both pass.
+    ///
+    /// # Errors
+    /// [`IndexError::Rollback`].
+    pub fn accept(&self, repository: &str, index: &LoadedIndex) -> Result<(), IndexError> {
+        let (Some(catalogue), Some(by)) = (&self.catalogue, &index.trusted_by) else {
+            return Ok(());
+        };
+        if let (Some(seen), false) = (
+            catalogue.newest(repository, by),
+            self.judge.rules.allow_older,
+        ) {
+            index.freshness.check(seen).map_err(IndexError::Rollback)?;
+        }
+        catalogue.remember_newest(repository, by, index.freshness);
+        Ok(())
     }
 
     fn kept(&self, find: impl FnOnce(&Catalogue) -> Option<Stored>) -> Option<LoadedIndex> {
@@ -174,24 +221,24 @@ impl<'a> IndexLoader<'a> {
         let trusted = stored
             .trusted_by
             .as_ref()
-            .is_some_and(|by| self.judge.keyring.has(by));
-        if !trusted && !self.judge.allow_untrusted {
+            .is_some_and(|by| self.judge.rules.keyring.has(by));
+        if !trusted && !self.judge.rules.allow_untrusted {
             return None;
         }
-        let table = catalogue.load(&stored, self.details)?;
+        let table = catalogue.load(&stored, self.judge.rules.details)?;
         Some(LoadedIndex {
             description: stored.description,
             table: Arc::new(table),
             stored: Some(stored.id),
+            trusted_by: stored.trusted_by.filter(|_| trusted),
+            freshness: stored.freshness,
         })
     }
 }
 
 /// What is needed to judge an index, on any thread.
 struct Judge<'a> {
-    keyring: &'a Keyring,
-    allow_untrusted: bool,
-    limits: Limits,
+    rules: Rules<'a>,
     tables: Option<TableFiles>,
 }
 
@@ -206,7 +253,7 @@ impl Judge<'_> {
     fn bytes_of(&self, path: &Path) -> Result<(Metadata, Vec<u8>), IndexError> {
         let mut file = File::open(path).map_err(IndexError::Io)?;
         let meta = file.metadata().map_err(IndexError::Io)?;
-        let limit = self.limits.index;
+        let limit = self.rules.limits.index_file;
         let mut bytes = Vec::with_capacity(meta.len().min(limit) as usize + 1);
         let read = file.by_ref().take(limit + 1).read_to_end(&mut bytes);
         read.map_err(IndexError::Io)?;
@@ -222,22 +269,28 @@ impl Judge<'_> {
 
     /// Verifies an index, parses it and writes its table into the catalogue.
     fn parse(&self, bytes: &[u8], digest: [u8; 32]) -> Result<Parsed, IndexError> {
-        let unverified = UnverifiedIndex::read(bytes, &self.limits)?;
-        let trusted_by = match self
+        let unverified = UnverifiedIndex::read(bytes, &self.rules.limits)?;
+        let rules = &self.rules;
+        let trusted_by = match rules
             .keyring
             .check(&unverified.signatures, &unverified.digests)
         {
             Ok(by) => Some(by),
             // A wrong signature of a known key is never accepted.
-            Err(TrustError::Untrusted { .. }) if self.allow_untrusted => None,
-            Err(error) => return Err(error.into()),
+            Err(TrustError::Untrusted { .. }) if rules.allow_untrusted => None,
+            Err(error) => {
+                if let TrustError::Bad { .. } = error {
+                    unverified.inspect()?;
+                }
+                return Err(error.into());
+            }
         };
-        let (description, table) = unverified.into_table()?;
+        let index = unverified.into_table()?;
+        let tables = self.tables.as_ref();
         Ok(Parsed {
             digest,
-            written: (self.tables.as_ref()).is_some_and(|tables| tables.write(&digest, &table)),
-            description,
-            table,
+            written: tables.is_some_and(|tables| tables.write(&digest, &index.table)),
+            index,
             trusted_by,
         })
     }
@@ -247,7 +300,6 @@ impl Judge<'_> {
 struct Parsed {
     digest: [u8; 32],
     written: bool,
-    description: String,
-    table: PackageTable,
+    index: IndexTable,
     trusted_by: Option<TrustedBy>,
 }

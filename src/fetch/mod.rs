@@ -9,4 +9,4 @@ pub mod http;
 pub mod index;
 mod mapped;
 
-pub use index::{IndexError, IndexLoader, LoadedIndex};
+pub use index::{IndexError, IndexLoader, LoadedIndex, Rules};
