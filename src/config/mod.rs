@@ -170,7 +170,10 @@ impl Settings {
 
 /// Returns where an open directory really is, so that a link of the root is not followed outside.
 fn real_path(root: &Root, directory: &crate::root::Directory, plain: &str) -> PathBuf {
-    use std::os::fd::{AsFd, AsRawFd};
-    let link = format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd());
-    std::fs::read_link(link).unwrap_or_else(|_| root.path().join(plain))
+    use std::os::fd::AsRawFd;
+    let link = directory
+        .fd()
+        .map(|fd| format!("/proc/self/fd/{}", fd.as_raw_fd()));
+    link.and_then(|link| std::fs::read_link(link).ok())
+        .unwrap_or_else(|| root.path().join(plain))
 }

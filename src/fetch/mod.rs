@@ -7,5 +7,6 @@ pub mod cache;
 pub mod catalogue;
 pub mod http;
 pub mod index;
+mod mapped;
 
-pub use index::{IndexError, IndexLoader, LoadedIndex};
+pub use index::{IndexError, IndexLoader, LoadedIndex, Rules};
