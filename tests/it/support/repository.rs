@@ -1,8 +1,6 @@
 //! Repositories made for a test: packages of any content, signed with the tests' own key, and a
 //! server on the loopback for them.
 
-#![allow(dead_code, reason = "a kit: not every test file uses every part")]
-
 use super::Sandbox;
 use ibex::format::package_writer::{
     self, EntryContent, EntrySpec, PackageContents, data_tar, gzip, signature_member,
