@@ -13,6 +13,8 @@ mod explanations;
 mod floors;
 /// Real packages, indexes and databases.
 mod formats;
+/// Mirrors that stall, break off, lie or lag behind: another one helps, or the error is clear.
+mod mirrors;
 /// The real apk judges roots that ibex made, and the other way round.
 mod real_apk;
 /// The solver cases of apk through the real binary.
