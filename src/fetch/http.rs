@@ -307,6 +307,11 @@ impl Session {
         ))
     }
 
+    /// Returns the bounds on what is read.
+    pub(super) fn limits(&self) -> crate::format::Limits {
+        self.settings.limits
+    }
+
     fn transport(&self) -> &Transport {
         &self.settings.transport
     }

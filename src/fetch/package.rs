@@ -183,7 +183,7 @@ impl<'a, 'p> Transfer<'a, 'p> {
     async fn attempt(&mut self, number: usize, fresh: bool) -> Result<(), HttpError> {
         let request = self.request;
         if self.reader.is_none() {
-            self.reader = Some(Reading::begin(request)?);
+            self.reader = Some(Reading::begin(request, self.session.limits())?);
         }
         let from = self.reader.as_ref().map_or(0, |reader| reader.received);
         let ask = Ask {
@@ -304,7 +304,7 @@ fn mirror(url: &str) -> String {
 }
 
 impl Reading {
-    fn begin(request: &FileRequest) -> Result<Self, HttpError> {
+    fn begin(request: &FileRequest, limits: Limits) -> Result<Self, HttpError> {
         let (file, path) =
             cache::begin(&request.target).map_err(|error| HttpError::local(&error))?;
         let temporary = Temporary { path, kept: false };
@@ -318,7 +318,7 @@ impl Reading {
                 failed: None,
             };
             let result = match identity {
-                Some(identity) => check(&mut arriving, identity),
+                Some(identity) => check(&mut arriving, identity, &limits),
                 None => io::copy(&mut arriving, &mut io::sink())
                     .map(drop)
                     .map_err(|error| ReadError::Format(error.into())),
@@ -377,8 +377,8 @@ impl Read for Arriving {
 }
 
 /// Reads a package to its end and checks all that it says of itself.
-fn check<R: BufRead>(source: R, identity: Identity) -> Result<(), ReadError> {
-    let (control, mut data) = PackageReader::open(source, &Limits::default())?;
+fn check<R: BufRead>(source: R, identity: Identity, limits: &Limits) -> Result<(), ReadError> {
+    let (control, mut data) = PackageReader::open(source, limits)?;
     if control.identity != identity {
         return Err(FormatError::Integrity.into());
     }

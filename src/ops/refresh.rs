@@ -5,7 +5,6 @@ use crate::config::{CacheDirectory, Mirrors, Repository, Settings};
 use crate::fetch::catalogue::Catalogue;
 use crate::fetch::remote_index::{IndexAnswer, IndexRequest, fetch_indexes};
 use crate::fetch::{HttpError, IndexLoader, LoadedIndex, Session};
-use crate::format::Limits;
 use crate::progress::{Event, Sink};
 use crate::root::{Root, RootError};
 use crate::trust::Keyring;
@@ -114,7 +113,8 @@ pub fn load(
         allow_untrusted: settings.allow_untrusted,
         details,
         catalogue: catalogue.and_then(Catalogue::open),
-        limits: Limits::default(),
+        limits: settings.limits,
+        allow_older: settings.force_index_rollback,
     };
     let mut loaded = LoadedRepositories {
         tag_order: declared.tag_order,
@@ -258,10 +258,17 @@ impl<'a> RemoteIndexes<'a> {
                 return requests.iter().map(|_| failed()).collect();
             }
         };
+        let names = requests.iter().map(|request| {
+            let declared = request.urls.first().map_or("", String::as_str);
+            loaded.mirrors.name(declared)
+        });
+        let names: Vec<String> = names.collect();
         let mut kept: Vec<Option<Vec<u8>>> = vec![None; requests.len()];
         let mut take = |number: usize, bytes: &[u8]| -> Result<(), String> {
-            loader
-                .load_bytes(bytes)
+            let index = loader.load_bytes(bytes);
+            // Whichever mirror answered, the repository is one: no mirror may lag behind another.
+            index
+                .and_then(|index| loader.accept(&names[number], &index))
                 .map_err(|error| error.to_string())?;
             match &requests[number].copy {
                 None => kept[number] = Some(bytes.to_vec()),
@@ -271,7 +278,7 @@ impl<'a> RemoteIndexes<'a> {
             Ok(())
         };
         let force = self.settings.force_refresh;
-        let limit = Limits::default().index;
+        let limit = self.settings.limits.index_file;
         let answers = fetch_indexes(session, requests, force, limit, &mut take);
         let mut refreshed = Vec::new();
         for ((answer, request), kept) in answers.into_iter().zip(requests).zip(kept) {

@@ -440,3 +440,36 @@ fn the_same_package_in_two_repositories_has_two_sources() {
     let run = crate::support::run(&mut command);
     bench.assert_done(&run);
 }
+
+#[test]
+fn an_index_older_than_the_one_seen_is_left_to_the_mirror_that_lags() {
+    let Some(bench) = Bench::new() else { return };
+    let Some(newer) = data("index/alpine/v3.19/main/x86_64/APKINDEX.tar.gz") else {
+        return;
+    };
+    let newer = move |asked: &Asked<'_>| match asked.is_index() {
+        true => Does::ServeFrom(newer.clone()),
+        false => Does::Serve,
+    };
+    let current = Mirror::with(bench.folder(), newer);
+    let lagging = Mirror::of(bench.folder());
+    let update = |mirrors: &[String]| {
+        let mut command = bench.command(mirrors);
+        crate::support::run(command.args(["update", "--force-refresh"]))
+    };
+    bench.sandbox.write("lib/apk/db/installed", "");
+    bench.sandbox.write("etc/apk/world", "");
+    assert_eq!(update(&[current.url()]).code, 0);
+
+    // The next one is asked, and who lags is told.
+    let run = update(&[lagging.url(), current.url()]);
+    assert_eq!(run.code, 0, "{}", run.output);
+    assert!(run.output.contains("older"), "{}", run.output);
+    assert!(run.output.contains("OK: 5"), "{}", run.output);
+
+    // Alone it is refused with the reason, and the mirror that was there before lags no more.
+    let run = update(&[lagging.url()]);
+    assert_eq!(run.code, 1, "{}", run.output);
+    assert!(run.output.contains("older"), "{}", run.output);
+    bench.assert_tidy(&run);
+}

@@ -2,6 +2,7 @@
 //! is written down for comparison.
 
 pub(crate) mod mirror;
+pub(crate) mod repository;
 pub(crate) mod solver_run;
 
 use std::collections::BTreeMap;
