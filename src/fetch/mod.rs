@@ -12,8 +12,9 @@ pub mod cache;
 pub mod catalogue;
 pub mod http;
 pub mod index;
+mod mapped;
 pub mod package;
 pub mod remote_index;
 
 pub use http::{HttpError, Session};
-pub use index::{IndexError, IndexLoader, LoadedIndex};
+pub use index::{IndexError, IndexLoader, LoadedIndex, Rules};

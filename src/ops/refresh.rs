@@ -4,7 +4,7 @@ use crate::config::repositories::{self, masked, without_credentials};
 use crate::config::{CacheDirectory, Mirrors, Repository, Settings};
 use crate::fetch::catalogue::Catalogue;
 use crate::fetch::remote_index::{IndexAnswer, IndexRequest, fetch_indexes};
-use crate::fetch::{HttpError, IndexLoader, LoadedIndex, Session};
+use crate::fetch::{HttpError, IndexLoader, LoadedIndex, Rules, Session};
 use crate::progress::{Event, Sink};
 use crate::root::{Root, RootError};
 use crate::trust::Keyring;
@@ -108,14 +108,14 @@ pub fn load(
         .cache
         .then_some(settings.catalogue_dir.as_deref())
         .flatten();
-    let mut loader = IndexLoader {
+    let rules = Rules {
         keyring,
         allow_untrusted: settings.allow_untrusted,
-        details,
-        catalogue: catalogue.and_then(Catalogue::open),
-        limits: settings.limits,
         allow_older: settings.force_index_rollback,
+        details,
+        limits: settings.limits,
     };
+    let mut loader = IndexLoader::new(rules, catalogue.and_then(Catalogue::open));
     let mut loaded = LoadedRepositories {
         tag_order: declared.tag_order,
         mirrors: declared.mirrors,
@@ -123,6 +123,11 @@ pub fn load(
     };
     let remote = RemoteIndexes::new(settings, cache, purpose);
     let fetched = remote.refresh(&declared.repositories, &loaded, &mut loader, sink);
+    let paths = declared.repositories.iter().filter_map(|repository| {
+        let path = repository.index_path();
+        path.or_else(|| remote.copy_path(repository))
+    });
+    loader.prepare(&paths.collect::<Vec<_>>());
     for (repository, fetched) in declared.repositories.into_iter().zip(fetched) {
         let local = repository.is_local();
         let (index, warning) = match repository.index_path() {
@@ -144,7 +149,7 @@ pub fn load(
             local,
         });
     }
-    loaded.catalogue = loader.catalogue;
+    loaded.catalogue = loader.into_catalogue();
     Ok(loaded)
 }
 

@@ -5,6 +5,8 @@
 
 /// Damaged, missing and untrusted input.
 mod bad_input;
+/// The catalogue of parsed indexes: deleted, damaged, out of date.
+mod catalogue;
 /// The recorded operations of apk 3.0.6: text, exit code, database and tree.
 mod expected;
 /// Explanations of real conflicts, as snapshots.
