@@ -175,7 +175,7 @@ pub(super) fn add_user(
             // A user without a group of its own takes a number that is free as a group, too.
             let taken = groups.numbers();
             let pair = new.group.is_none() && !new.system;
-            let free = |uid: &u32| !used.contains(uid) && !(pair && taken.contains(uid));
+            let free = |uid: &u32| !(used.contains(uid) || pair && taken.contains(uid));
             let mut range = if new.system { SYSTEM } else { ORDINARY };
             match range.find(free) {
                 Some(uid) => uid,

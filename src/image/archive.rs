@@ -214,6 +214,48 @@ impl<'a, W: Write> Writer<'a, W> {
     }
 }
 
+/// Passes bytes on in pieces of one size, but the last.
+///
+/// What a compressor makes of the same bytes depends on how many it gets at once, and that depends
+/// on how content happens to lie in a temporary file.
+pub(super) struct Pieces<W> {
+    inner: W,
+    piece: Vec<u8>,
+}
+
+const PIECE: usize = 128 << 10;
+
+impl<W: Write> Pieces<W> {
+    pub(super) fn new(inner: W) -> Self {
+        Self {
+            inner,
+            piece: Vec::with_capacity(PIECE),
+        }
+    }
+
+    /// Passes the last piece on.
+    pub(super) fn finish(mut self) -> io::Result<W> {
+        self.inner.write_all(&self.piece)?;
+        Ok(self.inner)
+    }
+}
+
+impl<W: Write> Write for Pieces<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = bytes.len().min(PIECE - self.piece.len());
+        self.piece.extend_from_slice(&bytes[..count]);
+        if self.piece.len() == PIECE {
+            self.inner.write_all(&self.piece)?;
+            self.piece.clear();
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Cuts a text to at most so many bytes.
 fn cut(text: &str, most: usize) -> &str {
     let mut end = text.len().min(most);

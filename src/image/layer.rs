@@ -7,7 +7,7 @@
 //!
 //! Order and bytes depend on the tree and the packages alone, not on threads or on what was kept.
 
-use super::archive::{Names, What, Writer};
+use super::archive::{Names, Pieces, What, Writer};
 use super::error::ImageError;
 use super::request::{Compression, Layering};
 use super::store::{Hashing, Store, touch};
@@ -48,6 +48,9 @@ pub(super) struct Layers {
     /// By the number of the node.
     pub(super) places: HashMap<u64, Place>,
 }
+
+/// The packages of a layer, by position, and the database that names only them.
+type GroupWithDatabase = (Vec<usize>, Option<TreeEntry>);
 
 /// What layers are made from.
 pub(super) struct Source<'a> {
@@ -234,7 +237,7 @@ fn partial_databases(
     source: &Source<'_>,
     entries: &[TreeEntry],
     owners: &[Option<usize>],
-) -> Result<Vec<(Vec<usize>, Option<TreeEntry>)>, ImageError> {
+) -> Result<Vec<GroupWithDatabase>, ImageError> {
     let Layering::Origin { budget } = source.layering else {
         return Ok(Vec::new());
     };
@@ -273,7 +276,7 @@ fn outline<'a>(
     source: &Source<'_>,
     entries: &'a [TreeEntry],
     owners: &[Option<usize>],
-    partial: &'a [(Vec<usize>, Option<TreeEntry>)],
+    partial: &'a [GroupWithDatabase],
 ) -> Vec<Outline<'a>> {
     let is_directory = |entry: &TreeEntry| matches!(entry.kind, EntryKind::Directory);
     let time = |entry: &TreeEntry| match source.latest {
@@ -474,7 +477,6 @@ impl Writing<'_> {
     }
 
     /// Compresses every segment and hashes the whole archive, on as many threads as there are cores.
-    #[expect(clippy::type_complexity, reason = "two results of one step")]
     fn in_parallel(
         &self,
         segments: &[Segment<'_>],
@@ -582,7 +584,9 @@ impl Writing<'_> {
             Compression::Gzip(level) => {
                 let builder = GzBuilder::new().mtime(0).operating_system(255);
                 let encoder = builder.write(&mut out, flate2::Compression::new(level));
-                let (encoder, _) = self.tar(segment, encoder).map_err(failed)?;
+                let pieces = Pieces::new(encoder);
+                let (pieces, _) = self.tar(segment, pieces).map_err(failed)?;
+                let encoder = pieces.finish().map_err(failed)?;
                 encoder.finish().map_err(failed)?;
             }
             Compression::Zstd(level) => {
@@ -590,7 +594,9 @@ impl Writing<'_> {
                     zstd::stream::write::Encoder::new(&mut out, level).map_err(failed)?;
                 encoder.include_checksum(false).map_err(failed)?;
                 encoder.set_pledged_src_size(Some(length)).map_err(failed)?;
-                let (encoder, _) = self.tar(segment, encoder).map_err(failed)?;
+                let pieces = Pieces::new(encoder);
+                let (pieces, _) = self.tar(segment, pieces).map_err(failed)?;
+                let encoder = pieces.finish().map_err(failed)?;
                 encoder.finish().map_err(failed)?;
             }
             Compression::None => {

@@ -3,7 +3,7 @@
 //! Everything is written beside its target and renamed: a failure leaves no part of an image under
 //! its name. Blobs come from the store and are verified while they are copied.
 
-use super::archive::{BLOCK, Names, What, Writer, plain_directory, plain_header};
+use super::archive::{BLOCK, Names, Pieces, What, Writer, plain_directory, plain_header};
 use super::error::ImageError;
 use super::request::Compression;
 use super::store::copy_verified;
@@ -297,13 +297,17 @@ pub fn rootfs_archive(
         Compression::None => archive(out).map_err(failed),
         Compression::Gzip(level) => {
             let builder = GzBuilder::new().mtime(0).operating_system(255);
-            let mut encoder = builder.write(out, flate2::Compression::new(level));
-            archive(&mut encoder).map_err(failed)?;
+            let encoder = builder.write(out, flate2::Compression::new(level));
+            let mut pieces = Pieces::new(encoder);
+            archive(&mut pieces).map_err(failed)?;
+            let encoder = pieces.finish().map_err(failed)?;
             encoder.finish().map(drop).map_err(failed)
         }
         Compression::Zstd(level) => {
-            let mut encoder = zstd::stream::write::Encoder::new(out, level).map_err(failed)?;
-            archive(&mut encoder).map_err(failed)?;
+            let encoder = zstd::stream::write::Encoder::new(out, level).map_err(failed)?;
+            let mut pieces = Pieces::new(encoder);
+            archive(&mut pieces).map_err(failed)?;
+            let encoder = pieces.finish().map_err(failed)?;
             encoder.finish().map(drop).map_err(failed)
         }
     }
@@ -422,8 +426,9 @@ pub fn cpio(image: &BuiltImage, out: &mut dyn Write, gzip: bool) -> Result<(), I
     let failed = |error: io::Error| ImageError::output(Path::new("the output"), &error);
     if gzip {
         let builder = GzBuilder::new().mtime(0).operating_system(255);
-        let mut encoder = builder.write(out, flate2::Compression::new(6));
-        cpio(image, &mut encoder, false)?;
+        let mut pieces = Pieces::new(builder.write(out, flate2::Compression::new(6)));
+        cpio(image, &mut pieces, false)?;
+        let encoder = pieces.finish().map_err(failed)?;
         return encoder.finish().map(drop).map_err(failed);
     }
     let (tree, _, entries) = tree_of(image)?;

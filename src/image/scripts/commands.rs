@@ -425,12 +425,11 @@ fn octal(text: &str) -> Result<u32, Stop> {
     mode.ok_or_else(|| Stop::Unsupported(format!("the mode `{text}` is not understood")))
 }
 
+/// A user and a group; what is not given stays as it is.
+type Ids = (Option<u32>, Option<u32>);
+
 /// Returns the numbers of `USER`, `USER:GROUP` or `:GROUP`; `None` if a name is not known.
-fn ids(
-    shell: &mut Shell<'_>,
-    text: &str,
-    group_only: bool,
-) -> Result<Option<(Option<u32>, Option<u32>)>, Stop> {
+fn ids(shell: &mut Shell<'_>, text: &str, group_only: bool) -> Result<Option<Ids>, Stop> {
     let (user, group) = match text.split_once([':', '.']) {
         Some((user, group)) => (user, group),
         None if group_only => ("", text),
@@ -666,7 +665,7 @@ fn link(shell: &mut Shell<'_>, words: &[&str]) -> Result<i32, Stop> {
         .stat(&into_path)?
         .is_some_and(|stat| stat.kind == FileType::Symlink);
     let into_directory =
-        !given.has('T') && !(given.has('n') && is_link) && shell.root.directory(&into_path).is_ok();
+        !(given.has('T') || given.has('n') && is_link) && shell.root.directory(&into_path).is_ok();
     let mut code = 0;
     for target in targets {
         let path = match into_directory {

@@ -543,7 +543,6 @@ impl Shell<'_> {
     }
 
     /// Closes redirections; the files they wrote to get their content.
-    #[expect(clippy::type_complexity, reason = "what was there before")]
     fn restore(
         &mut self,
         saved: Option<([Output; 3], Option<Vec<u8>>, usize)>,

@@ -189,7 +189,7 @@ pub(super) fn sed(shell: &mut Shell<'_>, words: &[&str]) -> Result<i32, Stop> {
         out
     };
     if files.is_empty() {
-        let edited = edit(&shell.input().to_vec());
+        let edited = edit(shell.input());
         shell.print(&edited)?;
         return Ok(0);
     }
