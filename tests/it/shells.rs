@@ -178,7 +178,13 @@ fn manual_pages_have_no_faults() {
             .args(["-T", "lint", "-W", "warning"])
             .args(&names),
     );
-    assert_eq!((lint.code, lint.output.as_str()), (0, ""));
+    // The pages have no date, so that the same program always writes the same ones.
+    let faults = lint
+        .output
+        .lines()
+        .filter(|line| !line.contains("missing date"));
+    let faults: Vec<&str> = faults.collect();
+    assert!(faults.is_empty(), "{faults:?}");
     let text = support::run(
         Command::new("mandoc")
             .args(["-T", "ascii"])
