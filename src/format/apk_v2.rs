@@ -137,8 +137,9 @@ impl PackageReader {
                 continue;
             };
             let control = files.finish(signatures, member.hash)?;
-            let data_hash = control.data_hash;
-            return Ok((control, DataReader::new(source, data_hash, before, *limits)));
+            let room = limits.unpacked_of(control.package.installed_size);
+            let data = DataReader::new(source, control.data_hash, before, room, *limits);
+            return Ok((control, data));
         }
     }
 }
@@ -170,22 +171,17 @@ fn read_member<R: BufRead>(
     let bounded = GzDecoder::new(hashing).take(limits.control);
     let mut reader = tar::Reader::new(bounded, *limits);
     let mut control = None;
-    while let Some(header) = reader.next_entry()? {
-        if let Some(name) = header.path.strip_prefix(".SIGN.") {
-            read_signature(name, &mut reader, limits, signatures)?;
-            continue;
-        }
-        let files = control.get_or_insert_with(ControlFiles::default);
-        files.take(&header, &mut reader, limits)?;
-    }
+    let read = read_entries(&mut reader, limits, signatures, &mut control);
     let mut bounded = reader.into_inner();
-    io::copy(&mut bounded, &mut io::sink())?;
+    // At the limit the archive seems to end, too.
+    let rest = read.and_then(|()| Ok(io::copy(&mut bounded, &mut io::sink())?));
     if bounded.limit() == 0 {
         return Err(FormatError::TooLarge {
             what: "control part",
             limit: limits.control,
         });
     }
+    rest?;
     let Hashing { inner, hash, count } = bounded.into_inner().into_inner();
     Ok((
         Member {
@@ -195,6 +191,23 @@ fn read_member<R: BufRead>(
         },
         inner,
     ))
+}
+
+fn read_entries<R: Read>(
+    reader: &mut tar::Reader<R>,
+    limits: &Limits,
+    signatures: &mut Vec<Signature>,
+    control: &mut Option<ControlFiles>,
+) -> Result<(), FormatError> {
+    while let Some(header) = reader.next_entry()? {
+        if let Some(name) = header.path.strip_prefix(".SIGN.") {
+            read_signature(name, reader, limits, signatures)?;
+        } else {
+            let files = control.get_or_insert_with(ControlFiles::default);
+            files.take(&header, reader, limits)?;
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn read_signature<R: Read>(
@@ -209,7 +222,7 @@ pub(super) fn read_signature<R: Read>(
     let Some(algorithm) = SignatureAlgorithm::from_name(algorithm) else {
         return Ok(());
     };
-    if key_name.contains('/') || signatures.len() >= limits.signatures {
+    if key_name.contains('/') || signatures.len() as u64 >= limits.signatures {
         return Ok(());
     }
     match reader.read_content(limits.signature, "signature") {
@@ -280,10 +293,13 @@ pub struct DataReader<R: BufRead> {
     reader: tar::Reader<io::BufReader<GzDecoder<Hashing<R, Sha256>>>>,
     data_hash: [u8; 32],
     before: u64,
+    /// Bytes of content that may still come, and all that might have come.
+    room: u64,
+    most: u64,
 }
 
 impl<R: BufRead> DataReader<R> {
-    fn new(source: R, data_hash: [u8; 32], before: u64, limits: Limits) -> Self {
+    fn new(source: R, data_hash: [u8; 32], before: u64, room: u64, limits: Limits) -> Self {
         let hashing = Hashing {
             inner: source,
             hash: Sha256::new(),
@@ -295,6 +311,8 @@ impl<R: BufRead> DataReader<R> {
             reader: tar::Reader::new(buffered, limits),
             data_hash,
             before,
+            room,
+            most: room,
         }
     }
 
@@ -303,8 +321,8 @@ impl<R: BufRead> DataReader<R> {
     /// # Errors
     /// [`FormatError`].
     pub fn next_entry(&mut self) -> Result<Option<Entry>, FormatError> {
-        while let Some(header) = self.reader.next_entry()? {
-            if header.path.starts_with('.') {
+        while let Some(header) = self.next_header()? {
+            if is_skipped(&header.path) {
                 continue;
             }
             let path = header
@@ -322,6 +340,19 @@ impl<R: BufRead> DataReader<R> {
         Ok(None)
     }
 
+    /// Counts what an entry unpacks to against what the package announced.
+    fn next_header(&mut self) -> Result<Option<Header>, FormatError> {
+        let header = self.reader.next_entry()?;
+        if let Some(header) = &header {
+            let room = self.room.checked_sub(header.size);
+            self.room = room.ok_or(FormatError::TooLarge {
+                what: "unpacked content",
+                limit: self.most,
+            })?;
+        }
+        Ok(header)
+    }
+
     /// Reads to the end and checks the data hash, and that nothing follows.
     ///
     /// Returns the size of the package file in bytes.
@@ -329,7 +360,7 @@ impl<R: BufRead> DataReader<R> {
     /// # Errors
     /// [`FormatError::Integrity`] if the data is not what `.PKGINFO` promises.
     pub fn finish(mut self) -> Result<u64, FormatError> {
-        while self.reader.next_entry()?.is_some() {}
+        while self.next_header()?.is_some() {}
         let mut buffered = self.reader.into_inner();
         io::copy(&mut buffered, &mut io::sink())?;
         let Hashing {
@@ -351,6 +382,14 @@ impl<R: BufRead> Read for DataReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.reader.read(buffer)
     }
+}
+
+/// Returns whether readers pass over a name of the data part: one that begins with a dot is for
+/// the package manager. `./usr` and `../usr` are no such names; whoever wrote them meant files,
+/// and leaving them out without a word is no help (commit.md, W31).
+fn is_skipped(name: &str) -> bool {
+    let first = name.split('/').next().unwrap_or_default();
+    first.starts_with('.') && (!matches!(first, "." | "..") || matches!(name, "." | "./"))
 }
 
 /// Returns why a path must not be used (formats.md, 2.8; commit.md, W21 and W31).

@@ -10,6 +10,7 @@ pub mod glob;
 pub mod installed;
 pub mod name_hash;
 pub mod order;
+pub mod stated;
 pub mod table;
 pub mod version;
 pub mod world;
@@ -19,6 +20,7 @@ pub use digest::{Digest, DigestAlgorithm, Identity};
 pub use installed::{
     Acl, InstalledDb, InstalledDirectory, InstalledFile, InstalledPackage, ScriptKind,
 };
+pub use stated::Stated;
 pub use table::PackageTable;
 pub use version::Version;
 pub use world::World;
@@ -99,6 +101,9 @@ pub struct Flaws {
 pub struct Index {
     /// The `DESCRIPTION` text, empty when there is none.
     pub description: String,
+    /// When it was made, in seconds since 1970, as its entries in the archive say; 0 if they do
+    /// not. This part is signed.
+    pub made: u64,
     /// The records, in file order.
     pub packages: Vec<Package>,
 }

@@ -15,8 +15,8 @@ use crate::format::{FormatError, Limits};
 use crate::package::installed::Broken;
 use crate::package::{Digest, DigestAlgorithm, Package};
 use crate::plan::files::join;
-use crate::root::{Directory, Root, RootError, is_missing, split};
-use rustix::fs::{FileType, Gid, Mode, Uid};
+use crate::root::{Directory, NewFile, Root, RootError, is_missing, split};
+use rustix::fs::FileType;
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, HashMap};
@@ -55,6 +55,22 @@ pub enum StageError {
     Checksum {
         /// The path.
         path: String,
+    },
+    /// A name that no package may bring; the text is escaped.
+    #[error("malicious file {path}: {reason}")]
+    Malicious {
+        /// The name, control characters made visible.
+        path: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The archive contradicts itself.
+    #[error("v2 package format error: {path}: {reason}")]
+    Contradiction {
+        /// The name, control characters made visible.
+        path: String,
+        /// What is wrong.
+        reason: String,
     },
     /// The file holds another package than the index said.
     #[error("v2 package integrity error: the file holds {found}")]
@@ -105,8 +121,6 @@ pub(super) struct StagedPackage {
     pub(super) directories: Vec<StagedDirectory>,
     pub(super) files: Vec<StagedFile>,
     pub(super) broken: Broken,
-    /// What to tell when the package is committed: is it an error, and the text.
-    pub(super) messages: Vec<(bool, String)>,
 }
 
 impl StagedPackage {
@@ -156,7 +170,6 @@ impl Staging<'_> {
                 directories: Vec::new(),
                 files: Vec::new(),
                 broken: Broken::default(),
-                messages: Vec::new(),
             },
             buffer: vec![0; COPY_BUFFER],
         };
@@ -255,13 +268,11 @@ impl Unpacking<'_, '_> {
     fn run<R: std::io::BufRead>(&mut self, mut data: DataReader<R>) -> Result<(), StageError> {
         while let Some(entry) = data.next_entry()? {
             let reason = entry.malicious.or_else(|| own_files(&entry.path));
-            if reason.is_some() {
-                self.refuse(format!(
-                    "{}: ignoring malicious file {}",
-                    self.package.full_name(),
-                    entry.path.escape_debug()
-                ));
-            } else if entry.header.kind == EntryKind::Directory {
+            if let Some(reason) = reason {
+                let path = entry.path.escape_debug().to_string();
+                return Err(StageError::Malicious { path, reason });
+            }
+            if entry.header.kind == EntryKind::Directory {
                 self.directory(&entry.path, attributes(&entry))?;
             } else {
                 self.file(&entry, &mut data)?;
@@ -271,22 +282,13 @@ impl Unpacking<'_, '_> {
         Ok(())
     }
 
-    /// Notes a name that is left out; the package counts as broken.
-    fn refuse(&mut self, text: String) {
-        self.staged.broken.files = true;
-        self.staged.messages.push((false, text));
-    }
-
-    fn error(&mut self, path: &str, reason: &str) {
-        self.staged.broken.files = true;
-        let text = format!("{}: {path}: {reason}", self.package.full_name());
-        self.staged.messages.push((true, text));
-    }
-
     fn directory(&mut self, path: &str, attributes: Attributes) -> Result<(), StageError> {
         if let Some((position, _)) = self.directories.get(path) {
             self.staged.directories[*position].attributes = attributes;
             return Ok(());
+        }
+        if self.by_path.contains_key(path) {
+            return Err(contradiction(path, "the name comes twice"));
         }
         let room = self.staging.waiting_room(path)?;
         let position = self.staged.directories.len();
@@ -316,16 +318,10 @@ impl Unpacking<'_, '_> {
             self.directory("", root)?;
         }
         let Some((position, room)) = self.directories.get(parent).cloned() else {
-            self.error(&entry.path, "no dirent in archive");
-            return Ok(());
+            return Err(contradiction(&entry.path, "no dirent in archive"));
         };
-        if self.by_path.contains_key(&entry.path) {
-            self.refuse(format!(
-                "{}: ignoring second file {}",
-                self.package.full_name(),
-                entry.path
-            ));
-            return Ok(());
+        if self.by_path.contains_key(&entry.path) || self.directories.contains_key(&entry.path) {
+            return Err(contradiction(&entry.path, "the name comes twice"));
         }
         let header = &entry.header;
         let (uid, gid) =
@@ -359,8 +355,8 @@ impl Unpacking<'_, '_> {
                 let Some(wanted) = header.sha1 else {
                     return Err(FormatError::Obsolete.into());
                 };
-                let file = create(&directory, &temporary, header.mode).map_err(fail)?;
-                let content = self.copy(&file, data, &entry.path)?;
+                let mut file = create(&directory, &temporary, header.mode).map_err(fail)?;
+                let content = self.copy(&mut file, data, &entry.path)?;
                 if content != wanted {
                     return Err(StageError::Checksum {
                         path: entry.path.clone(),
@@ -371,9 +367,9 @@ impl Unpacking<'_, '_> {
             }
             EntryKind::HardLink(target) => {
                 let Some(first) = self.by_path.get(target.as_str()) else {
+                    let target = target.escape_debug();
                     let reason = format!("no hard link target ({target}) in archive");
-                    self.error(&entry.path, &reason);
-                    return Ok(());
+                    return Err(contradiction(&entry.path, &reason));
                 };
                 let first = &self.staged.files[*first];
                 staged.digest.clone_from(&first.digest);
@@ -422,7 +418,7 @@ impl Unpacking<'_, '_> {
     /// Copies the content of the current entry and returns its SHA-1.
     fn copy<R: std::io::BufRead>(
         &mut self,
-        mut file: &File,
+        file: &mut NewFile,
         data: &mut DataReader<R>,
         path: &str,
     ) -> Result<[u8; 20], StageError> {
@@ -444,44 +440,39 @@ impl Unpacking<'_, '_> {
     /// Sets owner, mode, extended attributes and times through the open file (commit.md, W19).
     fn attributes_of_file(
         &mut self,
-        file: &File,
+        file: &NewFile,
         entry: &Entry,
         (uid, gid): (u32, u32),
     ) -> Result<(), RootError> {
         let header = &entry.header;
-        let error = |action, errno: rustix::io::Errno| RootError::new(action, &entry.path, errno);
         if !self.staging.usermode {
-            rustix::fs::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
-                .map_err(|errno| error("set the owner of", errno))?;
+            file.set_owner(uid, gid)?;
             // Changing the owner clears the set-id bits.
             if header.mode & 0o7000 != 0 {
-                rustix::fs::fchmod(file, Mode::from_raw_mode(header.mode))
-                    .map_err(|errno| error("set the mode of", errno))?;
+                file.set_mode(header.mode)?;
             }
         }
         for (name, value) in &header.xattrs {
             if self.staging.usermode && !name.starts_with("user.") {
                 continue;
             }
-            let flags = rustix::fs::XattrFlags::empty();
-            if rustix::fs::fsetxattr(file, name.as_str(), value, flags).is_err() {
+            if file.set_attribute(name, value).is_err() {
                 self.staged.broken.xattrs = true;
             }
         }
-        let at = rustix::fs::Timespec {
-            tv_sec: header.mtime as i64,
-            tv_nsec: 0,
-        };
-        let times = rustix::fs::Timestamps {
-            last_access: at,
-            last_modification: at,
-        };
-        rustix::fs::futimens(file, &times).map_err(|errno| error("set the time of", errno))
+        file.set_time(header.mtime)
+    }
+}
+
+fn contradiction(path: &str, reason: &str) -> StageError {
+    StageError::Contradiction {
+        path: path.escape_debug().to_string(),
+        reason: reason.to_owned(),
     }
 }
 
 /// Creates a temporary file; a leftover of an earlier attempt is replaced.
-fn create(directory: &Directory, name: &str, mode: u32) -> Result<File, RootError> {
+fn create(directory: &Directory, name: &str, mode: u32) -> Result<NewFile, RootError> {
     match directory.create_file(name, mode) {
         Err(error) if error.source.kind() == std::io::ErrorKind::AlreadyExists => {
             directory.remove_file(name)?;

@@ -4,7 +4,9 @@
 //! groups, `--no-NAME`, an applet in any place), so the scan is ours; the help is rendered by clap
 //! from the same definitions.
 
+pub(crate) mod complete;
 pub(crate) mod help;
+pub(crate) mod man;
 pub(crate) mod options;
 
 use options::{APPLETS, Applet, GLOBAL, Opt, Takes};
@@ -386,6 +388,9 @@ fn is_valid(option: Opt, value: &str) -> bool {
         }
         Takes::Value(_) if option.id == "from" => {
             matches!(value, "system" | "repositories" | "installed" | "none")
+        }
+        Takes::List(_) if option.id == "limits" => {
+            ibex::format::Limits::default().set(value).is_ok()
         }
         Takes::Value(_) | Takes::List(_) => true,
     }
