@@ -132,6 +132,25 @@ impl Directory {
         }
     }
 
+    /// Returns when what has a name was changed last: its content, then its attributes, in
+    /// nanoseconds since 1970.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn modified(&self, name: &str) -> Result<(i64, i64), RootError> {
+        let stat = fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|errno| self.error("examine", name, errno))?;
+        let of = |seconds: i64, fraction: i64| {
+            seconds
+                .saturating_mul(1_000_000_000)
+                .saturating_add(fraction)
+        };
+        Ok((
+            of(stat.st_mtime, stat.st_mtime_nsec as i64),
+            of(stat.st_ctime, stat.st_ctime_nsec as i64),
+        ))
+    }
+
     /// Returns the names, sorted by bytes, without `.` and `..`.
     ///
     /// # Errors

@@ -15,6 +15,8 @@ mod explanations;
 mod floors;
 /// Real packages, indexes and databases.
 mod formats;
+/// History, undo and rollback.
+mod history;
 /// The real apk judges roots that ibex made, and the other way round.
 mod real_apk;
 /// An index older than one seen before.

@@ -4,6 +4,7 @@ mod audit;
 mod cache;
 mod change;
 mod files;
+mod history;
 mod question;
 mod settings;
 mod update;
@@ -22,10 +23,13 @@ pub(crate) fn run(
         return Err(not_implemented(invocation.applet.name));
     }
     match invocation.applet.name {
-        "add" | "del" | "fix" | "upgrade" => change::run(invocation, command_line, console),
+        "add" | "del" | "fix" | "rollback" | "undo" | "upgrade" => {
+            change::run(invocation, command_line, console)
+        }
         "audit" => audit::run(invocation, console),
         "cache" => cache::run(invocation, console),
         "extract" => files::extract(invocation, console),
+        "history" => history::run(invocation, console),
         "index" => files::index(invocation, console),
         "verify" => files::verify(invocation, console),
         "dot" | "fetch" | "info" | "list" | "manifest" | "policy" | "query" | "search"
