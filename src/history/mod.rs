@@ -500,15 +500,18 @@ impl Entry {
 /// Returns where the database is. The directory is opened below the root, so that no link of the
 /// root leads out of it.
 fn path(root: &Root) -> Result<PathBuf, RootError> {
-    use std::os::fd::{AsFd, AsRawFd};
+    use std::os::fd::AsRawFd;
     let directory = root.directory(DIRECTORY)?;
     if matches!(directory.stat(FILE)?, Some(stat) if stat.kind != rustix::fs::FileType::RegularFile)
     {
         let wrong = std::io::Error::from(std::io::ErrorKind::InvalidInput);
         return Err(RootError::new("open", &directory.join(FILE), wrong));
     }
-    let link = format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd());
-    let folder = std::fs::read_link(link).unwrap_or_else(|_| root.path().join(DIRECTORY));
+    let link = directory
+        .fd()
+        .map(|fd| format!("/proc/self/fd/{}", fd.as_raw_fd()));
+    let folder = link.and_then(|link| std::fs::read_link(link).ok());
+    let folder = folder.unwrap_or_else(|| root.path().join(DIRECTORY));
     Ok(folder.join(FILE))
 }
 

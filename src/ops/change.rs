@@ -772,7 +772,7 @@ impl<'a> Change<'a> {
         };
         let mut universe = Universe::new(&sources, &request.world);
         let mut solution = loop {
-            let solution = match self.solve(&mut universe, &request, sink) {
+            let solution = match self.solve(&mut universe, &request, repositories, sink) {
                 Solved::Failed(code) => return Ok(Outcome::Done(code)),
                 Solved::Solution(solution) => solution,
             };

@@ -136,9 +136,12 @@ impl Directory {
     /// nanoseconds since 1970.
     ///
     /// # Errors
-    /// [`RootError`].
+    /// [`RootError`]; a tree in memory keeps no such times.
     pub fn modified(&self, name: &str) -> Result<(i64, i64), RootError> {
-        let stat = fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)
+        let Some(fd) = self.fd() else {
+            return Err(self.error("examine", name, Errno::OPNOTSUPP));
+        };
+        let stat = fs::statat(fd, name, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|errno| self.error("examine", name, errno))?;
         let of = |seconds: i64, fraction: i64| {
             seconds

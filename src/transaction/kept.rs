@@ -29,7 +29,6 @@ use crate::plan::files::join;
 use crate::root::{Directory, Root, RootError};
 use crate::trust::SignedDigests;
 use rustix::fs::FileType;
-use std::os::unix::fs::MetadataExt;
 
 /// Where packages are kept, below the root.
 const DIRECTORY: &str = "var/lib/ibex/kept";
@@ -245,13 +244,13 @@ fn copy(from: &Directory, name: &str, to: &Directory, new_name: &str) -> Result<
         }
         FileType::RegularFile => {
             let mut source = from.open_file(name)?;
-            let meta = source.metadata().map_err(failed)?;
+            let (modified, _) = from.modified(name)?;
             let mut file = to.create_file(new_name, 0o600)?;
             std::io::copy(&mut source, &mut file).map_err(failed)?;
             // An ordinary user owns what it makes.
             let _ = file.set_owner(stat.uid, stat.gid);
             file.set_mode(stat.mode)?;
-            file.set_time(u64::try_from(meta.mtime()).unwrap_or(0))
+            file.set_time(u64::try_from(modified / 1_000_000_000).unwrap_or(0))
         }
         _ => Err(failed(std::io::ErrorKind::Unsupported.into())),
     }
