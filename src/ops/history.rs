@@ -233,15 +233,14 @@ fn command(words: &[String]) -> String {
 
 /// Returns the packages that will not be installed any more in this build.
 fn leaving(changes: &[Changed]) -> impl Iterator<Item = &Member> {
-    let olds = changes.iter().filter_map(|change| {
+    changes.iter().filter_map(|change| {
         let old = change.old.as_ref()?;
         let stays = change
             .new
             .as_ref()
             .is_some_and(|new| new.identity == old.identity);
         (!stays).then_some(old)
-    });
-    olds
+    })
 }
 
 /// The state to return to.
