@@ -201,6 +201,8 @@ pub struct NewEntry<'a> {
 #[derive(Debug)]
 pub struct History {
     connection: Connection,
+    /// Directories that were made for it, the deepest first.
+    made: Vec<String>,
 }
 
 impl History {
@@ -211,17 +213,23 @@ impl History {
     /// # Errors
     /// [`HistoryError`].
     pub fn open(root: &Root, sync: bool) -> Result<Self, HistoryError> {
+        let mut made = Vec::new();
+        let mut path = DIRECTORY;
+        while !path.is_empty() && root.stat(path)?.is_none() {
+            made.push(path.to_owned());
+            path = crate::root::split(path).0;
+        }
         root.create_directories(DIRECTORY)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_CREATE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path(root)?, flags)?;
+        let connection = Connection::open_with_flags(file(root)?, flags)?;
         connection.busy_timeout(Duration::from_secs(10))?;
         // A process that is killed loses nothing either way; only a power cut needs the flush.
         connection.pragma_update(None, "synchronous", if sync { "FULL" } else { "OFF" })?;
         connection.pragma_update(None, "foreign_keys", true)?;
         migrate(&connection)?;
-        Ok(Self { connection })
+        Ok(Self { connection, made })
     }
 
     /// Opens the history of a root to read it; `None` if there is none.
@@ -233,10 +241,13 @@ impl History {
             return Ok(None);
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path(root)?, flags)?;
+        let connection = Connection::open_with_flags(file(root)?, flags)?;
         connection.busy_timeout(Duration::from_secs(10))?;
         match version(&connection)? {
-            VERSION => Ok(Some(Self { connection })),
+            VERSION => Ok(Some(Self {
+                connection,
+                made: Vec::new(),
+            })),
             0 => Ok(None),
             _ => Err(HistoryError::TooNew),
         }
@@ -322,6 +333,25 @@ impl History {
     pub fn discard(&mut self, id: i64) -> Result<(), HistoryError> {
         self.connection
             .execute("DELETE FROM entry WHERE id = ?1", [id])?;
+        Ok(())
+    }
+
+    /// Removes the history if it was made for a transaction that did not happen.
+    ///
+    /// # Errors
+    /// [`HistoryError`].
+    pub fn remove_if_new(self, root: &Root) -> Result<(), HistoryError> {
+        let Some(deepest) = self.made.first().cloned() else {
+            return Ok(());
+        };
+        drop(self.connection);
+        root.directory(&deepest)?.remove_file(FILE)?;
+        root.forget_directories();
+        for path in &self.made {
+            let (parent, name) = root.parent(path)?;
+            parent.remove_directory(name);
+            root.forget_directories();
+        }
         Ok(())
     }
 
@@ -499,7 +529,7 @@ impl Entry {
 
 /// Returns where the database is. The directory is opened below the root, so that no link of the
 /// root leads out of it.
-fn path(root: &Root) -> Result<PathBuf, RootError> {
+fn file(root: &Root) -> Result<PathBuf, RootError> {
     use std::os::fd::AsRawFd;
     let directory = root.directory(DIRECTORY)?;
     if matches!(directory.stat(FILE)?, Some(stat) if stat.kind != rustix::fs::FileType::RegularFile)

@@ -110,6 +110,8 @@ pub(super) fn changed(plan: &Plan) -> Vec<Changed> {
 pub(super) struct Recorder {
     open: Option<(History, i64, Watch)>,
     keep: u32,
+    /// Packages that were kept for this transaction.
+    kept: Vec<Identity>,
 }
 
 impl Recorder {
@@ -125,6 +127,7 @@ impl Recorder {
         let nothing = Self {
             open: None,
             keep: 0,
+            kept: Vec::new(),
         };
         let changes = changed(plan);
         let Some(keep) = options.history else {
@@ -142,9 +145,17 @@ impl Recorder {
             time: jiff::Timestamp::now().as_second(),
         };
         let entered = History::open(&database.root, sync).and_then(|mut history| {
-            history.settle(&database.installed)?;
-            let id = history.begin(&new)?;
-            Ok((history, id))
+            let entered = history
+                .settle(&database.installed)
+                .and_then(|()| history.begin(&new));
+            match entered {
+                Ok(id) => Ok((history, id)),
+                Err(error) => {
+                    // The first error is the one to tell.
+                    let _ = history.remove_if_new(&database.root);
+                    Err(error)
+                }
+            }
         });
         let (history, id) = match entered {
             Ok(entered) => entered,
@@ -153,16 +164,18 @@ impl Recorder {
                 return nothing;
             }
         };
+        let mut kept = Vec::new();
         if keep > 0 {
             for old in leaving(&new.changes) {
                 let Some(package) = database.installed.by_identity(old.identity) else {
                     continue;
                 };
-                if let Err(error) = kept::keep(&database.root, package) {
-                    sink.warning(&format!(
+                match kept::keep(&database.root, package) {
+                    Ok(()) => kept.push(old.identity),
+                    Err(error) => sink.warning(&format!(
                         "{} is not kept for `undo`: {error}",
                         old.full_name()
-                    ));
+                    )),
                 }
             }
         }
@@ -170,6 +183,7 @@ impl Recorder {
         Self {
             open: Some((history, id, watch)),
             keep,
+            kept,
         }
     }
 
@@ -194,7 +208,16 @@ impl Recorder {
                 done.and_then(|()| self.let_go(database, &history, outcome))
             }
             Err(TransactionError::Refused { .. } | TransactionError::Hook { .. }) => {
-                history.discard(id)
+                let dropped = self.kept.iter();
+                let dropped: Result<(), _> = dropped
+                    .map(|identity| kept::remove(&database.root, *identity))
+                    .collect();
+                let discarded = history.discard(id);
+                let removed = history.remove_if_new(&database.root);
+                dropped
+                    .map_err(HistoryError::from)
+                    .and(discarded)
+                    .and(removed)
             }
             // It stays open: the next command sees what became of it.
             Err(_) => Ok(()),

@@ -188,7 +188,15 @@ pub fn list(root: &Root) -> Result<Vec<Identity>, RootError> {
 /// [`RootError`].
 pub fn remove(root: &Root, identity: Identity) -> Result<(), RootError> {
     match root.directory(DIRECTORY) {
-        Ok(kept) => remove_named(root, &kept, &identity.hex()),
+        Ok(kept) => {
+            remove_named(root, &kept, &identity.hex())?;
+            let (above, name) = root.parent(DIRECTORY)?;
+            // It goes with the last package.
+            if above.remove_directory(name) {
+                root.forget_directories();
+            }
+            Ok(())
+        }
         Err(error) if Directory::is_missing(&error) => Ok(()),
         Err(error) => Err(error),
     }
