@@ -17,6 +17,8 @@ mod floors;
 mod formats;
 /// History, undo and rollback.
 mod history;
+/// Attacks by packages, indexes and servers.
+mod hostile;
 /// Mirrors that stall, break off, lie or lag behind: another one helps, or the error is clear.
 mod mirrors;
 /// The real apk judges roots that ibex made, and the other way round.
