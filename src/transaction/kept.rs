@@ -284,7 +284,6 @@ impl Staging<'_> {
             directories: Vec::new(),
             files: Vec::new(),
             broken: Broken::default(),
-            messages: Vec::new(),
         };
         let mut number = 0;
         for (position, directory) in record.directories.iter().enumerate() {
