@@ -208,10 +208,8 @@ impl Recorder {
                 done.and_then(|()| self.let_go(database, &history, outcome))
             }
             Err(TransactionError::Refused { .. } | TransactionError::Hook { .. }) => {
-                let dropped = self.kept.iter();
-                let dropped: Result<(), _> = dropped
-                    .map(|identity| kept::remove(&database.root, *identity))
-                    .collect();
+                let mut kept = self.kept.iter();
+                let dropped = kept.try_for_each(|identity| kept::remove(&database.root, *identity));
                 let discarded = history.discard(id);
                 let removed = history.remove_if_new(&database.root);
                 dropped
