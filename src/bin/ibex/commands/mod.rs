@@ -3,6 +3,7 @@
 mod audit;
 mod cache;
 mod change;
+mod complete;
 mod files;
 mod history;
 mod question;
@@ -28,6 +29,8 @@ pub(crate) fn run(
         }
         "audit" => audit::run(invocation, console),
         "cache" => cache::run(invocation, console),
+        "completions" => complete::completions(invocation, &command_line[0], console),
+        "man" => complete::man(invocation, console),
         "extract" => files::extract(invocation, console),
         "history" => history::run(invocation, console),
         "index" => files::index(invocation, console),
