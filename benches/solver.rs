@@ -202,7 +202,6 @@ fn row(size: usize) {
     });
     let database = InstalledDb {
         packages: installed.collect(),
-        ..InstalledDb::default()
     };
     let sources = Sources {
         installed: InstalledInput::from_db(&database),
