@@ -7,6 +7,7 @@ pub mod repositories;
 
 pub use repositories::{Repository, RepositoryKind, RepositorySources};
 
+use crate::format::Limits;
 use crate::root::{Root, RootError};
 use std::path::PathBuf;
 
@@ -45,6 +46,10 @@ pub struct Settings {
     pub cache_max_age: u64,
     /// `--force-refresh`.
     pub force_refresh: bool,
+    /// `--force-index-rollback`.
+    pub force_index_rollback: bool,
+    /// Bounds on what is read, with what `--limits` says.
+    pub limits: Limits,
     /// `--check-certificate`.
     pub check_certificate: bool,
     /// `--timeout` in seconds.
@@ -70,6 +75,8 @@ impl Default for Settings {
             cache_packages: None,
             cache_max_age: 240,
             force_refresh: false,
+            force_index_rollback: false,
+            limits: Limits::default(),
             check_certificate: true,
             timeout: 60,
             root_tmpfs: None,
