@@ -3,12 +3,16 @@
 // Tests may write files and read the environment as they like.
 #![allow(clippy::disallowed_methods, clippy::print_stderr, missing_docs)]
 
+/// Recorded cases of apk 3.0.6 on the fixtures and on real data.
+mod agreement;
 /// Damaged, missing and untrusted input.
 mod bad_input;
 /// The recorded operations of apk 3.0.6: text, exit code, database and tree.
 mod expected;
 /// Explanations of real conflicts, as snapshots.
 mod explanations;
+/// The repositories in `fixtures/`: a rebuild, the first command of the README, what is hostile.
+mod fixtures;
 /// Imports point down: the floors of the architecture page.
 mod floors;
 /// Real packages, indexes and databases.
