@@ -8,7 +8,8 @@
 //! % write etc/x some text         appends a line to a file of the root
 //! % remove PATH | mkdir PATH | link PATH TARGET | mode PATH OCTAL
 //! $ -X $FIXTURES/v1 add demo-base the program, on the root of the case
-//! both streams as they came
+//! standard output
+//! 2> standard error
 //! [0]                             the exit code
 //! % cat PATH                      a file of the root
 //! % tree                          every path: kind, mode, owner, content
@@ -23,7 +24,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 #[test]
 fn every_case_gives_apks_answers() {
@@ -87,26 +88,23 @@ impl<'a> Case<'a> {
     /// Runs every step and returns the case with the answers that came.
     fn replay(&self, text: &str) -> String {
         let mut out = String::new();
-        let mut answer = false;
+        let mut head = true;
         for line in text.lines() {
-            if let Some(words) = line.strip_prefix("$ ") {
-                let run = self.run(words);
-                let _ = writeln!(out, "{line}\n{}[{}]", run.output, run.code);
-                answer = true;
+            head &= line.starts_with('#');
+            if head {
+                let _ = writeln!(out, "{line}");
+            } else if let Some(words) = line.strip_prefix("$ ") {
+                let _ = writeln!(out, "{line}");
+                out += &self.run(words);
             } else if let Some(step) = line.strip_prefix("% ") {
                 let _ = writeln!(out, "{line}");
                 out += &self.step(step);
-                answer = step == "tree" || step.starts_with("cat ");
-            } else if line.starts_with('#') || line.is_empty() {
-                if line.starts_with('#') || !answer {
-                    let _ = writeln!(out, "{line}");
-                }
             }
         }
         out
     }
 
-    fn run(&self, words: &str) -> support::Run {
+    fn run(&self, words: &str) -> String {
         let mut command = match self.peer {
             Some(peer) => Command::new(peer),
             None => self.sandbox.ibex(),
@@ -127,12 +125,19 @@ impl<'a> Case<'a> {
         });
         command.args(["--force-no-chroot", "--no-network"]);
         command.args(split(words).iter().map(|word| self.fill(word)));
-        let mut run = support::run(&mut command);
-        run.output = self.hide(&run.output);
-        if !run.output.is_empty() && !run.output.ends_with('\n') {
-            run.output += "\\\n";
+        let run = command.stdin(Stdio::null()).output().expect("it starts");
+        let mut answer = String::new();
+        for (prefix, bytes) in [("", &run.stdout), ("2> ", &run.stderr)] {
+            let text = self.hide(&String::from_utf8_lossy(bytes));
+            for line in text.lines() {
+                let _ = writeln!(answer, "{prefix}{line}");
+            }
+            if !text.is_empty() && !text.ends_with('\n') {
+                answer += "\\\n";
+            }
         }
-        run
+        let _ = writeln!(answer, "[{}]", run.status.code().unwrap_or(-1));
+        answer
     }
 
     fn step(&self, step: &str) -> String {
