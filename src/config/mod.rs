@@ -3,9 +3,13 @@
 //! The command line fills [`Settings`]; nothing here parses options or prints.
 
 pub mod keys;
+pub mod mirrors;
 pub mod repositories;
+pub mod transport;
 
+pub use mirrors::Mirrors;
 pub use repositories::{Repository, RepositoryKind, RepositorySources};
+pub use transport::Transport;
 
 use crate::format::Limits;
 use crate::root::{Root, RootError};
@@ -54,6 +58,8 @@ pub struct Settings {
     pub check_certificate: bool,
     /// `--timeout` in seconds.
     pub timeout: u64,
+    /// Proxies, credentials and certificates.
+    pub transport: Transport,
     /// `--root-tmpfs`: yes, no, or found out.
     pub root_tmpfs: Option<bool>,
     /// Where ibex keeps what it may lose: parsed indexes.
@@ -79,6 +85,7 @@ impl Default for Settings {
             limits: Limits::default(),
             check_certificate: true,
             timeout: 60,
+            transport: Transport::default(),
             root_tmpfs: None,
             catalogue_dir: None,
         }
@@ -170,7 +177,10 @@ impl Settings {
 
 /// Returns where an open directory really is, so that a link of the root is not followed outside.
 fn real_path(root: &Root, directory: &crate::root::Directory, plain: &str) -> PathBuf {
-    use std::os::fd::{AsFd, AsRawFd};
-    let link = format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd());
-    std::fs::read_link(link).unwrap_or_else(|_| root.path().join(plain))
+    use std::os::fd::AsRawFd;
+    let link = directory
+        .fd()
+        .map(|fd| format!("/proc/self/fd/{}", fd.as_raw_fd()));
+    link.and_then(|link| std::fs::read_link(link).ok())
+        .unwrap_or_else(|| root.path().join(plain))
 }

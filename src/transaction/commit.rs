@@ -7,7 +7,10 @@ use super::directories::Canonical;
 use super::protect::ProtectedPaths;
 use super::scripts::{self, Program, Surroundings};
 use super::stage::{Attributes, StagedFile, StagedPackage};
-use super::{Decision, Outcome, Transaction, TransactionError, merge_broken, merged, triggers};
+use super::{
+    Decision, Outcome, ScriptCall, ScriptRunner, Transaction, TransactionError, merge_broken,
+    merged, triggers,
+};
 use crate::package::installed::Broken;
 use crate::package::{
     Acl, Digest, DigestAlgorithm, InstalledDb, InstalledDirectory, InstalledFile, InstalledPackage,
@@ -64,6 +67,7 @@ impl<'a> Staged<'a> {
             plan,
             world,
             options,
+            runner,
         } = self.transaction;
         let mut old: Vec<Option<InstalledPackage>> =
             installed.packages.into_iter().map(Some).collect();
@@ -82,10 +86,22 @@ impl<'a> Staged<'a> {
                 directory_owners.add(&package.package, Owner::Old(at), directory);
             }
         }
+        // Where old files really are; links on the way may be gone when their turn comes.
+        let mut places = Canonical::new(root);
+        let leaving = plan.changes.iter().filter(|c| super::is_leaving(c));
+        for change in leaving.filter_map(|change| change.old.as_ref()) {
+            let package = positions
+                .get(&change.identity)
+                .and_then(|at| old[*at].as_ref());
+            for directory in package.iter().flat_map(|package| &package.directories) {
+                places.of(&directory.path);
+            }
+        }
         let mut commit = Commit {
             root,
             options,
             canonical: Canonical::new(root),
+            places,
             owners: self.owners,
             accounts: self.accounts,
             protected: self.protected,
@@ -100,6 +116,7 @@ impl<'a> Staged<'a> {
                 preserve_env: options.preserve_env,
                 usermode: options.usermode,
             },
+            runner,
             errors: 0,
             sink,
         };
@@ -312,6 +329,7 @@ struct Commit<'a, 's> {
     root: &'a Root,
     options: &'a super::Options,
     canonical: Canonical<'a>,
+    places: Canonical<'a>,
     owners: Ownership,
     accounts: Accounts,
     protected: ProtectedPaths,
@@ -325,6 +343,7 @@ struct Commit<'a, 's> {
     modified: BTreeSet<String>,
     lost: BTreeSet<String>,
     around: Surroundings,
+    runner: Option<&'a dyn ScriptRunner>,
     errors: u32,
     sink: &'s mut dyn Sink,
 }
@@ -408,14 +427,6 @@ impl Commit<'_, '_> {
             Some(_) => (ScriptKind::PreUpgrade, ScriptKind::PostUpgrade),
         };
         let pre_failed = !self.script(&record, pre, &arguments);
-        for (is_error, text) in &staged.messages {
-            let level = if *is_error {
-                Level::Error
-            } else {
-                Level::Warning
-            };
-            self.sink.line(level, text);
-        }
         self.directories(&staged, owner, before, &mut record);
         let mut inodes = HashSet::new();
         let mut broken = staged.broken;
@@ -463,6 +474,18 @@ impl Commit<'_, '_> {
         let (true, Some(text)) = (self.options.scripts, package.scripts.get(&kind)) else {
             return true;
         };
+        if let Some(runner) = self.runner {
+            let call = ScriptCall {
+                package,
+                kind,
+                text,
+                arguments,
+            };
+            let done = runner.script(self.root, &call);
+            self.root.forget_directories();
+            self.reload_accounts();
+            return done;
+        }
         let full_name = package.package.full_name();
         let (indent, prefix) = match kind {
             ScriptKind::Trigger => ("", "* "),
@@ -757,7 +780,7 @@ impl Commit<'_, '_> {
     /// Deletes the files that still belong to an old record.
     fn drop_files(&mut self, old: &InstalledPackage, owner: Owner, inodes: &HashSet<(u64, u64)>) {
         for directory in &old.directories {
-            let real = self.canonical.of(&directory.path);
+            let real = self.places.of(&directory.path);
             let protected = self.protected.is_protected(&directory.path);
             for file in &directory.files {
                 if !self.owners.release(&join(&real, &file.name), owner) {
@@ -766,7 +789,7 @@ impl Commit<'_, '_> {
                 self.modified.insert(directory.path.clone());
                 self.sink
                     .line(Level::Trace, &join(&directory.path, &file.name));
-                self.drop_file(&directory.path, file, protected, inodes);
+                self.drop_file(&real, file, protected, inodes);
             }
         }
     }

@@ -19,6 +19,7 @@ mod commit;
 mod database;
 mod directories;
 mod hooks;
+mod obstacles;
 pub mod protect;
 mod scripts;
 mod stage;
@@ -30,7 +31,7 @@ pub use stage::{StageError, create_node, xattr_digest};
 
 use crate::format::{FormatError, Limits};
 use crate::package::installed::Broken;
-use crate::package::{Identity, InstalledDb, World};
+use crate::package::{Identity, InstalledDb, InstalledPackage, ScriptKind, World};
 use crate::plan::{Change, Plan, Source, files};
 use crate::progress::Sink;
 use crate::root::{Root, RootError};
@@ -103,6 +104,27 @@ pub struct Transaction<'a> {
     pub world: &'a World,
     /// How.
     pub options: &'a Options,
+    /// Who carries scripts out; `None` runs them in the root.
+    pub runner: Option<&'a dyn ScriptRunner>,
+}
+
+/// Carries scripts out in another way than running them in the root.
+pub trait ScriptRunner {
+    /// Takes one script at the place where it would run; returns whether it went well.
+    fn script(&self, root: &Root, script: &ScriptCall<'_>) -> bool;
+}
+
+/// A script that is due.
+#[derive(Clone, Copy, Debug)]
+pub struct ScriptCall<'a> {
+    /// Whose it is.
+    pub package: &'a InstalledPackage,
+    /// Which one.
+    pub kind: ScriptKind,
+    /// Its text.
+    pub text: &'a [u8],
+    /// Its arguments, as apk passes them.
+    pub arguments: &'a [String],
 }
 
 /// What became of a transaction that was carried out.
@@ -205,6 +227,7 @@ impl<'a> Transaction<'a> {
         staging.prepare()?;
         let result = self.unpack_all(&staging).and_then(|packages| {
             let decisions = self.decide(&packages, owners.clone(), &mut canonical)?;
+            self.refuse_obstacles(&packages, &decisions, &blocked, &protected)?;
             self.reserve()?;
             Ok((packages, decisions))
         });
@@ -372,6 +395,51 @@ impl<'a> Transaction<'a> {
             });
         }
         Ok(decisions)
+    }
+
+    /// Looks for what stands in the way before anything is put in place.
+    fn refuse_obstacles(
+        &self,
+        staged: &[Option<StagedPackage>],
+        decisions: &[Vec<Decision>],
+        leaving: &HashMap<String, ()>,
+        protected: &ProtectedPaths,
+    ) -> Result<(), TransactionError> {
+        let changing = self.leaving();
+        let packages = self.installed.packages.iter().zip(&changing);
+        let leaving_directories = packages
+            .filter(|(_, leaving)| **leaving)
+            .flat_map(|(package, _)| &package.directories)
+            .map(|directory| directory.path.as_str())
+            .collect();
+        let obstacles = obstacles::Obstacles::new(
+            self.root,
+            protected,
+            leaving,
+            &leaving_directories,
+            staged,
+            decisions,
+        );
+        let (mut lines, mut packages) = (Vec::new(), 0);
+        for (change, (package, decisions)) in
+            self.plan.changes.iter().zip(staged.iter().zip(decisions))
+        {
+            let (Some(package), Some(new)) = (package, &change.new) else {
+                continue;
+            };
+            let found = obstacles.of(package, decisions)?;
+            packages += u32::from(!found.is_empty());
+            let name = new.package.full_name();
+            lines.extend(found.iter().map(|line| format!("{name}: {line}")));
+        }
+        if lines.is_empty() {
+            return Ok(());
+        }
+        Err(TransactionError::Refused {
+            lines,
+            packages,
+            damaged: Vec::new(),
+        })
     }
 
     /// Returns for each installed package whether it will be removed or replaced.

@@ -7,6 +7,8 @@
 mod agreement;
 /// Damaged, missing and untrusted input.
 mod bad_input;
+/// The catalogue of parsed indexes: deleted, damaged, out of date.
+mod catalogue;
 /// The recorded operations of apk 3.0.6: text, exit code, database and tree.
 mod expected;
 /// Explanations of real conflicts, as snapshots.
@@ -17,10 +19,18 @@ mod fixtures;
 mod floors;
 /// Real packages, indexes and databases.
 mod formats;
+/// Attacks by packages, indexes and servers.
+mod hostile;
+/// Images from real packages: the same tree as apk's, the same bytes every time.
+mod image_build;
+/// Mirrors that stall, break off, lie or lag behind: another one helps, or the error is clear.
+mod mirrors;
 /// The real apk judges roots that ibex made, and the other way round.
 mod real_apk;
 /// An index older than one seen before.
 mod rollback;
+/// Completion scripts in real shells, manual pages in real formatters.
+mod shells;
 /// The solver cases of apk through the real binary.
 mod solver_binary;
 /// apk's solver cases and version data, on the solver alone.
