@@ -179,43 +179,24 @@ fn attack(words: &[&str]) -> (Sandbox, Run) {
 
 /// Package, exit code, and what the answer says.
 const HOSTILE: [(&str, i32, &str); 10] = [
-    (
-        "absolute",
-        1,
-        "WARNING: absolute-1.0-r0: ignoring malicious file /tmp/ibex-escaped",
-    ),
+    ("absolute", 1, "malicious file /tmp/ibex-escaped"),
     ("bad-name", 1, "bad-name (no such package)"),
-    (
-        "climbs",
-        1,
-        "WARNING: climbs-1.0-r0: ignoring malicious file usr/../../escaped",
-    ),
+    ("climbs", 1, "malicious file usr/../../escaped"),
+    // Links are resolved inside of the root, where there is nothing to steal.
     ("hardlink-out", 0, ""),
-    (
-        "impostor",
-        1,
-        "ERROR: impostor-1.0-r0: v2 package integrity error",
-    ),
-    (
-        "owns-database",
-        1,
-        "ignoring malicious file lib/apk/db/installed",
-    ),
+    ("impostor", 1, "impostor-1.0-r0: v2 package integrity error"),
+    ("owns-database", 1, "malicious file lib/apk/db/installed"),
     (
         "thief",
         1,
         "trying to overwrite etc/os-release owned by demo-layout-1.0-r0",
     ),
     ("through-link", 0, ""),
-    (
-        "truncated",
-        1,
-        "ERROR: truncated-1.0-r0: unexpected end of file",
-    ),
+    ("truncated", 1, "truncated-1.0-r0: unexpected end of file"),
     (
         "wrong-hash",
         1,
-        "ERROR: wrong-hash-1.0-r0: v2 package integrity error",
+        "wrong-hash-1.0-r0: v2 package integrity error",
     ),
 ];
 
@@ -225,7 +206,7 @@ fn hostile_packages_harm_neither_the_root_nor_what_is_outside() {
         let (sandbox, run) = attack(&["add", package]);
         assert_eq!(run.code, code, "{package}: {}", run.output);
         assert!(run.output.contains(message), "{package}: {}", run.output);
-        if run.output.contains("the root is as before") {
+        if code != 0 {
             let database = sandbox.read("lib/apk/db/installed");
             assert!(!database.contains(&format!("P:{package}\n")), "{package}");
         }

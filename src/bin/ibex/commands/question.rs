@@ -167,8 +167,8 @@ fn answer(
         }
         false => None,
     };
-    // Without words, `list` and `search` are about everything, whatever `--world` says.
-    let lists_all = words.is_empty() && matches!(invocation.applet.name, "list" | "search");
+    // Without words these are about everything, whatever `--world` says.
+    let lists_all = words.is_empty() && matches!(invocation.applet.name, "dot" | "list" | "search");
     let everything = match &resolved {
         Some(identities) if !lists_all => Arguments::Resolved(identities),
         _ => Arguments::or_everything(words),
