@@ -12,7 +12,6 @@ use crate::format::apk_v2::{Entry, EntryKind};
 use crate::progress::{Level, Sink};
 use crate::root::{Directory, Root, RootError, split};
 use crate::trust::Keyring;
-use rustix::fs::{Gid, Mode, Uid, XattrFlags};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -135,15 +134,12 @@ impl Extract<'_> {
                 std::io::copy(content, &mut file).map_err(FormatError::from)?;
                 for (key, value) in &header.xattrs {
                     // Whether a file system keeps them is known only by trying.
-                    let _ = rustix::fs::fsetxattr(&file, key.as_str(), value, XattrFlags::empty());
+                    let _ = file.set_attribute(key, value);
                 }
                 if self.chown {
-                    let (uid, gid) = (Uid::from_raw(header.uid), Gid::from_raw(header.gid));
-                    rustix::fs::fchown(&file, Some(uid), Some(gid))
-                        .map_err(|errno| RootError::new("set the owner of", name, errno))?;
+                    file.set_owner(header.uid, header.gid)?;
                 }
-                rustix::fs::fchmod(&file, Mode::from_raw_mode(header.mode))
-                    .map_err(|errno| RootError::new("set the mode of", name, errno))?;
+                file.set_mode(header.mode)?;
             }
             EntryKind::HardLink(target) => {
                 let (from, first) = self.root.parent(target)?;

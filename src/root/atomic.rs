@@ -17,10 +17,9 @@ pub(super) fn replace(
     let written = directory
         .create_file(&temporary, mode)
         .and_then(|mut file| {
-            let io = file
-                .write_all(content)
-                .and_then(|()| if sync { file.sync_all() } else { Ok(()) });
-            io.map_err(|error| RootError::new("write", &path, error))
+            file.write_all(content)
+                .map_err(|error| RootError::new("write", &path, error))?;
+            if sync { file.sync() } else { Ok(()) }
         });
     let renamed = written.and_then(|()| directory.rename(&temporary, name));
     if renamed.is_err() {

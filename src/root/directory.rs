@@ -1,5 +1,7 @@
 //! An open directory: what can be done with the names in it, never following them.
 
+use super::fault::{self, Operation};
+use super::file::{NewFile, next_handle};
 use super::{RootError, is_missing};
 use rustix::fs::{
     self, AtFlags, Dev, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid,
@@ -120,12 +122,36 @@ impl Directory {
     ///
     /// # Errors
     /// [`RootError`].
-    pub fn create_file(&self, name: &str, mode: u32) -> Result<File, RootError> {
-        let flags =
-            OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode))
-            .map(File::from)
-            .map_err(|errno| self.error("create", name, errno))
+    pub fn create_file(&self, name: &str, mode: u32) -> Result<NewFile, RootError> {
+        self.write_file(name, mode, OFlags::EXCL)
+    }
+
+    /// Opens a file to write behind its end; it must be there.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn continue_file(&self, name: &str) -> Result<NewFile, RootError> {
+        self.write_file(name, 0, OFlags::APPEND)
+    }
+
+    fn write_file(&self, name: &str, mode: u32, how: OFlags) -> Result<NewFile, RootError> {
+        let append = how.contains(OFlags::APPEND);
+        let create = if append {
+            OFlags::empty()
+        } else {
+            OFlags::CREATE
+        };
+        let flags = how | create | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let (path, handle) = (self.join(name), next_handle());
+        fault::step(|| Operation::Create {
+            handle,
+            path: path.clone(),
+            mode,
+            append,
+        })
+        .and_then(|()| fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode)))
+        .map(|fd| NewFile::new(fd.into(), path.clone(), handle))
+        .map_err(|errno| self.error(if append { "open" } else { "create" }, name, errno))
     }
 
     /// Opens a file for appending, created with `mode` if missing.
@@ -173,7 +199,9 @@ impl Directory {
     /// # Errors
     /// [`RootError`].
     pub fn create_directory(&self, name: &str, mode: u32) -> Result<(), RootError> {
-        match fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode)) {
+        let made = fault::step(|| Operation::CreateDirectory(self.join(name), mode))
+            .and_then(|()| fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode)));
+        match made {
             Ok(()) | Err(Errno::EXIST) => Ok(()),
             Err(errno) => Err(self.error("create", name, errno)),
         }
@@ -184,7 +212,9 @@ impl Directory {
     /// # Errors
     /// [`RootError`].
     pub fn create_symlink(&self, target: &str, name: &str) -> Result<(), RootError> {
-        fs::symlinkat(target, &self.fd, name).map_err(|errno| self.error("create", name, errno))
+        fault::step(|| Operation::Symlink(target.to_owned(), self.join(name)))
+            .and_then(|()| fs::symlinkat(target, &self.fd, name))
+            .map_err(|errno| self.error("create", name, errno))
     }
 
     /// Gives a file another name, in this directory.
@@ -197,7 +227,8 @@ impl Directory {
         old: &str,
         name: &str,
     ) -> Result<(), RootError> {
-        fs::linkat(&from.fd, old, &self.fd, name, AtFlags::empty())
+        fault::step(|| Operation::HardLink(from.join(old), self.join(name)))
+            .and_then(|()| fs::linkat(&from.fd, old, &self.fd, name, AtFlags::empty()))
             .map_err(|errno| self.error("link", name, errno))
     }
 
@@ -214,7 +245,8 @@ impl Directory {
         minor: u32,
     ) -> Result<(), RootError> {
         let device: Dev = fs::makedev(major, minor);
-        fs::mknodat(&self.fd, name, kind, Mode::from_raw_mode(mode), device)
+        fault::step(|| Operation::Node(self.join(name)))
+            .and_then(|()| fs::mknodat(&self.fd, name, kind, Mode::from_raw_mode(mode), device))
             .map_err(|errno| self.error("create", name, errno))
     }
 
@@ -223,7 +255,9 @@ impl Directory {
     /// # Errors
     /// [`RootError`].
     pub fn remove_file(&self, name: &str) -> Result<(), RootError> {
-        match fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+        let removed = fault::step(|| Operation::Remove(self.join(name)))
+            .and_then(|()| fs::unlinkat(&self.fd, name, AtFlags::empty()));
+        match removed {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(self.error("remove", name, errno)),
         }
@@ -231,10 +265,21 @@ impl Directory {
 
     /// Removes an empty directory; returns whether it is gone.
     pub fn remove_directory(&self, name: &str) -> bool {
-        matches!(
-            fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR),
-            Ok(()) | Err(Errno::NOENT)
-        )
+        self.try_remove_directory(name).unwrap_or(false)
+    }
+
+    /// Removes an empty directory; returns whether it is gone.
+    ///
+    /// # Errors
+    /// [`RootError`] unless the reason is that it is not empty, no directory, or in use.
+    pub fn try_remove_directory(&self, name: &str) -> Result<bool, RootError> {
+        let removed = fault::step(|| Operation::RemoveDirectory(self.join(name)))
+            .and_then(|()| fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR));
+        match removed {
+            Ok(()) | Err(Errno::NOENT) => Ok(true),
+            Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR | Errno::BUSY) => Ok(false),
+            Err(errno) => Err(self.error("remove", name, errno)),
+        }
     }
 
     /// Renames within this directory, replacing what is there.
@@ -242,7 +287,7 @@ impl Directory {
     /// # Errors
     /// [`RootError`].
     pub fn rename(&self, from: &str, to: &str) -> Result<(), RootError> {
-        fs::renameat(&self.fd, from, &self.fd, to).map_err(|errno| self.error("rename", to, errno))
+        self.rename_to(from, self, to)
     }
 
     /// Renames into another directory of the same file system, replacing what is there.
@@ -250,7 +295,8 @@ impl Directory {
     /// # Errors
     /// [`RootError`].
     pub fn rename_to(&self, from: &str, directory: &Self, to: &str) -> Result<(), RootError> {
-        fs::renameat(&self.fd, from, &directory.fd, to)
+        fault::step(|| Operation::Rename(self.join(from), directory.join(to)))
+            .and_then(|()| fs::renameat(&self.fd, from, &directory.fd, to))
             .map_err(|errno| directory.error("rename", to, errno))
     }
 
@@ -259,8 +305,11 @@ impl Directory {
     /// # Errors
     /// [`RootError`].
     pub fn set_owner(&self, name: &str, uid: u32, gid: u32) -> Result<(), RootError> {
-        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-        fs::chownat(&self.fd, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+        fault::step(|| Operation::Owner(self.join(name), uid, gid))
+            .and_then(|()| {
+                let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+                fs::chownat(&self.fd, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+            })
             .map_err(|errno| self.error("set the owner of", name, errno))
     }
 
@@ -269,6 +318,8 @@ impl Directory {
     /// # Errors
     /// [`RootError`].
     pub fn set_mode(&self, name: &str, mode: u32) -> Result<(), RootError> {
+        fault::step(|| Operation::Mode(self.join(name), mode))
+            .map_err(|errno| self.error("set the mode of", name, errno))?;
         let node = self.open_node(name)?;
         let stat = fs::fstat(&node).map_err(|errno| self.error("examine", name, errno))?;
         if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
@@ -292,7 +343,10 @@ impl Directory {
     /// # Errors
     /// [`RootError`].
     pub fn set_time(&self, name: &str, seconds: u64) -> Result<(), RootError> {
-        fs::utimensat(&self.fd, name, &times(seconds), AtFlags::SYMLINK_NOFOLLOW)
+        fault::step(|| Operation::Time(self.join(name), seconds))
+            .and_then(|()| {
+                fs::utimensat(&self.fd, name, &times(seconds), AtFlags::SYMLINK_NOFOLLOW)
+            })
             .map_err(|errno| self.error("set the time of", name, errno))
     }
 
@@ -301,7 +355,19 @@ impl Directory {
     /// # Errors
     /// [`RootError`].
     pub fn sync(&self) -> Result<(), RootError> {
-        fs::fsync(&self.fd).map_err(|errno| RootError::new("flush", &self.path, errno))
+        fault::step(|| Operation::SyncDirectory(self.path.clone()))
+            .and_then(|()| fs::fsync(&self.fd))
+            .map_err(|errno| RootError::new("flush", &self.path, errno))
+    }
+
+    /// Flushes the file system that holds the directory.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn sync_file_system(&self) -> Result<(), RootError> {
+        fault::step(|| Operation::SyncFileSystem(self.path.clone()))
+            .and_then(|()| fs::syncfs(&self.fd))
+            .map_err(|errno| RootError::new("flush", &self.path, errno))
     }
 
     /// Returns whether a name is a directory that can be entered without following a link.

@@ -7,10 +7,16 @@
 
 mod atomic;
 mod directory;
+#[cfg(feature = "testing")]
+pub mod fault;
+#[cfg(not(feature = "testing"))]
+pub(crate) mod fault;
+mod file;
 mod lock;
 mod path;
 
 pub use directory::{Directory, Stat};
+pub use file::NewFile;
 pub use lock::RootLock;
 pub use path::{PathError, RelPath};
 
@@ -284,7 +290,7 @@ impl Root {
     /// # Errors
     /// [`RootError`].
     pub fn sync(&self) -> Result<(), RootError> {
-        rustix::fs::syncfs(&self.fd).map_err(|errno| RootError::new("flush", "", errno))
+        self.directory("")?.sync_file_system()
     }
 }
 

@@ -15,8 +15,8 @@ use crate::format::{FormatError, Limits};
 use crate::package::installed::Broken;
 use crate::package::{Digest, DigestAlgorithm, Package};
 use crate::plan::files::join;
-use crate::root::{Directory, Root, RootError, is_missing, split};
-use rustix::fs::{FileType, Gid, Mode, Uid};
+use crate::root::{Directory, NewFile, Root, RootError, is_missing, split};
+use rustix::fs::FileType;
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, HashMap};
@@ -359,8 +359,8 @@ impl Unpacking<'_, '_> {
                 let Some(wanted) = header.sha1 else {
                     return Err(FormatError::Obsolete.into());
                 };
-                let file = create(&directory, &temporary, header.mode).map_err(fail)?;
-                let content = self.copy(&file, data, &entry.path)?;
+                let mut file = create(&directory, &temporary, header.mode).map_err(fail)?;
+                let content = self.copy(&mut file, data, &entry.path)?;
                 if content != wanted {
                     return Err(StageError::Checksum {
                         path: entry.path.clone(),
@@ -422,7 +422,7 @@ impl Unpacking<'_, '_> {
     /// Copies the content of the current entry and returns its SHA-1.
     fn copy<R: std::io::BufRead>(
         &mut self,
-        mut file: &File,
+        file: &mut NewFile,
         data: &mut DataReader<R>,
         path: &str,
     ) -> Result<[u8; 20], StageError> {
@@ -444,44 +444,32 @@ impl Unpacking<'_, '_> {
     /// Sets owner, mode, extended attributes and times through the open file (commit.md, W19).
     fn attributes_of_file(
         &mut self,
-        file: &File,
+        file: &NewFile,
         entry: &Entry,
         (uid, gid): (u32, u32),
     ) -> Result<(), RootError> {
         let header = &entry.header;
-        let error = |action, errno: rustix::io::Errno| RootError::new(action, &entry.path, errno);
         if !self.staging.usermode {
-            rustix::fs::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
-                .map_err(|errno| error("set the owner of", errno))?;
+            file.set_owner(uid, gid)?;
             // Changing the owner clears the set-id bits.
             if header.mode & 0o7000 != 0 {
-                rustix::fs::fchmod(file, Mode::from_raw_mode(header.mode))
-                    .map_err(|errno| error("set the mode of", errno))?;
+                file.set_mode(header.mode)?;
             }
         }
         for (name, value) in &header.xattrs {
             if self.staging.usermode && !name.starts_with("user.") {
                 continue;
             }
-            let flags = rustix::fs::XattrFlags::empty();
-            if rustix::fs::fsetxattr(file, name.as_str(), value, flags).is_err() {
+            if file.set_attribute(name, value).is_err() {
                 self.staged.broken.xattrs = true;
             }
         }
-        let at = rustix::fs::Timespec {
-            tv_sec: header.mtime as i64,
-            tv_nsec: 0,
-        };
-        let times = rustix::fs::Timestamps {
-            last_access: at,
-            last_modification: at,
-        };
-        rustix::fs::futimens(file, &times).map_err(|errno| error("set the time of", errno))
+        file.set_time(header.mtime)
     }
 }
 
 /// Creates a temporary file; a leftover of an earlier attempt is replaced.
-fn create(directory: &Directory, name: &str, mode: u32) -> Result<File, RootError> {
+fn create(directory: &Directory, name: &str, mode: u32) -> Result<NewFile, RootError> {
     match directory.create_file(name, mode) {
         Err(error) if error.source.kind() == std::io::ErrorKind::AlreadyExists => {
             directory.remove_file(name)?;

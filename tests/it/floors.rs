@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module with what it may import, from the bottom floor up.
-const MAY_IMPORT: [(&str, &[&str]); 12] = [
+const MAY_IMPORT: [(&str, &[&str]); 13] = [
     ("package", &[]),
     ("progress", &[]),
     ("format", &["package", "progress", "trust"]),
@@ -23,8 +23,20 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
         &["package", "progress", "root", "format", "trust", "plan"],
     ),
     (
+        "image",
+        &[
+            "package",
+            "progress",
+            "root",
+            "format",
+            "plan",
+            "transaction",
+        ],
+    ),
+    (
         "ops",
         &[
+            "image",
             "package",
             "progress",
             "root",

@@ -1,0 +1,167 @@
+//! Why there is no image.
+
+use crate::root::RootError;
+use crate::transaction::TransactionError;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why there is no image. Nothing was written where the image should be.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// Packages that cannot be installed.
+    #[error(transparent)]
+    Install(#[from] TransactionError),
+    /// The tree cannot be changed.
+    #[error(transparent)]
+    Root(#[from] RootError),
+    /// A path mutation or an added file is not possible.
+    #[error("{place}: {reason}")]
+    Path {
+        /// Where it was asked for.
+        place: String,
+        /// What is wrong, with the path.
+        reason: String,
+    },
+    /// A certificate cannot be used.
+    #[error("certificate `{name}`: {reason}")]
+    Certificate {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A key cannot be written.
+    #[error("key `{name}`: {reason}")]
+    Key {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A user or group cannot be added.
+    #[error("account `{name}`: {reason}")]
+    Account {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A script ended badly.
+    #[error("{script} of {package} failed: {reason}")]
+    ScriptFailed {
+        /// Name of the package.
+        package: String,
+        /// Which script.
+        script: String,
+        /// How it ended, and the last lines of what it said.
+        reason: String,
+    },
+    /// Scripts that were not run, and that is an error.
+    #[error("scripts were not run: {scripts}")]
+    ScriptsSkipped {
+        /// Their names.
+        scripts: String,
+    },
+    /// Scripts cannot run here.
+    #[error("scripts cannot be run in a sandbox: {reason}")]
+    NoSandbox {
+        /// What forbids it.
+        reason: String,
+    },
+    /// Scripts of another processor cannot run here.
+    #[error("scripts of {architecture} cannot be run here")]
+    ScriptArchitecture {
+        /// apk's name of the architecture.
+        architecture: String,
+    },
+    /// A name that means a deletion in a layer.
+    #[error("{path}: a name that begins with `.wh.` cannot be in a layer")]
+    WhiteoutName {
+        /// The path.
+        path: String,
+    },
+    /// A bound is exceeded.
+    #[error("{what}: more than {limit}")]
+    Limit {
+        /// Of what.
+        what: String,
+        /// The bound.
+        limit: u64,
+    },
+    /// The output cannot be written.
+    #[error("cannot create {path}: {cause}")]
+    Output {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        cause: String,
+    },
+    /// The store of layers cannot be used.
+    #[error("cannot use the cache {path}: {cause}")]
+    Store {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        cause: String,
+    },
+}
+
+impl ImageError {
+    /// Returns the code that names the kind of error (image.md, chapter 16).
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Install(TransactionError::Refused { damaged, .. }) if damaged.is_empty() => {
+                "E-FILE-CONFLICT"
+            }
+            Self::Install(TransactionError::Refused { .. }) => "E-HASH",
+            Self::Install(_) | Self::Root(_) => "E-BUILD",
+            Self::Path { .. } => "E-PATH",
+            Self::Certificate { .. } => "E-CERT",
+            Self::Key { .. } => "E-KEYRING",
+            Self::Account { .. } => "E-ACCOUNT",
+            Self::ScriptFailed { .. } => "E-SCRIPT-FAILED",
+            Self::ScriptsSkipped { .. } => "E-SCRIPT-SKIPPED",
+            Self::NoSandbox { .. } => "E-NO-USERNS",
+            Self::ScriptArchitecture { .. } => "E-SCRIPT-ARCH",
+            Self::WhiteoutName { .. } => "E-WHITEOUT-NAME",
+            Self::Limit { .. } => "E-LIMIT",
+            Self::Output { .. } => "E-OUTPUT",
+            Self::Store { .. } => "E-CACHE",
+        }
+    }
+
+    /// Returns what can be done about it.
+    pub fn hints(&self) -> Vec<String> {
+        let hint = match self {
+            Self::ScriptFailed { .. } => {
+                "`--scripts emulate` carries out what it can without running"
+            }
+            Self::ScriptsSkipped { .. } => "`--scripts run` executes them in a sandbox",
+            Self::NoSandbox { .. } | Self::ScriptArchitecture { .. } => {
+                "use `--scripts emulate`, or build as root on that architecture"
+            }
+            Self::Install(TransactionError::Refused { damaged, .. }) if damaged.is_empty() => {
+                "leave one of the packages out, or take versions that agree"
+            }
+            Self::Limit { .. } => "other tools add layers on top; take a smaller budget",
+            _ => return Vec::new(),
+        };
+        vec![hint.to_owned()]
+    }
+
+    /// Makes an error of the output.
+    pub fn output(path: &Path, error: &io::Error) -> Self {
+        Self::Output {
+            path: path.to_owned(),
+            cause: crate::root::cause(error),
+        }
+    }
+
+    /// Makes an error of the store.
+    pub fn store(path: &Path, error: &io::Error) -> Self {
+        Self::Store {
+            path: path.to_owned(),
+            cause: crate::root::cause(error),
+        }
+    }
+}

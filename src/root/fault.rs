@@ -1,0 +1,201 @@
+//! What a crash test does to the operations that change a root, or wants to know of them.
+//!
+//! Every changing operation of this floor passes [`step`] first. Without the feature `testing` that
+//! is nothing at all, and no environment variable is read. With it, `IBEX_FAULT` says what happens:
+//!
+//! | value | meaning |
+//! | --- | --- |
+//! | `count:FILE` | the number of operations is written to FILE, after each |
+//! | `stop:N` | the process kills itself before operation N, counted from 0 |
+//! | `eio:N`, `enospc:N` | operation N fails so, once |
+//! | `eio+:N`, `enospc+:N` | operation N and all later ones fail so |
+//! | `record:FILE` | every operation is appended to FILE, for [`read`] |
+//!
+//! The log of an update, which nothing depends on, is no operation here.
+
+#[cfg(not(feature = "testing"))]
+mod off {
+    use rustix::io::Errno;
+
+    /// Lets the operation happen.
+    #[inline(always)]
+    #[expect(
+        clippy::unnecessary_wraps,
+        reason = "the same as the one that can fail"
+    )]
+    pub(crate) fn step(_: impl FnOnce() -> super::Operation) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    /// Returns that nobody looks.
+    #[inline(always)]
+    pub(crate) fn is_active() -> bool {
+        false
+    }
+}
+
+#[cfg(not(feature = "testing"))]
+pub(crate) use off::{is_active, step};
+#[cfg(feature = "testing")]
+pub use on::read;
+#[cfg(feature = "testing")]
+pub(crate) use on::{is_active, step};
+
+use serde::{Deserialize, Serialize};
+
+/// A changing operation, with all that is needed to do it again on a copy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(
+    not(feature = "testing"),
+    expect(unreachable_pub, reason = "tests alone see it")
+)]
+pub enum Operation {
+    /// A file was made or opened for appending; what is written to it names the handle.
+    Create {
+        /// Number of the handle.
+        handle: u64,
+        /// Path.
+        path: String,
+        /// Permission bits.
+        mode: u32,
+        /// It was there before, and is written behind its end.
+        append: bool,
+    },
+    /// Bytes were written to a file.
+    Write(u64, Vec<u8>),
+    /// The owner of an open file was set.
+    FileOwner(u64, u32, u32),
+    /// The mode of an open file was set.
+    FileMode(u64, u32),
+    /// An extended attribute of an open file was set.
+    FileAttribute(u64, String, Vec<u8>),
+    /// The times of an open file were set.
+    FileTime(u64, u64),
+    /// Space was set aside for a file.
+    Reserve(u64, u64),
+    /// The content of a file was flushed.
+    SyncFile(u64),
+    /// A directory was made.
+    CreateDirectory(String, u32),
+    /// A link was made: target, path.
+    Symlink(String, String),
+    /// A second name was made: old, new.
+    HardLink(String, String),
+    /// A device or FIFO was made.
+    Node(String),
+    /// A name was removed.
+    Remove(String),
+    /// A directory was removed.
+    RemoveDirectory(String),
+    /// A name was changed: old, new.
+    Rename(String, String),
+    /// The owner of a name was set.
+    Owner(String, u32, u32),
+    /// The mode of a name was set.
+    Mode(String, u32),
+    /// The times of a name were set.
+    Time(String, u64),
+    /// The names of a directory were flushed.
+    SyncDirectory(String),
+    /// The file system that holds a directory was flushed.
+    SyncFileSystem(String),
+    /// A program was run: its name, its text, its arguments.
+    Program(String, Vec<u8>, Vec<String>),
+}
+
+#[cfg(feature = "testing")]
+mod on {
+    use super::Operation;
+    use rustix::io::Errno;
+    use std::io::Write;
+    use std::path::Path;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::{Mutex, OnceLock};
+
+    enum Fault {
+        Count(std::path::PathBuf),
+        Stop(u64),
+        Fail(Errno, u64, bool),
+        Record(Mutex<std::fs::File>),
+    }
+
+    static FAULT: OnceLock<Option<Fault>> = OnceLock::new();
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+
+    fn fault() -> Option<&'static Fault> {
+        let fault = FAULT.get_or_init(|| {
+            let text = std::env::var_os("IBEX_FAULT")?.into_string().ok()?;
+            let (kind, value) = text.split_once(':')?;
+            let number = || value.parse().expect("IBEX_FAULT has a number");
+            Some(match kind {
+                "count" => Fault::Count(value.into()),
+                "stop" => Fault::Stop(number()),
+                "eio" => Fault::Fail(Errno::IO, number(), false),
+                "enospc" => Fault::Fail(Errno::NOSPC, number(), false),
+                "eio+" => Fault::Fail(Errno::IO, number(), true),
+                "enospc+" => Fault::Fail(Errno::NOSPC, number(), true),
+                "record" => {
+                    let file = std::fs::File::create(value).expect("IBEX_FAULT names a file");
+                    Fault::Record(Mutex::new(file))
+                }
+                other => panic!("IBEX_FAULT: {other} is unknown"),
+            })
+        });
+        fault.as_ref()
+    }
+
+    /// Returns whether operations are looked at; their order must be the same each time then.
+    pub(crate) fn is_active() -> bool {
+        fault().is_some()
+    }
+
+    /// Lets the operation happen, or not.
+    pub(crate) fn step(operation: impl FnOnce() -> Operation) -> Result<(), Errno> {
+        let Some(fault) = fault() else { return Ok(()) };
+        let number = NUMBER.fetch_add(1, Ordering::SeqCst);
+        match fault {
+            Fault::Count(path) => {
+                #[expect(clippy::disallowed_methods, reason = "a note for the test, not a root")]
+                std::fs::write(path, (number + 1).to_string()).expect("the count can be written");
+            }
+            Fault::Stop(at) if *at == number => {
+                let me = rustix::process::getpid();
+                let _ = rustix::process::kill_process(me, rustix::process::Signal::KILL);
+                // The signal may take a moment; nothing must happen in it.
+                loop {
+                    std::thread::park();
+                }
+            }
+            Fault::Fail(errno, at, all) if number == *at || (*all && number > *at) => {
+                return Err(*errno);
+            }
+            Fault::Stop(_) | Fault::Fail(..) => {}
+            Fault::Record(file) => {
+                let bytes = postcard::to_stdvec(&operation()).expect("memory takes everything");
+                let mut file = file.lock().expect("no thread panics with it");
+                let written = file
+                    .write_all(&(bytes.len() as u64).to_le_bytes())
+                    .and_then(|()| file.write_all(&bytes));
+                written.expect("the record can be written");
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what `record` wrote.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn read(path: &Path) -> std::io::Result<Vec<Operation>> {
+        let bytes = std::fs::read(path)?;
+        let mut rest = bytes.as_slice();
+        let mut operations = Vec::new();
+        while let Some((length, tail)) = rest.split_first_chunk::<8>() {
+            let length = u64::from_le_bytes(*length) as usize;
+            let operation = postcard::from_bytes(&tail[..length]);
+            operations.push(operation.map_err(std::io::Error::other)?);
+            rest = &tail[length..];
+        }
+        Ok(operations)
+    }
+}
