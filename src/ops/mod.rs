@@ -11,6 +11,7 @@ pub mod database;
 pub mod download;
 pub mod extract;
 pub mod fetch;
+pub mod image;
 pub mod index;
 pub mod known;
 pub mod log;

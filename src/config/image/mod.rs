@@ -504,7 +504,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 /// A description with what it was read from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct LoadedConfig {
     /// The merged description.
     pub config: ImageConfig,
