@@ -786,6 +786,7 @@ impl<'a> Change<'a> {
             plan: &plan,
             world: &solution.world,
             options: &options,
+            runner: None,
         };
         let outcome = transaction
             .run(sink)

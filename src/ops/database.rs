@@ -198,7 +198,12 @@ fn read_installed(root: &Root, options: &OpenOptions) -> Result<InstalledDb, Err
         triggers::read(&mut db, &text);
     }
     if options.scripts {
-        let limits = Limits::default();
+        // What the root holds was accepted once, under whatever limits; scripts may be large.
+        let limits = Limits {
+            script: u64::MAX,
+            entries: u64::MAX,
+            ..Limits::default()
+        };
         if let Some(archive) = read("scripts.tar")? {
             scripts::read(&mut db, archive.as_slice(), false, &limits)
                 .map_err(bad("scripts.tar"))?;

@@ -7,7 +7,10 @@ use super::directories::Canonical;
 use super::protect::ProtectedPaths;
 use super::scripts::{self, Program, Surroundings};
 use super::stage::{Attributes, StagedFile, StagedPackage};
-use super::{Decision, Outcome, Transaction, TransactionError, merge_broken, merged, triggers};
+use super::{
+    Decision, Outcome, ScriptCall, ScriptRunner, Transaction, TransactionError, merge_broken,
+    merged, triggers,
+};
 use crate::package::installed::Broken;
 use crate::package::{
     Acl, Digest, DigestAlgorithm, InstalledDb, InstalledDirectory, InstalledFile, InstalledPackage,
@@ -64,6 +67,7 @@ impl<'a> Staged<'a> {
             plan,
             world,
             options,
+            runner,
         } = self.transaction;
         let mut old: Vec<Option<InstalledPackage>> =
             installed.packages.into_iter().map(Some).collect();
@@ -98,6 +102,7 @@ impl<'a> Staged<'a> {
                 preserve_env: options.preserve_env,
                 usermode: options.usermode,
             },
+            runner,
             errors: 0,
             sink,
         };
@@ -318,6 +323,7 @@ struct Commit<'a, 's> {
     modified: BTreeSet<String>,
     lost: BTreeSet<String>,
     around: Surroundings,
+    runner: Option<&'a dyn ScriptRunner>,
     errors: u32,
     sink: &'s mut dyn Sink,
 }
@@ -447,6 +453,18 @@ impl Commit<'_, '_> {
         let (true, Some(text)) = (self.options.scripts, package.scripts.get(&kind)) else {
             return true;
         };
+        if let Some(runner) = self.runner {
+            let call = ScriptCall {
+                package,
+                kind,
+                text,
+                arguments,
+            };
+            let done = runner.script(self.root, &call);
+            self.root.forget_directories();
+            self.reload_accounts();
+            return done;
+        }
         let full_name = package.package.full_name();
         let (indent, prefix) = match kind {
             ScriptKind::Trigger => ("", "* "),

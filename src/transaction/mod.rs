@@ -30,7 +30,7 @@ pub use stage::{StageError, create_node, xattr_digest};
 
 use crate::format::{FormatError, Limits};
 use crate::package::installed::Broken;
-use crate::package::{Identity, InstalledDb, World};
+use crate::package::{Identity, InstalledDb, InstalledPackage, ScriptKind, World};
 use crate::plan::{Change, Plan, Source, files};
 use crate::progress::Sink;
 use crate::root::{Root, RootError};
@@ -103,6 +103,27 @@ pub struct Transaction<'a> {
     pub world: &'a World,
     /// How.
     pub options: &'a Options,
+    /// Who carries scripts out; `None` runs them in the root.
+    pub runner: Option<&'a dyn ScriptRunner>,
+}
+
+/// Carries scripts out in another way than running them in the root.
+pub trait ScriptRunner {
+    /// Takes one script at the place where it would run; returns whether it went well.
+    fn script(&self, root: &Root, script: &ScriptCall<'_>) -> bool;
+}
+
+/// A script that is due.
+#[derive(Clone, Copy, Debug)]
+pub struct ScriptCall<'a> {
+    /// Whose it is.
+    pub package: &'a InstalledPackage,
+    /// Which one.
+    pub kind: ScriptKind,
+    /// Its text.
+    pub text: &'a [u8],
+    /// Its arguments, as apk passes them.
+    pub arguments: &'a [String],
 }
 
 /// What became of a transaction that was carried out.
