@@ -242,7 +242,10 @@ impl Lockfile {
     }
 
     /// Returns the packages of an architecture, in order.
-    pub fn packages_of<'l>(&'l self, architecture: &str) -> impl Iterator<Item = &'l LockedPackage> {
+    pub fn packages_of<'l>(
+        &'l self,
+        architecture: &str,
+    ) -> impl Iterator<Item = &'l LockedPackage> {
         let packages = self.contents.packages.iter();
         let architecture = architecture.to_owned();
         packages.filter(move |package| package.architecture == architecture)
@@ -252,7 +255,8 @@ impl Lockfile {
     pub fn changes(&self, new: &Self) -> Vec<String> {
         let list = |lock: &Self| -> BTreeMap<(String, String), String> {
             let packages = lock.contents.packages.iter();
-            let pair = |p: &LockedPackage| ((p.name.clone(), p.architecture.clone()), p.version.clone());
+            let pair =
+                |p: &LockedPackage| ((p.name.clone(), p.architecture.clone()), p.version.clone());
             packages.map(pair).collect()
         };
         let (before, after) = (list(self), list(new));
@@ -309,7 +313,10 @@ impl LockedPackage {
         if let Some(notes) = &self.x {
             return notes.size;
         }
-        let last = self.data.as_ref().and_then(|part| part.range.rsplit_once('-'));
+        let last = self
+            .data
+            .as_ref()
+            .and_then(|part| part.range.rsplit_once('-'));
         let last = last.and_then(|(_, end)| end.parse::<u64>().ok());
         last.and_then(|end| end.checked_add(1)).unwrap_or(0)
     }
@@ -351,9 +358,15 @@ mod tests {
         let without = APKO.replace("\"checksum\": \"Q1m6wB0UFePGN8Drz82pC8y2uAiu8=\",", "");
         for (text, wanted) in [
             ("{", "l: EOF while parsing an object at line 1 column 1"),
-            (&APKO.replace("\"v1\"", "\"v9\""), "l: version \"v9\" is not known"),
+            (
+                &APKO.replace("\"v1\"", "\"v9\""),
+                "l: version \"v9\" is not known",
+            ),
             (&without, "l: package a-1-r0 has no checksum"),
-            (&APKO.replace("\"name\": \"a\"", "\"name\": \"../a\""), "l: \"../a-1-r0\" is no package"),
+            (
+                &APKO.replace("\"name\": \"a\"", "\"name\": \"../a\""),
+                "l: \"../a-1-r0\" is no package",
+            ),
         ] {
             let error = Lockfile::parse("l", text.as_bytes()).expect_err(wanted);
             assert_eq!(error.to_string(), wanted);
@@ -368,7 +381,10 @@ mod tests {
         let mut more = new.contents.packages[0].clone();
         "b".clone_into(&mut more.name);
         new.contents.packages.push(more);
-        assert_eq!(old.changes(&new), ["a (x86_64): 1-r0 -> 2-r0", "b (x86_64): added 2-r0"]);
+        assert_eq!(
+            old.changes(&new),
+            ["a (x86_64): 1-r0 -> 2-r0", "b (x86_64): added 2-r0"]
+        );
         assert!(old.changes(&old).is_empty());
     }
 }

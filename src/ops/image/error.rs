@@ -17,7 +17,10 @@ pub enum Error {
     #[error(transparent)]
     Image(#[from] ImageError),
     /// An architecture nobody knows.
-    #[error("unknown architecture \"{name}\"; known: {}", architecture::known_names())]
+    #[error(
+        "unknown architecture \"{name}\"; known: {}",
+        architecture::known_names()
+    )]
     Architecture {
         /// The word.
         name: String,

@@ -124,7 +124,9 @@ pub fn fetch(
             let Source::File(path) = &chosen.source else {
                 continue;
             };
-            let size = std::fs::metadata(path).map_err(|error| disk("read", path, &error))?.len();
+            let size = std::fs::metadata(path)
+                .map_err(|error| disk("read", path, &error))?
+                .len();
             outcome.packages += 1;
             outcome.bytes += size;
             let Some(folder) = to else { continue };
@@ -132,7 +134,9 @@ pub fn fetch(
             let bytes = std::fs::read(path).map_err(|error| disk("read", path, &error))?;
             let parts = PackageParts::read(&bytes, &Limits::default());
             let parts = parts.map_err(|error| damaged(&chosen.package, &error.to_string()))?;
-            let by_digest = folder.join("sha256").join(HEXLOWER.encode(&parts.file_sha256));
+            let by_digest = folder
+                .join("sha256")
+                .join(HEXLOWER.encode(&parts.file_sha256));
             let by_name = folder
                 .join(&resolution.architecture.apk)
                 .join(file_name(&chosen.package));
@@ -146,7 +150,11 @@ pub fn fetch(
             });
         }
         if let Some(folder) = to {
-            let target = workshop.options.work_dir.join(folder).join(&resolution.architecture.apk);
+            let target = workshop
+                .options
+                .work_dir
+                .join(folder)
+                .join(&resolution.architecture.apk);
             let target = target.join("APKINDEX.tar.gz");
             let bytes = index_writer::write(&index, 0, None)
                 .map_err(|error| Error::Other(error.to_string()))?;
@@ -201,9 +209,14 @@ impl Workshop<'_> {
         if said {
             return self.architectures();
         }
-        let names = lock.contents.packages.iter().map(|package| &package.architecture);
+        let names = lock
+            .contents
+            .packages
+            .iter()
+            .map(|package| &package.architecture);
         let names: BTreeSet<&String> = names.collect();
-        let mut found: Vec<Architecture> = names.into_iter().map(|n| Architecture::parse(n)).collect();
+        let mut found: Vec<Architecture> =
+            names.into_iter().map(|n| Architecture::parse(n)).collect();
         found.sort();
         Ok(found)
     }
@@ -257,7 +270,9 @@ impl Workshop<'_> {
                     return Err(Error::LockStale {
                         lock: name,
                         config: self.config_name(),
-                        line_endings: others.iter().any(|other| checksum(other) == config.checksum),
+                        line_endings: others
+                            .iter()
+                            .any(|other| checksum(other) == config.checksum),
                     });
                 }
             }
@@ -295,7 +310,12 @@ impl Workshop<'_> {
             architecture,
             packages,
             world: self.world()?,
-            indexes: lock.x.indexes.iter().map(|i| (i.url.clone(), i.description.clone())).collect(),
+            indexes: lock
+                .x
+                .indexes
+                .iter()
+                .map(|i| (i.url.clone(), i.description.clone()))
+                .collect(),
         })
     }
 
@@ -322,7 +342,11 @@ impl Workshop<'_> {
         let mut remote = Vec::new();
         let mut urls = self.mirrored(&locked.url);
         let contents = &lock.contents;
-        for repository in contents.repositories.iter().chain(&contents.build_repositories) {
+        for repository in contents
+            .repositories
+            .iter()
+            .chain(&contents.build_repositories)
+        {
             if repository.architecture == architecture.apk
                 && let Some((folder, _)) = repository.url.rsplit_once('/')
             {
@@ -331,14 +355,19 @@ impl Workshop<'_> {
         }
         for url in urls {
             match is_local(&url) {
-                true => places.push(self.options.work_dir.join(url.trim_start_matches("file://"))),
+                true => places.push(
+                    self.options
+                        .work_dir
+                        .join(url.trim_start_matches("file://")),
+                ),
                 false if !remote.contains(&url) => remote.push(url),
                 false => {}
             }
         }
         let mut wrong = None;
         for place in places {
-            let right_size = std::fs::metadata(&place).is_ok_and(|meta| size == 0 || meta.len() == size);
+            let right_size =
+                std::fs::metadata(&place).is_ok_and(|meta| size == 0 || meta.len() == size);
             if !right_size {
                 continue;
             }
@@ -365,7 +394,9 @@ impl Workshop<'_> {
                 })?;
                 Ok((path, package))
             }
-            Err(Error::Fetch { cause, .. }) if cause.contains("not found") || cause.contains("404") => {
+            Err(Error::Fetch { cause, .. })
+                if cause.contains("not found") || cause.contains("404") =>
+            {
                 Err(wrong.unwrap_or_else(|| self.gone(locked, architecture)))
             }
             Err(error) => Err(wrong.unwrap_or(error)),
@@ -389,7 +420,11 @@ impl Workshop<'_> {
         let keyring = self.keyring().ok()?;
         let loaded = self.indexes(architecture, &keyring, &mut Silent).ok()?;
         let mut newest: Option<String> = None;
-        for index in loaded.repositories.iter().filter_map(|one| one.index.as_ref()) {
+        for index in loaded
+            .repositories
+            .iter()
+            .filter_map(|one| one.index.as_ref())
+        {
             let records = (0..index.table.len() as u32).map(|at| index.table.record(at));
             for record in records.filter(|record| record.name() == name) {
                 let better = newest.as_ref().is_none_or(|known| {
@@ -410,7 +445,12 @@ impl Workshop<'_> {
         names: &[String],
         sink: &mut dyn Sink,
     ) -> Result<Vec<Resolution>, Error> {
-        let known: BTreeSet<&str> = lock.contents.packages.iter().map(|p| p.name.as_str()).collect();
+        let known: BTreeSet<&str> = lock
+            .contents
+            .packages
+            .iter()
+            .map(|p| p.name.as_str())
+            .collect();
         if let Some(unknown) = names.iter().find(|name| !known.contains(name.as_str())) {
             let message = format!("--update: \"{unknown}\" is not in the lock file");
             return Err(Error::Usage { message });
@@ -469,11 +509,15 @@ impl Workshop<'_> {
             .collect();
         for resolution in &mut resolutions {
             let arch = resolution.architecture.apk.clone();
-            contents.build_repositories.extend(locked_repositories(&build, &arch));
+            contents
+                .build_repositories
+                .extend(locked_repositories(&build, &arch));
             contents
                 .runtime_repositories
                 .extend(locked_repositories(&described.runtime_repositories, &arch));
-            contents.repositories.extend(locked_repositories(&both, &arch));
+            contents
+                .repositories
+                .extend(locked_repositories(&both, &arch));
             self.bring(resolution, sink)?;
             for chosen in &resolution.packages {
                 contents.packages.push(self.pin(chosen, &arch, sink)?);
@@ -498,7 +542,13 @@ impl Workshop<'_> {
             set("packages", &self.options.packages.join(" "));
         }
         let tags = self.loaded.config.repository_tags();
-        let entries = self.loaded.config.contents.packages.iter().chain(&self.options.packages);
+        let entries = self
+            .loaded
+            .config
+            .contents
+            .packages
+            .iter()
+            .chain(&self.options.packages);
         for entry in entries {
             if let Some((name, text)) = range::split(entry, &tags) {
                 let constraints = range::constraints(name, text).unwrap_or_default();
@@ -519,7 +569,12 @@ impl Workshop<'_> {
     }
 
     /// Pins a package by what its file is.
-    fn pin(&self, chosen: &Chosen, arch: &str, sink: &mut dyn Sink) -> Result<LockedPackage, Error> {
+    fn pin(
+        &self,
+        chosen: &Chosen,
+        arch: &str,
+        sink: &mut dyn Sink,
+    ) -> Result<LockedPackage, Error> {
         let package = &chosen.package;
         let mut path = match &chosen.source {
             Source::File(path) => path.clone(),
@@ -570,7 +625,10 @@ impl Workshop<'_> {
         for url in self.mirrored(&chosen.url) {
             match is_local(&url) {
                 true => {
-                    let path = self.options.work_dir.join(url.trim_start_matches("file://"));
+                    let path = self
+                        .options
+                        .work_dir
+                        .join(url.trim_start_matches("file://"));
                     if path.exists() {
                         return Ok(path);
                     }
@@ -615,7 +673,10 @@ fn check_locked(path: &Path, locked: &LockedPackage) -> Result<Package, Error> {
         found,
     };
     let opened = File::open(path).map_err(|error| disk("read", path, &error))?;
-    let size = opened.metadata().map_err(|error| disk("read", path, &error))?.len();
+    let size = opened
+        .metadata()
+        .map_err(|error| disk("read", path, &error))?
+        .len();
     let source = BufReader::with_capacity(64 << 10, opened);
     let control = match PackageReader::open(source, &Limits::default()) {
         Ok((control, _)) => control,

@@ -106,7 +106,8 @@ impl<'a> Workshop<'a> {
             false => image::load(&options.config, &options.work_dir, &options.include_paths)?,
         };
         let empty = temporary()?;
-        let root = Root::open(empty.path()).map_err(|error| disk("open", empty.path(), &error.source))?;
+        let root =
+            Root::open(empty.path()).map_err(|error| disk("open", empty.path(), &error.source))?;
         let mut places = vec![empty];
         let path = match &options.cache_dir {
             Some(path) => path.join("packages"),
@@ -119,10 +120,14 @@ impl<'a> Workshop<'a> {
         };
         std::fs::create_dir_all(&path).map_err(|error| disk("create", &path, &error))?;
         let mut warnings = loaded.warnings.clone();
-        warnings.extend(image::lint(&loaded.config, false).into_iter().filter(|warning| {
-            // What a person asked `lint` for is not what every build must say.
-            matches!(warning.code, "W-ARCH" | "W-SECRET-URL" | "W-NO-TAG")
-        }));
+        warnings.extend(
+            image::lint(&loaded.config, false)
+                .into_iter()
+                .filter(|warning| {
+                    // What a person asked `lint` for is not what every build must say.
+                    matches!(warning.code, "W-ARCH" | "W-SECRET-URL" | "W-NO-TAG")
+                }),
+        );
         Ok(Self {
             options,
             loaded,
@@ -203,7 +208,9 @@ fn disk(action: &'static str, path: &Path, error: &std::io::Error) -> Error {
 fn output_error(path: &Path, error: &std::io::Error) -> Error {
     use std::os::unix::fs::MetadataExt;
     let mut cause = crate::root::cause(error);
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
     if let (std::io::ErrorKind::PermissionDenied, Ok(meta)) = (error.kind(), folder.metadata()) {
         let (uid, mode) = (rustix::process::geteuid().as_raw(), meta.mode() & 0o7777);

@@ -95,7 +95,8 @@ impl Workshop<'_> {
         }
         let solve = |loaded: &[LoadedRepositories]| -> Result<Vec<Resolution>, Error> {
             let pairs = architectures.iter().zip(loaded);
-            let solved = pairs.map(|(architecture, loaded)| self.solve(architecture, world, loaded));
+            let solved =
+                pairs.map(|(architecture, loaded)| self.solve(architecture, world, loaded));
             solved.collect()
         };
         let first = solve(&loaded)?;
@@ -111,9 +112,16 @@ impl Workshop<'_> {
             }
             return Ok(first);
         }
-        let named: Vec<String> = world.entries.iter().map(|entry| entry.name.clone()).collect();
+        let named: Vec<String> = world
+            .entries
+            .iter()
+            .map(|entry| entry.name.clone())
+            .collect();
         let stop = |found: &[Resolution], names: Vec<String>| Error::ArchitectureVersion {
-            table: names.iter().map(|name| format!("{name}: {}", versions_line(name, found))).collect(),
+            table: names
+                .iter()
+                .map(|name| format!("{name}: {}", versions_line(name, found)))
+                .collect(),
             names,
         };
         keep_common(&mut loaded);
@@ -135,8 +143,13 @@ impl Workshop<'_> {
     /// Returns the repositories to build from: the sorted union (IMG-030).
     pub(super) fn build_repositories(&self) -> Vec<String> {
         let contents = &self.loaded.config.contents;
-        let all = contents.build_repositories.iter().chain(&contents.repositories);
-        let all = all.chain(&self.options.build_repositories).chain(&self.options.repositories);
+        let all = contents
+            .build_repositories
+            .iter()
+            .chain(&contents.repositories);
+        let all = all
+            .chain(&self.options.build_repositories)
+            .chain(&self.options.repositories);
         let all = all.map(|line| line.trim().trim_end_matches('/').to_owned());
         all.collect::<BTreeSet<_>>().into_iter().collect()
     }
@@ -144,7 +157,10 @@ impl Workshop<'_> {
     /// Returns the repositories that the image names, without credentials.
     pub(super) fn image_repositories(&self) -> Vec<String> {
         let contents = &self.loaded.config.contents;
-        let all = contents.repositories.iter().chain(&contents.runtime_repositories);
+        let all = contents
+            .repositories
+            .iter()
+            .chain(&contents.runtime_repositories);
         let all = all.chain(&self.options.repositories);
         let all = all.map(|line| without_credentials(line.trim().trim_end_matches('/')));
         all.collect::<BTreeSet<_>>().into_iter().collect()
@@ -162,13 +178,22 @@ impl Workshop<'_> {
             let name = entry.rsplit('/').next().unwrap_or_default();
             let wrong = |message: String| Error::Keyring { message };
             if name.is_empty() || name.starts_with('.') {
-                return Err(wrong(format!("\"{}\" has no file name", without_credentials(entry))));
+                return Err(wrong(format!(
+                    "\"{}\" has no file name",
+                    without_credentials(entry)
+                )));
             }
             let pem = match is_local(entry) {
                 true => {
-                    let path = self.options.work_dir.join(entry.trim_start_matches("file://"));
+                    let path = self
+                        .options
+                        .work_dir
+                        .join(entry.trim_start_matches("file://"));
                     std::fs::read(&path).map_err(|error| {
-                        wrong(format!("cannot read \"{entry}\": {}", crate::root::cause(&error)))
+                        wrong(format!(
+                            "cannot read \"{entry}\": {}",
+                            crate::root::cause(&error)
+                        ))
                     })?
                 }
                 false => self.remote_key(entry)?,
@@ -248,7 +273,10 @@ impl Workshop<'_> {
 
     /// Turns what went wrong with a download into an error.
     pub(super) fn fetch_error(&self, url: &str, shown: &str, cause: &str) -> Error {
-        if let Some(status) = ["401", "403"].into_iter().find(|s| cause.contains(&format!("HTTP {s}"))) {
+        if let Some(status) = ["401", "403"]
+            .into_iter()
+            .find(|s| cause.contains(&format!("HTTP {s}")))
+        {
             let host = match url.split_once("://") {
                 Some((scheme, rest)) => {
                     let host = rest.split('/').next().unwrap_or_default();
@@ -295,7 +323,8 @@ impl Workshop<'_> {
                 let tagged = tag.map_or_else(|| place.clone(), |tag| format!("@{tag} {place}"));
                 match self.load_index(&tagged, architecture, keyring, sink) {
                     Ok(mut loaded) => {
-                        if let Some(tag) = tag.filter(|tag| !all.tag_order.iter().any(|t| t == tag)) {
+                        if let Some(tag) = tag.filter(|tag| !all.tag_order.iter().any(|t| t == tag))
+                        {
                             all.tag_order.push(tag.to_owned());
                         }
                         all.repositories.append(&mut loaded.repositories);
@@ -350,9 +379,8 @@ impl Workshop<'_> {
             false => Purpose::Read,
         };
         let mut told = Collect::default();
-        let loaded = refresh::load(context, purpose, true, &mut told).map_err(|error| {
-            disk("read", self.root.path(), &error.source)
-        })?;
+        let loaded = refresh::load(context, purpose, true, &mut told)
+            .map_err(|error| disk("read", self.root.path(), &error.source))?;
         match loaded.repositories.iter().find(|one| one.index.is_none()) {
             Some(failed) => Err(self.index_error(failed, architecture, keyring, &told)),
             None => {
@@ -379,14 +407,17 @@ impl Workshop<'_> {
                 allow_untrusted: self.settings().allow_untrusted,
                 details: false,
                 catalogue: None,
+                allow_older: true,
                 limits: Limits::default(),
             };
             return match loader.load_file(&path) {
-                Err(IndexError::Trust(TrustError::Untrusted { wanted, known })) => Error::UnknownKey {
-                    url,
-                    keys: wanted,
-                    known,
-                },
+                Err(IndexError::Trust(TrustError::Untrusted { wanted, known })) => {
+                    Error::UnknownKey {
+                        url,
+                        keys: wanted,
+                        known,
+                    }
+                }
                 Err(IndexError::Trust(TrustError::Bad { key })) => Error::BadSignature {
                     url,
                     key: Some(key),
@@ -403,11 +434,19 @@ impl Workshop<'_> {
                 },
             };
         }
-        let cause = told.lines.iter().rev().find(|(_, line)| line.contains(": "));
+        let cause = told
+            .lines
+            .iter()
+            .rev()
+            .find(|(_, line)| line.contains(": "));
         let cause = cause.map_or("no answer", |(_, line)| {
-            line.rsplit_once(": ").map_or(line.as_str(), |(_, cause)| cause)
+            line.rsplit_once(": ")
+                .map_or(line.as_str(), |(_, cause)| cause)
         });
-        let status = told.lines.iter().find_map(|(_, line)| line.find("HTTP ").map(|at| &line[at..]));
+        let status = told
+            .lines
+            .iter()
+            .find_map(|(_, line)| line.find("HTTP ").map(|at| &line[at..]));
         let cause = status.unwrap_or(cause);
         if cause.contains("UNTRUSTED") {
             return Error::UnknownKey {
@@ -504,13 +543,20 @@ impl Workshop<'_> {
                     let number = universe.repositories_of(id).next();
                     let repository = number.and_then(|number| loaded.repositories.get(number));
                     repository.map_or_else(String::new, |one| {
-                        one.repository.package_url(&architecture.apk, &package.name, &package.version)
+                        one.repository.package_url(
+                            &architecture.apk,
+                            &package.name,
+                            &package.version,
+                        )
                     })
                 }
             };
             let url = without_credentials(&self.as_declared(&url));
             let repository = url.rsplitn(3, '/').nth(2).unwrap_or_default().to_owned();
-            let entry = world.entries.iter().find(|entry| entry.name == package.name);
+            let entry = world
+                .entries
+                .iter()
+                .find(|entry| entry.name == package.name);
             Chosen {
                 tag: entry.and_then(|entry| entry.tag.clone()),
                 package,
@@ -522,7 +568,10 @@ impl Workshop<'_> {
         let packages = chosen.collect();
         let index = |one: &LoadedRepository| {
             let url = without_credentials(&self.as_declared(one.repository.index_path_text()));
-            let description = one.index.as_ref().map(|index| index.description.trim().to_owned());
+            let description = one
+                .index
+                .as_ref()
+                .map(|index| index.description.trim().to_owned());
             (url, description.unwrap_or_default())
         };
         Ok(Resolution {
@@ -539,7 +588,10 @@ impl Workshop<'_> {
     /// [`enum@Error`] naming what cannot be had.
     pub fn bring(&self, resolution: &mut Resolution, sink: &mut dyn Sink) -> Result<(), Error> {
         let missing = |source: &Source| matches!(source, Source::Unavailable);
-        let missing = resolution.packages.iter().filter(|one| missing(&one.source));
+        let missing = resolution
+            .packages
+            .iter()
+            .filter(|one| missing(&one.source));
         let missing: Vec<String> = missing.map(|one| file_name(&one.package)).collect();
         if !missing.is_empty() {
             return Err(self.offline_miss(missing));
@@ -589,7 +641,11 @@ impl Workshop<'_> {
             };
             match crate::ops::download::fetch_missing(plan, &place, sink) {
                 Ok((plan, _)) => {
-                    let new = plan.changes.into_iter().next().and_then(|change| change.new);
+                    let new = plan
+                        .changes
+                        .into_iter()
+                        .next()
+                        .and_then(|change| change.new);
                     if let Some(Source::File(path)) = new.map(|new| new.source) {
                         return Ok(path);
                     }
@@ -597,7 +653,8 @@ impl Workshop<'_> {
                 Err(error) => {
                     let lines = error.lines();
                     let cause = lines.last().map_or_else(String::new, |line| {
-                        line.split_once(": ").map_or(line.clone(), |(_, cause)| cause.to_owned())
+                        line.split_once(": ")
+                            .map_or(line.clone(), |(_, cause)| cause.to_owned())
                     });
                     let error = self.fetch_error(url, &file_name(package), &cause);
                     failure = Some(failure.unwrap_or(error));
@@ -622,7 +679,9 @@ fn other_architectures(repository: &str, wanted: &str) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(path) else {
         return Vec::new();
     };
-    let names = entries.flatten().filter(|entry| entry.path().join("APKINDEX.tar.gz").exists());
+    let names = entries
+        .flatten()
+        .filter(|entry| entry.path().join("APKINDEX.tar.gz").exists());
     let names = names.filter_map(|entry| entry.file_name().into_string().ok());
     let names: BTreeSet<String> = names.filter(|name| name != wanted).collect();
     names.into_iter().collect()
@@ -676,8 +735,13 @@ fn unsolvable(
 fn differing(resolutions: &[Resolution]) -> BTreeSet<String> {
     let mut versions: BTreeMap<&str, &str> = BTreeMap::new();
     let mut differing = BTreeSet::new();
-    for one in resolutions.iter().flat_map(|resolution| &resolution.packages) {
-        let known = *versions.entry(&one.package.name).or_insert(&one.package.version);
+    for one in resolutions
+        .iter()
+        .flat_map(|resolution| &resolution.packages)
+    {
+        let known = *versions
+            .entry(&one.package.name)
+            .or_insert(&one.package.version);
         if known != one.package.version {
             differing.insert(one.package.name.clone());
         }
@@ -689,9 +753,16 @@ fn versions_line(name: &str, resolutions: &[Resolution]) -> String {
     let version = |resolution: &Resolution| {
         let mut packages = resolution.packages.iter();
         let found = packages.find(|one| one.package.name == name)?;
-        Some(format!("{} {}", resolution.architecture.oci, found.package.version))
+        Some(format!(
+            "{} {}",
+            resolution.architecture.oci, found.package.version
+        ))
     };
-    resolutions.iter().filter_map(version).collect::<Vec<_>>().join(", ")
+    resolutions
+        .iter()
+        .filter_map(version)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// Leaves only the versions that every architecture has of a name, for names that all have.
@@ -718,7 +789,11 @@ fn keep_common(loaded: &mut [LoadedRepositories]) {
 
 /// Leaves only the records that are wanted.
 fn keep(loaded: &mut LoadedRepositories, wanted: impl Fn(&str, &str) -> bool) {
-    for index in loaded.repositories.iter_mut().filter_map(|one| one.index.as_mut()) {
+    for index in loaded
+        .repositories
+        .iter_mut()
+        .filter_map(|one| one.index.as_mut())
+    {
         let table = &index.table;
         let kept = (0..table.len() as u32).filter(|at| {
             let record = table.record(*at);

@@ -28,8 +28,8 @@ fn answers(dependency: &Dependency, package: &Package) -> bool {
         return false;
     }
     let any = dependency.operator == Operator::ANY;
-    let own = package.name == dependency.name
-        && dependency.accepts(&package.version, package.identity);
+    let own =
+        package.name == dependency.name && dependency.accepts(&package.version, package.identity);
     own || package.provides.iter().any(|provided| {
         let versioned = !provided.version.is_empty();
         provided.name == dependency.name
@@ -52,7 +52,9 @@ fn arrows(packages: &[Chosen], world: &World) -> Vec<Arrow> {
     let answering = |dependency: &Dependency| -> Vec<usize> {
         let known = by_name.get(dependency.name.as_str());
         let known = known.into_iter().flatten().copied();
-        known.filter(|at| answers(dependency, &packages[*at].package)).collect()
+        known
+            .filter(|at| answers(dependency, &packages[*at].package))
+            .collect()
     };
     let mut arrows = Vec::new();
     let mut add = |from, constraint: &str, by_itself, to: Vec<usize>| {
@@ -70,14 +72,19 @@ fn arrows(packages: &[Chosen], world: &World) -> Vec<Arrow> {
     }
     for (at, one) in packages.iter().enumerate() {
         for dependency in &one.package.depends {
-            let to = answering(dependency).into_iter().filter(|to| *to != at).collect();
+            let to = answering(dependency)
+                .into_iter()
+                .filter(|to| *to != at)
+                .collect();
             add(Some(at), &dependency.to_string(), false, to);
         }
     }
     for (at, one) in packages.iter().enumerate() {
         let conditions = &one.package.install_if;
         let met = !conditions.is_empty()
-            && conditions.iter().all(|condition| !answering(condition).is_empty());
+            && conditions
+                .iter()
+                .all(|condition| !answering(condition).is_empty());
         if met {
             let words = crate::package::dependency::join(conditions);
             for condition in conditions {
@@ -93,7 +100,10 @@ fn arrows(packages: &[Chosen], world: &World) -> Vec<Arrow> {
 /// Returns the names of everything that some packages need, themselves included.
 pub(super) fn needed_by(packages: &[Chosen], names: &[String]) -> BTreeSet<String> {
     let arrows = arrows(packages, &World::default());
-    let start = packages.iter().enumerate().filter(|(_, one)| names.contains(&one.package.name));
+    let start = packages
+        .iter()
+        .enumerate()
+        .filter(|(_, one)| names.contains(&one.package.name));
     let mut open: VecDeque<usize> = start.map(|(at, _)| at).collect();
     let mut seen: BTreeSet<usize> = open.iter().copied().collect();
     while let Some(at) = open.pop_front() {
@@ -103,7 +113,9 @@ pub(super) fn needed_by(packages: &[Chosen], names: &[String]) -> BTreeSet<Strin
             }
         }
     }
-    seen.into_iter().map(|at| packages[at].package.name.clone()).collect()
+    seen.into_iter()
+        .map(|at| packages[at].package.name.clone())
+        .collect()
 }
 
 /// Returns the shortest chain from the description to a package.
@@ -220,7 +232,11 @@ fn configured(workshop: &Workshop<'_>, path: &str) -> Vec<(String, usize, String
         let below = entry.recursive && path.strip_prefix(own).is_some_and(|r| r.starts_with('/'));
         if own == path || below {
             let place = &entry.place;
-            found.push((format!("paths[{}]", place.index), place.line, entry.kind.clone()));
+            found.push((
+                format!("paths[{}]", place.index),
+                place.line,
+                entry.kind.clone(),
+            ));
         }
     }
     for file in &config.x_build.files {
@@ -265,7 +281,10 @@ fn ships(chosen: &Chosen, path: &str) -> Result<bool, Error> {
     };
     let opened = PackageReader::open(source, &Limits::default());
     let (_, mut data) = opened.map_err(|error| unreadable(error.to_string()))?;
-    while let Some(entry) = data.next_entry().map_err(|error| unreadable(error.to_string()))? {
+    while let Some(entry) = data
+        .next_entry()
+        .map_err(|error| unreadable(error.to_string()))?
+    {
         if entry.path == path {
             return Ok(true);
         }
@@ -278,7 +297,10 @@ fn tell(packages: &[Chosen], arrows: &[Arrow], target: usize, text: &mut String)
     let chain = chain(arrows, target);
     let _ = writeln!(text, "{} is in the image because", name(target));
     if chain.is_empty() {
-        let _ = writeln!(text, "  the lock file says so; nothing that is asked for needs it");
+        let _ = writeln!(
+            text,
+            "  the lock file says so; nothing that is asked for needs it"
+        );
     }
     for arrow in chain {
         let (to, constraint) = (name(arrow.to), &arrow.constraint);
@@ -292,7 +314,9 @@ fn tell(packages: &[Chosen], arrows: &[Arrow], target: usize, text: &mut String)
             ),
         };
     }
-    let users = arrows.iter().filter(|arrow| arrow.to == target && !arrow.by_itself);
+    let users = arrows
+        .iter()
+        .filter(|arrow| arrow.to == target && !arrow.by_itself);
     let users: BTreeSet<String> = users.filter_map(|arrow| arrow.from.map(name)).collect();
     if users.len() > 1 {
         let users: Vec<String> = users.into_iter().collect();
@@ -324,7 +348,9 @@ pub fn dot(
                 let label = quoted(reason.trim());
                 let _ = writeln!(text, "  reason{at} [label={label}, color=red];");
                 let depth = |line: &String| line.len() - line.trim_start().len();
-                let parent = (0..at).rev().find(|before| depth(&chain[*before]) < depth(reason));
+                let parent = (0..at)
+                    .rev()
+                    .find(|before| depth(&chain[*before]) < depth(reason));
                 if let Some(parent) = parent {
                     let _ = writeln!(text, "  reason{parent} -> reason{at};");
                 }

@@ -4,6 +4,7 @@ mod audit;
 mod cache;
 mod change;
 mod files;
+mod image;
 mod question;
 mod settings;
 mod update;
@@ -26,6 +27,7 @@ pub(crate) fn run(
         "audit" => audit::run(invocation, console),
         "cache" => cache::run(invocation, console),
         "extract" => files::extract(invocation, console),
+        "image" => Ok(image::run(invocation, console)),
         "index" => files::index(invocation, console),
         "verify" => files::verify(invocation, console),
         "dot" | "fetch" | "info" | "list" | "manifest" | "policy" | "query" | "search"
