@@ -1,7 +1,7 @@
 //! Lock files: written from a solution, used in place of one, and the copies that keep them usable
 //! (image.md, chapter 12).
 
-use super::resolve::{Chosen, Resolution, file_name};
+use super::resolve::{Chosen, MISSING, Resolution, file_name};
 use super::{Error, Profile, Workshop, disk};
 use crate::config::image::{Architecture, Warning, range, without_credentials};
 use crate::config::repositories::is_local;
@@ -386,7 +386,7 @@ impl Workshop<'_> {
         if !self.settings().network {
             return Err(self.offline_miss(vec![file]));
         }
-        match self.download(&wanted, &remote, sink) {
+        match self.download_one(&wanted, remote, sink) {
             Ok(path) => {
                 let package = check_locked(&path, locked).inspect_err(|_| {
                     // What is wrong must not be found again.
@@ -643,7 +643,22 @@ impl Workshop<'_> {
                 false => Err(self.offline_miss(vec![file_name(&chosen.package)])),
             };
         }
-        self.download(&chosen.package, &remote, sink)
+        self.download_one(&chosen.package, remote, sink)
+    }
+
+    fn download_one(
+        &self,
+        package: &Package,
+        urls: Vec<String>,
+        sink: &mut dyn Sink,
+    ) -> Result<PathBuf, Error> {
+        let mut paths = self.download(&[(package, urls)], sink);
+        paths.pop().unwrap_or_else(|| {
+            Err(Error::Fetch {
+                file: file_name(package),
+                cause: MISSING.to_owned(),
+            })
+        })
     }
 }
 

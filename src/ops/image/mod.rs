@@ -15,6 +15,7 @@ pub use why::{dot, explain};
 
 use crate::config::image::{self, Architecture, LoadedConfig, Warning, architecture};
 use crate::config::{CacheDirectory, Settings};
+use crate::fetch::Session;
 use crate::progress::Sink;
 use crate::root::Root;
 use std::path::{Path, PathBuf};
@@ -88,6 +89,7 @@ pub struct Workshop<'a> {
     pub warnings: Vec<Warning>,
     /// Versions that must stay: by architecture and name.
     held: std::collections::BTreeMap<(String, String), String>,
+    session: std::cell::OnceCell<Session>,
     root: Root,
     cache: CacheDirectory,
     /// Temporary places; they go with this.
@@ -133,6 +135,7 @@ impl<'a> Workshop<'a> {
             loaded,
             warnings,
             held: std::collections::BTreeMap::new(),
+            session: std::cell::OnceCell::new(),
             root,
             cache: CacheDirectory {
                 path,

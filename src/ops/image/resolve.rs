@@ -4,15 +4,15 @@ use super::{Error, Workshop, disk};
 use crate::config::image::{Architecture, ConfigError, Warning, without_credentials};
 use crate::config::repositories::is_local;
 use crate::config::{RepositorySources, Settings};
-use crate::fetch::http::{self, Download};
-use crate::fetch::{IndexError, IndexLoader};
-use crate::format::Limits;
+use crate::fetch::index::Rules;
+use crate::fetch::package::{FileRequest, fetch_files};
+use crate::fetch::{HttpError, IndexError, IndexLoader, Session};
 use crate::ops::change::solver_sources;
-use crate::ops::download::PackageFiles;
+use crate::ops::download::{PackageFiles, cached_package_name};
 use crate::ops::refresh::{self, LoadedRepositories, LoadedRepository, Purpose};
 use crate::package::{Package, PackageTable, World};
-use crate::plan::{NewPackage, Plan, Source};
-use crate::progress::{Collect, Sink};
+use crate::plan::Source;
+use crate::progress::{Collect, Event, Sink};
 use crate::solver::{self, Hint, Request, Universe};
 use crate::trust::{Keyring, TrustError};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -154,6 +154,7 @@ impl Workshop<'_> {
         all.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
+    #[expect(dead_code, reason = "the build, which comes next, writes them")]
     /// Returns the repositories that the image names, without credentials.
     pub(super) fn image_repositories(&self) -> Vec<String> {
         let contents = &self.loaded.config.contents;
@@ -215,12 +216,16 @@ impl Workshop<'_> {
         std::fs::create_dir_all(&folder).map_err(|error| disk("create", &folder, &error))?;
         let copy = folder.join(digest);
         if self.settings().network {
-            let download = Download {
-                url: self.mirrored(url).remove(0),
+            let request = FileRequest {
+                urls: self.mirrored(url),
                 target: copy.clone(),
                 size: 0,
+                identity: None,
             };
-            let answer = http::fetch_files(self.settings(), vec![download]).pop();
+            let answer = self.fetch_all(&[request]).map_err(|error| {
+                self.fetch_error(url, &without_credentials(url), &error.to_string())
+            })?;
+            let answer = answer.into_iter().next();
             if let Some(Err(error)) = answer
                 && !copy.exists()
             {
@@ -402,14 +407,14 @@ impl Workshop<'_> {
     ) -> Error {
         let url = without_credentials(&self.as_declared(failed.repository.index_path_text()));
         if let Some(path) = failed.repository.index_path() {
-            let mut loader = IndexLoader {
+            let rules = Rules {
                 keyring,
                 allow_untrusted: self.settings().allow_untrusted,
-                details: false,
-                catalogue: None,
                 allow_older: true,
-                limits: Limits::default(),
+                details: false,
+                limits: self.settings().limits,
             };
+            let mut loader = IndexLoader::new(rules, None);
             return match loader.load_file(&path) {
                 Err(IndexError::Trust(TrustError::Untrusted { wanted, known })) => {
                     Error::UnknownKey {
@@ -596,77 +601,75 @@ impl Workshop<'_> {
         if !missing.is_empty() {
             return Err(self.offline_miss(missing));
         }
-        let remote: Vec<usize> = (resolution.packages.iter().enumerate())
-            .filter(|(_, one)| matches!(one.source, Source::Remote(_)))
-            .map(|(at, _)| at)
+        let remote = resolution.packages.iter().enumerate();
+        let remote: Vec<(usize, String)> = remote
+            .filter_map(|(at, one)| match &one.source {
+                Source::Remote(url) => Some((at, url.clone())),
+                _ => None,
+            })
             .collect();
-        for at in remote {
-            let one = &mut resolution.packages[at];
-            let Source::Remote(url) = one.source.clone() else {
-                continue;
-            };
-            one.source = Source::File(self.download(&one.package, &[url], sink)?);
+        let wanted: Vec<(&Package, Vec<String>)> = (remote.iter())
+            .map(|(at, url)| (&resolution.packages[*at].package, vec![url.clone()]))
+            .collect();
+        let paths = self.download(&wanted, sink);
+        for ((at, _), path) in remote.into_iter().zip(paths) {
+            resolution.packages[at].source = Source::File(path?);
         }
         Ok(())
     }
 
-    /// Fetches a package into the cache from the first address that has it.
+    /// Fetches packages into the cache, each from the first address that has it, several at a time.
     pub(super) fn download(
         &self,
-        package: &Package,
-        urls: &[String],
+        wanted: &[(&Package, Vec<String>)],
         sink: &mut dyn Sink,
-    ) -> Result<PathBuf, Error> {
-        let repositories = LoadedRepositories::default();
-        let files = HashMap::new();
-        let place = PackageFiles {
-            settings: self.settings(),
-            repositories: &repositories,
-            cache: Some(&self.cache),
-            files: &files,
-        };
-        let mut failure = None;
-        for url in urls {
-            let new = NewPackage {
-                package: package.clone(),
-                tag: None,
-                source: Source::Remote(url.clone()),
-            };
-            let plan = Plan {
-                changes: vec![crate::plan::Change {
-                    old: None,
-                    new: Some(new),
-                    reinstall: false,
-                }],
-            };
-            match crate::ops::download::fetch_missing(plan, &place, sink) {
-                Ok((plan, _)) => {
-                    let new = plan
-                        .changes
-                        .into_iter()
-                        .next()
-                        .and_then(|change| change.new);
-                    if let Some(Source::File(path)) = new.map(|new| new.source) {
-                        return Ok(path);
-                    }
-                }
-                Err(error) => {
-                    let lines = error.lines();
-                    let cause = lines.last().map_or_else(String::new, |line| {
-                        line.split_once(": ")
-                            .map_or(line.clone(), |(_, cause)| cause.to_owned())
-                    });
-                    let error = self.fetch_error(url, &file_name(package), &cause);
-                    failure = Some(failure.unwrap_or(error));
-                }
+    ) -> Vec<Result<PathBuf, Error>> {
+        if wanted.is_empty() {
+            return Vec::new();
+        }
+        let requests = wanted.iter().map(|(package, urls)| FileRequest {
+            urls: urls.clone(),
+            target: self.cache.path.join(cached_package_name(package)),
+            size: package.size,
+            identity: Some(package.identity),
+        });
+        let requests: Vec<FileRequest> = requests.collect();
+        for (_, urls) in wanted {
+            if let Some(url) = urls.first() {
+                sink.event(Event::Note(&format!("fetch {}", without_credentials(url))));
             }
         }
-        Err(failure.unwrap_or(Error::Fetch {
-            file: file_name(package),
-            cause: "it is nowhere".to_owned(),
-        }))
+        let answers = match self.fetch_all(&requests) {
+            Ok(answers) => answers,
+            Err(error) => requests.iter().map(|_| Err(error.clone())).collect(),
+        };
+        let pairs = wanted.iter().zip(&requests).zip(answers);
+        let results = pairs.map(|(((package, urls), request), answer)| match answer {
+            Ok(()) => Ok(request.target.clone()),
+            Err(error) if error.is_missing() => Err(Error::Fetch {
+                file: file_name(package),
+                cause: MISSING.to_owned(),
+            }),
+            Err(error) => {
+                let url = urls.first().map_or("", String::as_str);
+                Err(self.fetch_error(url, &file_name(package), &error.to_string()))
+            }
+        });
+        results.collect()
+    }
+
+    fn fetch_all(&self, requests: &[FileRequest]) -> Result<Vec<Result<(), HttpError>>, HttpError> {
+        if self.session.get().is_none() {
+            let session = Session::new(self.settings())?;
+            let _ = self.session.set(session);
+        }
+        let session = self.session.get().expect("it was just begun");
+        Ok(fetch_files(session, requests, &mut |_| {}).results)
     }
 }
+
+/// What is said of a file that a server does not have.
+pub(super) const MISSING: &str = "no server has it";
 
 /// Returns the usual name of a package file.
 pub(super) fn file_name(package: &Package) -> String {
