@@ -4,7 +4,7 @@ use super::resolve::{Chosen, Resolution};
 use super::{Error, Workshop, disk};
 use crate::format::Limits;
 use crate::format::apk_v2::PackageReader;
-use crate::package::{Dependency, Operator, Package, World};
+use crate::package::{Dependency, World};
 use crate::plan::Source;
 use crate::progress::Sink;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -20,21 +20,6 @@ struct Arrow {
     /// The answer installs itself.
     by_itself: bool,
     to: usize,
-}
-
-/// Returns whether a package answers a dependency.
-fn answers(dependency: &Dependency, package: &Package) -> bool {
-    if dependency.conflict {
-        return false;
-    }
-    let any = dependency.operator == Operator::ANY;
-    let own =
-        package.name == dependency.name && dependency.accepts(&package.version, package.identity);
-    own || package.provides.iter().any(|provided| {
-        let versioned = !provided.version.is_empty();
-        provided.name == dependency.name
-            && (any || versioned && dependency.accepts(&provided.version, package.identity))
-    })
 }
 
 /// Returns every arrow among chosen packages, in a fixed order.
@@ -53,7 +38,7 @@ fn arrows(packages: &[Chosen], world: &World) -> Vec<Arrow> {
         let known = by_name.get(dependency.name.as_str());
         let known = known.into_iter().flatten().copied();
         known
-            .filter(|at| answers(dependency, &packages[*at].package))
+            .filter(|at| packages[*at].package.answers(dependency))
             .collect()
     };
     let mut arrows = Vec::new();
@@ -190,7 +175,7 @@ fn explain_one(
             targets = vec![at];
             break;
         }
-        if answers(&named, &one.package) {
+        if one.package.answers(&named) {
             targets.push(at);
         }
     }

@@ -49,6 +49,11 @@ const RESOLVE: &[Opt] = &[
         "Print every reason why there is no solution",
     ),
     o(
+        "force-index-rollback",
+        Nothing,
+        "Accept an index older than one seen before",
+    ),
+    o(
         "ignore-signatures",
         Nothing,
         "Accept indexes without a valid signature",
