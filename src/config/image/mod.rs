@@ -765,7 +765,7 @@ impl ImageConfig {
         let all = all
             .chain(&contents.repositories)
             .chain(&contents.runtime_repositories);
-        let tags = all.filter_map(|line| Some(line.strip_prefix('@')?.split_whitespace().next()?));
+        let tags = all.filter_map(|line| line.strip_prefix('@')?.split_whitespace().next());
         tags.map(str::to_owned).collect()
     }
 

@@ -380,7 +380,7 @@ mod tests {
             text.push_str(&format!("a{level}: &a{level} [{list}]\n"));
         }
         assert!(matches!(read(&text), Err(YamlError::Limit(_))));
-        assert!(matches!(read(&"[".repeat(1000)), Err(_)));
+        assert!(read(&"[".repeat(1000)).is_err());
         assert!(matches!(read("a: &x [*x]\n"), Err(YamlError::Syntax(..))));
     }
 }

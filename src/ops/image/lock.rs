@@ -394,9 +394,7 @@ impl Workshop<'_> {
                 })?;
                 Ok((path, package))
             }
-            Err(Error::Fetch { cause, .. })
-                if cause.contains("not found") || cause.contains("404") =>
-            {
+            Err(Error::Fetch { cause, .. }) if cause == MISSING => {
                 Err(wrong.unwrap_or_else(|| self.gone(locked, architecture)))
             }
             Err(error) => Err(wrong.unwrap_or(error)),
