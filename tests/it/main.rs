@@ -15,6 +15,10 @@ mod explanations;
 mod floors;
 /// Real packages, indexes and databases.
 mod formats;
+/// Attacks by packages, indexes and servers.
+mod hostile;
+/// Images from real packages: the same tree as apk's, the same bytes every time.
+mod image_build;
 /// Image descriptions, chosen packages, lock files and their errors.
 mod image_packages;
 /// Mirrors that stall, break off, lie or lag behind: another one helps, or the error is clear.
@@ -23,6 +27,8 @@ mod mirrors;
 mod real_apk;
 /// An index older than one seen before.
 mod rollback;
+/// Completion scripts in real shells, manual pages in real formatters.
+mod shells;
 /// The solver cases of apk through the real binary.
 mod solver_binary;
 /// apk's solver cases and version data, on the solver alone.
