@@ -127,6 +127,9 @@ pub struct PackageNotes {
     pub format: String,
     /// The repository it came from.
     pub repository: String,
+    /// The architecture that the index states, if the package itself states another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arch: Option<String>,
     /// The tag it was asked for with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tag: Option<String>,

@@ -121,8 +121,9 @@ pub fn fetch(
     for resolution in workshop.packages(sink)? {
         let mut index = Index::default();
         for chosen in &resolution.packages {
-            let Source::File(path) = &chosen.source else {
-                continue;
+            let path = &match &chosen.source {
+                Source::File(path) => path.clone(),
+                _ => workshop.file_of(chosen, sink)?,
             };
             let size = std::fs::metadata(path)
                 .map_err(|error| disk("read", path, &error))?
@@ -293,11 +294,14 @@ impl Workshop<'_> {
             let (path, package) = self.locked_file(lock, locked, &architecture, sink)?;
             let url = without_credentials(&locked.url);
             packages.push(Chosen {
-                package,
                 tag: locked.x.as_ref().and_then(|notes| notes.tag.clone()),
                 repository: url.rsplitn(3, '/').nth(2).unwrap_or_default().to_owned(),
                 url,
-                source: Source::File(path),
+                source: match package.installed_size {
+                    0 => Source::None,
+                    _ => Source::File(path),
+                },
+                package,
             });
         }
         if packages.is_empty() && !lock.contents.packages.is_empty() {
@@ -612,6 +616,7 @@ impl Workshop<'_> {
                 size,
                 format: "v2".to_owned(),
                 repository: chosen.repository.clone(),
+                arch: (package.arch.clone()).filter(|_| parts.package.package.arch != package.arch),
                 tag: chosen.tag.clone(),
             }),
         })
@@ -619,6 +624,10 @@ impl Workshop<'_> {
 
     /// Finds the file of a package that need not be read for installing.
     fn file_of(&self, chosen: &Chosen, sink: &mut dyn Sink) -> Result<PathBuf, Error> {
+        let cached = self.cache.path.join(cached_package_name(&chosen.package));
+        if std::fs::metadata(&cached).is_ok_and(|meta| meta.len() == chosen.package.size) {
+            return Ok(cached);
+        }
         let mut remote = Vec::new();
         for url in self.mirrored(&chosen.url) {
             match is_local(&url) {
@@ -635,11 +644,7 @@ impl Workshop<'_> {
             }
         }
         if !self.settings().network {
-            let cached = self.cache.path.join(cached_package_name(&chosen.package));
-            return match cached.exists() {
-                true => Ok(cached),
-                false => Err(self.offline_miss(vec![file_name(&chosen.package)])),
-            };
+            return Err(self.offline_miss(vec![file_name(&chosen.package)]));
         }
         self.download_one(&chosen.package, remote, sink)
     }
@@ -702,9 +707,16 @@ fn check_locked(path: &Path, locked: &LockedPackage) -> Result<Package, Error> {
     if let Some(part) = locked.data.as_ref().filter(|part| part.checksum != data) {
         return Err(wrong(part.checksum.clone(), data));
     }
+    // What an index would say: the same image with and without a lock file.
+    let notes = locked.x.as_ref();
+    let package = control.package;
     Ok(Package {
         size,
-        ..control.package
+        arch: notes.and_then(|notes| notes.arch.clone()).or(package.arch),
+        replaces: Vec::new(),
+        replaces_priority: 0,
+        triggers: Vec::new(),
+        ..package
     })
 }
 

@@ -3,14 +3,22 @@
 //! The package half is that of `add`: the same indexes, solver and downloads, for an empty root.
 //! Nothing here decides which package is taken or how a tree is built; it joins who does.
 
+mod build;
+mod compare;
 mod error;
 mod lock;
 mod resolve;
+mod verify;
 mod why;
 
+pub use build::{BillFormat, BuildOptions, Built, OutputFormat, build, write_bills};
+pub use compare::{
+    Difference, Sizes, diff, diff_json, diff_text, sizes, sizes_html, sizes_json, sizes_text,
+};
 pub use error::Error;
 pub use lock::{FetchedLock, LockOutcome, fetch, lock};
 pub use resolve::{Chosen, Resolution};
+pub use verify::{Verified, verify};
 pub use why::{dot, explain};
 
 use crate::config::image::{self, Architecture, LoadedConfig, Warning, architecture};

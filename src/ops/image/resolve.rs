@@ -154,7 +154,6 @@ impl Workshop<'_> {
         all.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
-    #[expect(dead_code, reason = "the build, which comes next, writes them")]
     /// Returns the repositories that the image names, without credentials.
     pub(super) fn image_repositories(&self) -> Vec<String> {
         let contents = &self.loaded.config.contents;
@@ -538,6 +537,8 @@ impl Workshop<'_> {
             let package = universe.package(id);
             let source = place.source(&universe, id);
             let source = match (source, self.settings().network) {
+                // A package without data is not read for installing.
+                _ if universe.installed_size(id) == 0 => Source::None,
                 (Source::Remote(_), false) => Source::Unavailable,
                 (other, _) => other,
             };

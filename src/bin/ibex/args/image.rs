@@ -171,6 +171,13 @@ pub(crate) const SUBCOMMANDS: &[Subcommand] = &[
         &[RESOLVE, BUILD]
     ),
     subcommand!(
+        "cpio",
+        "CONFIG OUTPUT",
+        "Write the root file system as a cpio archive",
+        &[o("build-arch", Value("ARCH"), "The architecture")],
+        &[RESOLVE, BUILD]
+    ),
+    subcommand!(
         "diff",
         "IMAGE IMAGE",
         "Show packages, files, sizes and settings that differ",
@@ -238,6 +245,13 @@ pub(crate) const SUBCOMMANDS: &[Subcommand] = &[
         &[RESOLVE]
     ),
     subcommand!(
+        "rootfs",
+        "CONFIG OUTPUT",
+        "Write the root file system as a tar archive or a directory",
+        &[o("build-arch", Value("ARCH"), "The architecture")],
+        &[RESOLVE, BUILD]
+    ),
+    subcommand!(
         "schema",
         "",
         "Print the JSON Schema of descriptions",
@@ -290,11 +304,10 @@ pub(crate) const SUBCOMMANDS: &[Subcommand] = &[
 ];
 
 /// apko's other names.
-const ALIASES: [(&str, &str); 4] = [
+const ALIASES: [(&str, &str); 3] = [
     ("resolve", "lock"),
     ("build-minirootfs", "rootfs"),
     ("build-cpio", "cpio"),
-    ("clean", "cache"),
 ];
 
 /// Finds a subcommand by its name or apko's.

@@ -6,7 +6,11 @@ use crate::args::{Invocation, Values, help};
 use crate::output::Console;
 use ibex::config::Settings;
 use ibex::config::image as description;
-use ibex::ops::image::{self, Error, Options, Profile, Resolution, Workshop};
+use ibex::image::ScriptMode;
+use ibex::ops::image::{
+    self, BillFormat, BuildOptions, Built, Error, Options, OutputFormat, Profile, Resolution,
+    Workshop,
+};
 use ibex::progress::{Event, Level, Sink};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -60,7 +64,8 @@ impl<'c> ToStderr<'c> {
             (Some("warn" | "warning"), _) | (None, 0) => Level::Warning,
             (Some("debug"), _) | (None, 3..) => Level::Trace,
             (None, 2) => Level::Detail,
-            _ => Level::Info,
+            (Some("info"), _) => Level::Info,
+            _ => Level::Notice,
         };
         Self { console, level }
     }
@@ -103,8 +108,16 @@ fn dispatch(invocation: &Invocation, console: &mut Console) -> Result<u8, Error>
         }
         _ => {}
     }
+    match name {
+        "diff" => return diff(invocation, console),
+        "size" => return size(invocation, console),
+        _ => {}
+    }
     let options = options(invocation)?;
     match name {
+        "build" => build(invocation, &options, console),
+        "rootfs" | "cpio" => rootfs(invocation, options, name == "cpio", console),
+        "verify" => verify(invocation, options, console),
         "show-config" => show_config(invocation, &options, console),
         "lint" => lint(invocation, &options, console),
         "show-packages" => show_packages(invocation, &options, console),
@@ -361,7 +374,7 @@ fn lock(invocation: &Invocation, options: &Options, console: &mut Console) -> Re
     let output = values.last("output").map(Path::new);
     let outcome = image::lock(&mut workshop, update, check, output, &mut sink)?;
     for line in &outcome.changes {
-        sink.info(line);
+        sink.line(Level::Notice, line);
     }
     let path = outcome
         .path
@@ -371,7 +384,7 @@ fn lock(invocation: &Invocation, options: &Options, console: &mut Console) -> Re
         true => format!("{} is up to date", path.display()),
         false => format!("{}: {} packages", path.display(), outcome.packages),
     };
-    sink.info(&text);
+    sink.line(Level::Notice, &text);
     if values.is("json") {
         let object =
             json!({ "lock": path, "packages": outcome.packages, "changes": outcome.changes });
@@ -389,9 +402,280 @@ fn fetch(invocation: &Invocation, options: &Options, console: &mut Console) -> R
     let mut sink = ToStderr::new(invocation, console);
     let mut workshop = Workshop::open(&options)?;
     let outcome = image::fetch(&mut workshop, to, &mut sink)?;
-    sink.info(&format!(
+    sink.line(Level::Notice, &format!(
         "{} packages, {} bytes",
         outcome.packages, outcome.bytes
     ));
+    Ok(0)
+}
+
+/// Returns how to build, as options and environment say.
+fn build_options(
+    invocation: &Invocation,
+    format: Option<OutputFormat>,
+) -> Result<BuildOptions, Error> {
+    let values = &invocation.values;
+    let mut annotations: Vec<(String, String)> = Vec::new();
+    for text in values.all("annotations") {
+        let wrong = |why: &str| usage(format!("--annotations: \"{text}\" {why}"));
+        let (key, value) = text
+            .split_once(':')
+            .ok_or_else(|| wrong("is not KEY:VALUE"))?;
+        let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-');
+        if key.is_empty() || !key.chars().all(good) {
+            return Err(wrong("has a key that is not [a-z0-9.-]+"));
+        }
+        if value.is_empty() {
+            return Err(wrong("has no value"));
+        }
+        if annotations.iter().any(|(known, _)| known == key) {
+            return Err(wrong("is given twice"));
+        }
+        annotations.push((key.to_owned(), value.to_owned()));
+    }
+    let build_date = match values.last("build-date") {
+        None => 0,
+        Some(text) => {
+            let time: Result<jiff::Timestamp, _> = text.parse();
+            let seconds = time
+                .ok()
+                .and_then(|time| u64::try_from(time.as_second()).ok());
+            seconds.ok_or_else(|| usage(format!("--build-date: \"{text}\" is no RFC 3339 time")))?
+        }
+    };
+    let scripts = match values.last("scripts") {
+        None => None,
+        Some("skip") => Some(ScriptMode::Skip),
+        Some("builtin") => Some(ScriptMode::Builtin),
+        Some("emulate") => Some(ScriptMode::Emulate),
+        Some("run") => Some(ScriptMode::Run),
+        Some(other) => return Err(usage(format!("--scripts: \"{other}\" is not known"))),
+    };
+    if let Some(other) = values
+        .last("layer-format")
+        .filter(|format| *format != "tar")
+    {
+        let what = format!("--format {other}");
+        return Err(Error::Unsupported { what });
+    }
+    let epoch = std::env::var_os("SOURCE_DATE_EPOCH");
+    Ok(BuildOptions {
+        annotations,
+        build_date,
+        source_date_epoch: epoch.map(|text| text.to_string_lossy().into_owned()),
+        clamp_mtime: values.is("clamp-mtime"),
+        fail_on_skipped_script: values.is("fail-on-skipped-script"),
+        compression: values.last("layer-compression").map(str::to_owned),
+        scripts,
+        vcs: values.choice("vcs"),
+        plain_layers: format == Some(OutputFormat::DockerArchive),
+    })
+}
+
+/// Returns the bills that are wanted.
+fn bill_formats(values: &Values) -> Result<Vec<BillFormat>, Error> {
+    let mut formats = Vec::new();
+    for word in words(values, "sbom-formats") {
+        formats.push(match word.as_str() {
+            "spdx" => BillFormat::Spdx,
+            "cyclonedx" => BillFormat::CycloneDx,
+            other => return Err(usage(format!("--sbom-formats: \"{other}\" is not known"))),
+        });
+    }
+    if formats.is_empty() {
+        formats.push(BillFormat::Spdx);
+    }
+    Ok(formats)
+}
+
+fn build(invocation: &Invocation, options: &Options, console: &mut Console) -> Result<u8, Error> {
+    let values = &invocation.values;
+    let [_, reference, name] = invocation.arguments.as_slice() else {
+        return Err(usage("build needs CONFIG REF OUTPUT"));
+    };
+    let output = match name.as_str() {
+        "-" => PathBuf::from("-"),
+        name => options.work_dir.join(name),
+    };
+    let format = match values.last("output-format") {
+        Some(text) => OutputFormat::parse(text)
+            .ok_or_else(|| usage(format!("--output-format: \"{text}\" is not known")))?,
+        None => OutputFormat::of_output(name, output.is_dir()).ok_or_else(|| {
+            usage(format!(
+                "\"{name}\" does not say what to write: an existing folder, or a name that ends in \
+                 /, .oci.tar, .tar or .tar.gz; or give --output-format"
+            ))
+        })?,
+    };
+    let recipe = build_options(invocation, Some(format))?;
+    let bills = bill_formats(values)?;
+    let to_stdout = name == "-";
+    let mut sink = ToStderr::new(invocation, console);
+    let mut workshop = Workshop::open(options)?;
+    let built = image::build(&mut workshop, &recipe, &mut sink)?;
+    for line in built.script_lines() {
+        sink.line(Level::Detail, &line);
+    }
+    let mut stdout = std::io::stdout().lock();
+    built.write(reference, &output, format, options.profile, &mut stdout)?;
+    drop(stdout);
+    if values.choice("sbom").unwrap_or(true) && !(to_stdout && values.last("sbom-path").is_none()) {
+        let folder = match values.last("sbom-path") {
+            Some(path) => options.work_dir.join(path),
+            None if output.is_dir() => output.clone(),
+            None => output.parent().map(Path::to_owned).unwrap_or_default(),
+        };
+        let bills = built.bills(without_tag(reference), &bills, &mut sink)?;
+        image::write_bills(&folder, &bills)?;
+    }
+    let line = format!("{}@{}", without_tag(reference), built.digest());
+    if to_stdout {
+        sink.line(Level::Notice, &line);
+    } else if values.is("json") {
+        console.print(&format!("{:#}\n", built_json(&built)));
+    } else {
+        console.print(&format!("{line}\n"));
+    }
+    Ok(0)
+}
+
+/// Returns a reference without tag and digest.
+fn without_tag(reference: &str) -> &str {
+    let plain = reference.split('@').next().unwrap_or_default();
+    match plain.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => name,
+        _ => plain,
+    }
+}
+
+fn built_json(built: &Built) -> serde_json::Value {
+    let one = |image: &ibex::image::BuiltImage| {
+        let layers: Vec<_> = (image.layers.iter())
+            .map(|layer| {
+                json!({
+                    "digest": layer.descriptor.digest,
+                    "size": layer.descriptor.size,
+                    "diff-id": layer.diff_id,
+                    "packages": layer.packages,
+                })
+            })
+            .collect();
+        let scripts: Vec<_> = (image.scripts.iter())
+            .map(|one| {
+                json!({
+                    "package": one.package,
+                    "script": one.script,
+                    "result": one.result.as_str(),
+                    "detail": one.detail,
+                })
+            })
+            .collect();
+        json!({
+            "architecture": image.architecture,
+            "digest": image.manifest.descriptor.digest,
+            "layers": layers,
+            "scripts": scripts,
+        })
+    };
+    let images: Vec<_> = built.images.iter().map(one).collect();
+    json!({ "digest": built.digest(), "images": images })
+}
+
+fn rootfs(
+    invocation: &Invocation,
+    mut options: Options,
+    cpio: bool,
+    console: &mut Console,
+) -> Result<u8, Error> {
+    if let Some(architecture) = invocation.values.last("build-arch") {
+        options.architectures = vec![architecture.to_owned()];
+    }
+    let recipe = build_options(invocation, None)?;
+    let output = match invocation.arguments[1].as_str() {
+        "-" => PathBuf::from("-"),
+        name => options.work_dir.join(name),
+    };
+    let mut sink = ToStderr::new(invocation, console);
+    let mut workshop = Workshop::open(&options)?;
+    let built = image::build(&mut workshop, &recipe, &mut sink)?;
+    for line in built.script_lines() {
+        sink.line(Level::Detail, &line);
+    }
+    let mut stdout = std::io::stdout().lock();
+    match cpio {
+        true => built.write_cpio(&output, &mut stdout)?,
+        false => {
+            let format = OutputFormat::RootFileSystem;
+            built.write("", &output, format, options.profile, &mut stdout)?;
+        }
+    }
+    Ok(0)
+}
+
+fn verify(
+    invocation: &Invocation,
+    mut options: Options,
+    console: &mut Console,
+) -> Result<u8, Error> {
+    let [_, lock, path] = invocation.arguments.as_slice() else {
+        return Err(usage("verify needs CONFIG LOCK IMAGE"));
+    };
+    options.lockfile = Some(PathBuf::from(lock));
+    let path = Path::new(path);
+    let format = OutputFormat::of_output(
+        &path.to_string_lossy(),
+        options.work_dir.join(path).is_dir(),
+    );
+    let recipe = build_options(invocation, format)?;
+    let mut sink = ToStderr::new(invocation, console);
+    let mut workshop = Workshop::open(&options)?;
+    let verified = image::verify(&mut workshop, &recipe, path, &mut sink)?;
+    if invocation.values.is("json") {
+        let platforms: Vec<_> = (verified.platforms.iter())
+            .map(|(platform, digest)| json!({ "platform": platform, "digest": digest }))
+            .collect();
+        let object = json!({ "digest": verified.digest, "platforms": platforms });
+        console.print(&format!("{object:#}\n"));
+        return Ok(0);
+    }
+    for (platform, digest) in &verified.platforms {
+        console.print(&format!("{platform} {digest}: the same\n"));
+    }
+    Ok(0)
+}
+
+/// Returns a path as it is seen from the working directory.
+fn seen(invocation: &Invocation, at: usize) -> PathBuf {
+    let folder = invocation.values.last("workdir").unwrap_or_default();
+    Path::new(folder).join(&invocation.arguments[at])
+}
+
+fn diff(invocation: &Invocation, console: &mut Console) -> Result<u8, Error> {
+    let differences = image::diff(&seen(invocation, 0), &seen(invocation, 1))?;
+    match invocation.values.is("json") {
+        true => console.print(&format!("{:#}\n", image::diff_json(&differences))),
+        false => console.print(&image::diff_text(&differences)),
+    }
+    Ok(0)
+}
+
+fn size(invocation: &Invocation, console: &mut Console) -> Result<u8, Error> {
+    let sizes = image::sizes(&seen(invocation, 0))?;
+    if let Some(file) = invocation.values.last("html") {
+        let folder = invocation.values.last("workdir").unwrap_or_default();
+        let path = Path::new(folder).join(file);
+        let page = image::sizes_html(&invocation.arguments[0], &sizes);
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        return image::write_bills(folder, &[(name, page.into_bytes())]).map(|()| 0);
+    }
+    match invocation.values.is("json") {
+        true => console.print(&format!("{:#}\n", image::sizes_json(&sizes))),
+        false => console.print(&image::sizes_text(&sizes)),
+    }
     Ok(0)
 }
