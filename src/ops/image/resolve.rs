@@ -545,7 +545,7 @@ impl Workshop<'_> {
             let url = match origin.source(&universe, id) {
                 Source::File(path) => path.display().to_string(),
                 Source::Remote(url) => url,
-                Source::None | Source::Unavailable => {
+                Source::None | Source::Kept | Source::Unavailable => {
                     let number = universe.repositories_of(id).next();
                     let repository = number.and_then(|number| loaded.repositories.get(number));
                     repository.map_or_else(String::new, |one| {

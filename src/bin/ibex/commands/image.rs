@@ -402,10 +402,10 @@ fn fetch(invocation: &Invocation, options: &Options, console: &mut Console) -> R
     let mut sink = ToStderr::new(invocation, console);
     let mut workshop = Workshop::open(&options)?;
     let outcome = image::fetch(&mut workshop, to, &mut sink)?;
-    sink.line(Level::Notice, &format!(
-        "{} packages, {} bytes",
-        outcome.packages, outcome.bytes
-    ));
+    sink.line(
+        Level::Notice,
+        &format!("{} packages, {} bytes", outcome.packages, outcome.bytes),
+    );
     Ok(0)
 }
 
