@@ -718,8 +718,9 @@ impl<'a> Change<'a> {
         sink.error(solver::TITLE);
         sink.event(Event::Text(&report));
         if self.options.explain != Explain::No
-            && let Some(explanation) = solver::explain(universe, request)
+            && let Some(mut explanation) = solver::explain(universe, request)
         {
+            explanation.compare(&self.database.world);
             sink.event(Event::Text(&match self.options.explain {
                 Explain::Json => explanation.to_json(),
                 Explain::Text | Explain::No => explanation.to_string(),
