@@ -568,6 +568,10 @@ impl<'a> Change<'a> {
         else {
             return Ok(Preupgraded::GoOn(Vec::new()));
         };
+        if only && preupgrade && !arguments.is_empty() {
+            // There is nothing that comes before an upgrade of some packages.
+            return Ok(Preupgraded::Done(Outcome::Done(0)));
+        }
         let wanted = preupgrade
             && !self.options.after_preupgrade
             && arguments.is_empty()
@@ -594,9 +598,10 @@ impl<'a> Change<'a> {
                 Preupgraded::GoOn(marks)
             })
         };
-        let Some(request) = first.request else {
+        let Some(mut request) = first.request else {
             return nothing(Vec::new());
         };
+        request.options.force_broken_world = self.options.force_broken_world;
         let marks = request.marks.clone();
         let solution = solver::solve(universe, &request);
         if solution.errors > 0 {
