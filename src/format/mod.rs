@@ -15,6 +15,7 @@ mod record;
 pub mod scripts;
 pub mod tar;
 pub mod triggers;
+pub mod unpacked;
 
 pub use limits::{LimitError, Limits};
 

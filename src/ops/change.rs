@@ -380,11 +380,15 @@ impl<'a> Change<'a> {
     fn sources(&self, repositories: &LoadedRepositories) -> Sources {
         let mut sources = solver_sources(repositories, &self.architectures.list);
         sources.installed = InstalledInput::from_db(&self.database.installed);
-        if let Some(cache) = self.package_cache() {
-            sources.cache_files = cache_files(&cache.path);
-            if self.settings.is_tmpfs(&self.database.root) {
-                sources.remembered = remembered(&cache.path);
-            }
+        match (self.package_cache(), repositories.store(self.settings)) {
+            (Some(cache), _) => sources.cache_files = cache_files(&cache.path),
+            (None, Some(store)) => sources.cache_files = store.apk_names(),
+            (None, None) => {}
+        }
+        if let Some(cache) = self.package_cache()
+            && self.settings.is_tmpfs(&self.database.root)
+        {
+            sources.remembered = remembered(&cache.path);
         }
         sources
     }
@@ -793,22 +797,26 @@ impl<'a> Change<'a> {
             .architectures
             .write
             .then(|| self.architectures.list.clone());
-        let plan = Plan::from_solution(universe, solution, |package| {
-            packages.source(universe, package)
-        });
-        let (plan, downloads) = download::fetch_missing(plan, packages, sink)?;
-        let transaction = Transaction {
-            root: &self.database.root,
-            installed: self.database.installed.clone(),
-            plan: &plan,
-            world: &solution.world,
-            options: &options,
-            runner: None,
-        };
-        let outcome = transaction
-            .run(sink)
-            .inspect_err(|error| downloads.drop_damaged(error));
-        outcome.map_err(Error::Transaction)
+        let mut again = true;
+        loop {
+            let plan = Plan::from_solution(universe, solution, |package| {
+                packages.source(universe, package)
+            });
+            let (plan, downloads) = download::fetch_missing(plan, packages, sink)?;
+            let transaction = Transaction {
+                root: &self.database.root,
+                installed: self.database.installed.clone(),
+                plan: &plan,
+                world: &solution.world,
+                options: &options,
+                runner: None,
+            };
+            match transaction.run(sink) {
+                // The cache was changed or deleted under us: what is gone is fetched again, once.
+                Err(error) if again && downloads.drop_damaged(&error) => again = false,
+                outcome => return outcome.map_err(Error::Transaction),
+            }
+        }
     }
 
     /// Returns whether to flush: asked for, or the running system on real hardware.

@@ -285,7 +285,8 @@ impl<'a> Transaction<'a> {
                     .new
                     .as_ref()
                     .expect("only new packages have a file");
-                let result = staging.unpack(&new.package, file);
+                let unpacked = matches!(new.source, Source::Unpacked(_));
+                let result = staging.unpack(&new.package, file, unpacked);
                 failed.fetch_or(result.is_err(), Ordering::Relaxed);
                 *slots[*index].lock().expect("no thread panics with it") = Some(result);
             }
@@ -523,7 +524,7 @@ fn file_to_unpack(change: &Change) -> Option<&Path> {
         .as_ref()
         .is_some_and(|old| old.identity == new.package.identity);
     match &new.source {
-        Source::File(path) if !unchanged || change.reinstall => Some(path),
+        Source::File(path) | Source::Unpacked(path) if !unchanged || change.reinstall => Some(path),
         _ => None,
     }
 }

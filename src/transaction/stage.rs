@@ -11,6 +11,7 @@
 
 use super::accounts::Accounts;
 use crate::format::apk_v2::{ControlPart, DataReader, Entry, EntryKind, PackageReader};
+use crate::format::unpacked;
 use crate::format::{FormatError, Limits};
 use crate::package::installed::Broken;
 use crate::package::{Digest, DigestAlgorithm, Package};
@@ -129,16 +130,31 @@ pub(super) struct Staging<'a> {
 }
 
 impl Staging<'_> {
-    /// Unpacks one package.
+    /// Unpacks one package; the cache may have it unpacked already.
     pub(super) fn unpack(
         &self,
         package: &Package,
         file: &Path,
+        unpacked: bool,
     ) -> Result<StagedPackage, StageError> {
         let source = File::open(file)
             .map_err(|error| RootError::new("open", &file.display().to_string(), error))?;
+        if unpacked {
+            let (control, data) = unpacked::Reader::open(source, &self.limits)?;
+            return self.place(package, control, data);
+        }
         let source = BufReader::with_capacity(READ_BUFFER, source);
         let (control, data) = PackageReader::open(source, &self.limits)?;
+        self.place(package, control, data)
+    }
+
+    /// Places the files of a package where they wait.
+    fn place(
+        &self,
+        package: &Package,
+        control: ControlPart,
+        data: impl Contents,
+    ) -> Result<StagedPackage, StageError> {
         if control.identity != package.identity {
             return Err(FormatError::Integrity.into());
         }
@@ -239,6 +255,46 @@ pub(super) fn temporary_name(package: &str, path: &str) -> String {
     format!(".apk.{}", &hex[..48])
 }
 
+/// What a package holds, entry by entry; `Read` gives the content of the current one.
+trait Contents: Read {
+    fn next_entry(&mut self) -> Result<Option<Entry>, FormatError>;
+
+    /// Returns where the content of the current entry is stored as it is: file, place and bytes.
+    /// It was compared with its checksum when it was put there.
+    fn stored(&self) -> Option<(&File, u64, u64)>;
+
+    /// Checks that everything was right.
+    fn finish(self) -> Result<(), FormatError>;
+}
+
+impl<R: std::io::BufRead> Contents for DataReader<R> {
+    fn next_entry(&mut self) -> Result<Option<Entry>, FormatError> {
+        DataReader::next_entry(self)
+    }
+
+    fn stored(&self) -> Option<(&File, u64, u64)> {
+        None
+    }
+
+    fn finish(self) -> Result<(), FormatError> {
+        DataReader::finish(self).map(drop)
+    }
+}
+
+impl Contents for unpacked::Reader {
+    fn next_entry(&mut self) -> Result<Option<Entry>, FormatError> {
+        Ok(unpacked::Reader::next_entry(self))
+    }
+
+    fn stored(&self) -> Option<(&File, u64, u64)> {
+        Some(unpacked::Reader::stored(self))
+    }
+
+    fn finish(self) -> Result<(), FormatError> {
+        Ok(())
+    }
+}
+
 /// One package being unpacked.
 struct Unpacking<'a, 's> {
     staging: &'a Staging<'s>,
@@ -252,7 +308,7 @@ struct Unpacking<'a, 's> {
 }
 
 impl Unpacking<'_, '_> {
-    fn run<R: std::io::BufRead>(&mut self, mut data: DataReader<R>) -> Result<(), StageError> {
+    fn run(&mut self, mut data: impl Contents) -> Result<(), StageError> {
         while let Some(entry) = data.next_entry()? {
             let reason = entry.malicious.or_else(|| own_files(&entry.path));
             if reason.is_some() {
@@ -298,11 +354,7 @@ impl Unpacking<'_, '_> {
         Ok(())
     }
 
-    fn file<R: std::io::BufRead>(
-        &mut self,
-        entry: &Entry,
-        data: &mut DataReader<R>,
-    ) -> Result<(), StageError> {
+    fn file(&mut self, entry: &Entry, data: &mut impl Contents) -> Result<(), StageError> {
         let (parent, name) = split(&entry.path);
         if parent.is_empty() && !self.directories.contains_key("") {
             let root = Attributes {
@@ -360,8 +412,13 @@ impl Unpacking<'_, '_> {
                     return Err(FormatError::Obsolete.into());
                 };
                 let mut file = create(&directory, &temporary, header.mode).map_err(fail)?;
-                let content = self.copy(&mut file, data, &entry.path)?;
-                if content != wanted {
+                if let Some((source, at, count)) = data.stored() {
+                    let copied = file.append_from(source, at, count);
+                    copied.map_err(|error| StageError::Extract {
+                        path: entry.path.clone(),
+                        cause: crate::root::cause(&error),
+                    })?;
+                } else if self.copy(&mut file, data, &entry.path)? != wanted {
                     return Err(StageError::Checksum {
                         path: entry.path.clone(),
                     });
@@ -420,10 +477,10 @@ impl Unpacking<'_, '_> {
     }
 
     /// Copies the content of the current entry and returns its SHA-1.
-    fn copy<R: std::io::BufRead>(
+    fn copy(
         &mut self,
         file: &mut NewFile,
-        data: &mut DataReader<R>,
+        data: &mut impl Contents,
         path: &str,
     ) -> Result<[u8; 20], StageError> {
         let mut hash = Sha1::new();

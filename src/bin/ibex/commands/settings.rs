@@ -45,6 +45,7 @@ pub(crate) fn settings(invocation: &Invocation) -> Settings {
             std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
         }),
         root_tmpfs: values.choice("root-tmpfs"),
+        store_limit: Settings::default().store_limit,
         catalogue_dir: catalogue_directory(),
     }
 }
@@ -59,7 +60,7 @@ fn limits(invocation: &Invocation) -> Limits {
     limits
 }
 
-/// Returns where parsed indexes are kept: `$IBEX_CACHE_DIR`, `/var/cache/ibex` for root, else the
+/// Returns where parsed indexes and packages are kept: `$IBEX_CACHE_DIR`, `/var/cache/ibex` for root, else the
 /// user's cache directory.
 fn catalogue_directory() -> Option<PathBuf> {
     let variable = |name: &str| {
