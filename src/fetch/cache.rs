@@ -455,11 +455,17 @@ impl Item {
                 control.identity.hex() == identity && reader.verify().is_ok()
             }),
             Kind::Package => {
-                let source = io::BufReader::with_capacity(128 << 10, file);
-                super::package::check(source, limits).is_ok_and(|found| found.hex() == identity)
+                check_package(&self.path, limits).is_some_and(|found| found.hex() == identity)
             }
         }
     }
+}
+
+/// Reads a package file to its end and checks all that it says of itself; returns its identity,
+/// `None` if it is damaged.
+pub fn check_package(path: &Path, limits: &Limits) -> Option<Identity> {
+    let source = io::BufReader::with_capacity(128 << 10, File::open(path).ok()?);
+    super::package::check(source, limits).ok()
 }
 
 impl Dropped {

@@ -17,7 +17,7 @@ pub mod tar;
 pub mod triggers;
 pub mod unpacked;
 
-pub use limits::{LimitError, Limits};
+pub use limits::{LimitError, Limits, parse_size};
 
 use std::io;
 

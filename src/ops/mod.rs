@@ -17,6 +17,7 @@ pub mod log;
 mod package_file;
 pub mod query;
 pub mod refresh;
+pub mod store;
 pub mod update;
 pub mod verify;
 

@@ -5,6 +5,8 @@
 
 /// Damaged, missing and untrusted input.
 mod bad_input;
+/// The store of packages that all roots of a user share.
+mod cache;
 /// The catalogue of parsed indexes: deleted, damaged, out of date.
 mod catalogue;
 /// The recorded operations of apk 3.0.6: text, exit code, database and tree.

@@ -80,6 +80,11 @@ pub(crate) const GLOBAL: &[Opt] = &[
         "Use this cache directory, relative to ROOT",
     ),
     o(
+        "cache-limit",
+        Value("SIZE"),
+        "What the packages kept for all roots may take together (10G)",
+    ),
+    o(
         "cache-max-age",
         Number("MINUTES"),
         "Age after which a cached index is refreshed (240)",
@@ -540,6 +545,16 @@ const INDEX: &[Opt] = &[
 const CACHE: &[Opt] = &[
     o("add-dependencies", Nothing, "The world and the arguments"),
     s("available", 'a', Nothing, "What the repositories have"),
+    o(
+        "ci",
+        Nothing,
+        "prune: keep only what a later run would have to download",
+    ),
+    o(
+        "json",
+        Nothing,
+        "dir, size, list, verify, prune: print JSON",
+    ),
     o("ignore-conflict", Nothing, "Conflicts do not count"),
     s("latest", 'l', Nothing, "Newest versions"),
     s("simulate", 's', Bool, "Change nothing"),
@@ -600,7 +615,7 @@ pub(crate) const APPLETS: &[Applet] = &[
     ),
     applet(
         "cache",
-        "clean|download|purge|sync [CONSTRAINT]...",
+        "clean|dir|download|list|prune|purge|size|sync|verify [CONSTRAINT]...",
         "Manage the package cache",
         CACHE,
         &[],

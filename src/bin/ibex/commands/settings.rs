@@ -45,7 +45,10 @@ pub(crate) fn settings(invocation: &Invocation) -> Settings {
             std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
         }),
         root_tmpfs: values.choice("root-tmpfs"),
-        store_limit: Settings::default().store_limit,
+        store_limit: values
+            .last("cache-limit")
+            .and_then(ibex::format::parse_size)
+            .unwrap_or(Settings::default().store_limit),
         catalogue_dir: catalogue_directory(),
     }
 }
