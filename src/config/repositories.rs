@@ -18,6 +18,9 @@ pub struct RepositorySources {
     /// Only `-X` and what `--mirror` and its companions stand for count; the other declarations
     /// are not read.
     pub only_arguments: bool,
+    /// Texts that count instead of files of the root, by path. Who carries out a change with them
+    /// writes them to the root as part of it.
+    pub replaced: BTreeMap<String, String>,
     /// `--mirror`, in order.
     pub mirrors: Vec<String>,
     /// `--branch`.
@@ -280,7 +283,9 @@ impl Parser {
             return Ok(());
         }
         for file in files(root)? {
-            if let Some(text) = root.read(&file)? {
+            if let Some(text) = sources.replaced.get(&file) {
+                self.text(&file, text, sink);
+            } else if let Some(text) = root.read(&file)? {
                 self.text(&file, &String::from_utf8_lossy(&text), sink);
             }
         }

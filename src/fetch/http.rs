@@ -78,6 +78,11 @@ impl HttpError {
         Self::new(crate::root::cause(error), Remedy::None)
     }
 
+    /// Makes an error that only another mirror helps against.
+    pub(super) fn elsewhere(text: impl Into<String>) -> Self {
+        Self::new(text, Remedy::Elsewhere)
+    }
+
     /// Says that nothing came for too long.
     fn stalled() -> Self {
         Self {

@@ -748,6 +748,9 @@ impl<'a> Change<'a> {
         }
         let errors = match self.transact(universe, solution, &packages, sink) {
             Ok(outcome) => {
+                if outcome.errors == 0 {
+                    self.write_repositories()?;
+                }
                 self.database.installed = outcome.installed;
                 outcome.errors
             }
@@ -773,6 +776,24 @@ impl<'a> Change<'a> {
             self.last_line(totals, sink);
         }
         Ok(errors.min(99) as u8)
+    }
+
+    /// Writes the repository files that counted for a change instead of the root's own.
+    fn write_repositories(&self) -> Result<(), Error> {
+        for (path, text) in &self.settings.sources.replaced {
+            let written =
+                self.database
+                    .root
+                    .replace(path, text.as_bytes(), 0o644, self.wants_sync());
+            written.map_err(|error| Error::Arguments {
+                lines: vec![
+                    format!("cannot write {path}: {}", error.cause()),
+                    "the packages were changed; edit the file by hand".to_owned(),
+                ],
+                code: 99,
+            })?;
+        }
+        Ok(())
     }
 
     fn last_line(&self, totals: Totals, sink: &mut dyn Sink) {

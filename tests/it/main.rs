@@ -5,6 +5,8 @@
 
 /// Damaged, missing and untrusted input.
 mod bad_input;
+/// Branches and the choice among mirrors.
+mod branches;
 /// The store of packages that all roots of a user share.
 mod cache;
 /// The catalogue of parsed indexes: deleted, damaged, out of date.

@@ -542,6 +542,18 @@ const INDEX: &[Opt] = &[
     o("sign-key", Value("KEY"), "Sign with this private key"),
 ];
 
+const MIRRORS: &[Opt] = &[
+    s("fastest", 'f', Nothing, "Measure, and prefer the fastest"),
+    o("json", Nothing, "Print JSON"),
+    s(
+        "measure",
+        'm',
+        Nothing,
+        "Measure latency, throughput and age",
+    ),
+    s("simulate", 's', Bool, "Change nothing"),
+];
+
 const CACHE: &[Opt] = &[
     o("add-dependencies", Nothing, "The world and the arguments"),
     s("available", 'a', Nothing, "What the repositories have"),
@@ -612,6 +624,13 @@ pub(crate) const APPLETS: &[Applet] = &[
         "Compare files with the database",
         AUDIT,
         &[],
+    ),
+    applet(
+        "branch",
+        "[switch BRANCH]",
+        "Show the branch that the root follows, or move it to another one",
+        &[],
+        &[Group::Commit],
     ),
     applet(
         "cache",
@@ -718,6 +737,13 @@ pub(crate) const APPLETS: &[Applet] = &[
         "NAME|FILE...",
         "Print the checksums of packages' files",
         &[],
+        &[],
+    ),
+    applet(
+        "mirrors",
+        "[use URL...]",
+        "List, measure and rank mirrors, and keep the choice",
+        MIRRORS,
         &[],
     ),
     planned(

@@ -3,8 +3,9 @@
 use super::settings::settings;
 use crate::args::{Invocation, Values, help};
 use crate::output::Console;
+use ibex::config::Settings;
 use ibex::ops::Error;
-use ibex::ops::change::{self, ChangeOptions, Command, Explain, Outcome, SolverChoice};
+use ibex::ops::change::{self, Ask, ChangeOptions, Command, Explain, Outcome, SolverChoice};
 use ibex::solver::{AddOptions, FixOptions, UpgradeOptions};
 use ibex::transaction;
 use std::io::{Read, Write};
@@ -21,18 +22,41 @@ pub(crate) fn run(
     command_line: Vec<String>,
     console: &mut Console,
 ) -> Result<u8, Error> {
+    let asks = interactive(&invocation.values, console);
+    let mut answer = |question: &str| ask(question);
+    let (command, settings) = (command(invocation), settings(invocation));
+    run_command(
+        invocation,
+        command,
+        &settings,
+        asks,
+        command_line,
+        console,
+        &mut answer,
+    )
+}
+
+/// Runs a change that was made up elsewhere; `summary` shows what it does and has `ask` asked.
+pub(crate) fn run_command(
+    invocation: &Invocation,
+    command: Command,
+    settings: &Settings,
+    summary: bool,
+    command_line: Vec<String>,
+    console: &mut Console,
+    ask: Ask<'_>,
+) -> Result<u8, Error> {
     let values = &invocation.values;
-    let settings = settings(invocation);
     let diskless = values.is("initramfs-diskless-boot");
     let force = values.is("force");
     let options = ChangeOptions {
-        command: command(invocation),
+        command,
         create: values.is("initdb") || diskless,
         usermode: usermode(values),
         simulate: values.is("simulate"),
         verbosity: invocation.verbosity(),
         width: console.width(),
-        interactive: interactive(values, console),
+        interactive: summary,
         solver: match values.last("solver") {
             Some("apk") => SolverChoice::Apk,
             Some("complete") => SolverChoice::Complete,
@@ -56,8 +80,7 @@ pub(crate) fn run(
         after_preupgrade: is_second_run(),
     };
     progress(values, console);
-    let mut ask = |question: &str| ask(question);
-    match change::run(&settings, &options, console, &mut ask)? {
+    match change::run(settings, &options, console, ask)? {
         Outcome::Done(code) => Ok(code),
         Outcome::RunAgain => Err(run_again(&command_line)),
     }
@@ -122,7 +145,7 @@ fn usermode(values: &Values) -> bool {
     }
 }
 
-fn interactive(values: &Values, console: &Console) -> bool {
+pub(crate) fn interactive(values: &Values, console: &Console) -> bool {
     match values.last("interactive") {
         Some("yes") => true,
         Some("auto") => console.terminal,
@@ -188,7 +211,7 @@ fn progress(values: &Values, console: &mut Console) {
 }
 
 /// Asks on the terminal; end of file counts as yes, as in apk.
-fn ask(question: &str) -> bool {
+pub(crate) fn ask(question: &str) -> bool {
     let mut out = std::io::stdout();
     let _ = out
         .write_all(question.as_bytes())

@@ -1,6 +1,7 @@
 //! One file a command: from what was typed to an operation, and its result to the console.
 
 mod audit;
+mod branch;
 mod cache;
 mod change;
 mod files;
@@ -24,6 +25,8 @@ pub(crate) fn run(
     match invocation.applet.name {
         "add" | "del" | "fix" | "upgrade" => change::run(invocation, command_line, console),
         "audit" => audit::run(invocation, console),
+        "branch" => branch::branch(invocation, command_line, console),
+        "mirrors" => branch::mirrors(invocation, console),
         "cache" => cache::run(invocation, console),
         "extract" => files::extract(invocation, console),
         "index" => files::index(invocation, console),

@@ -24,6 +24,7 @@ pub(crate) fn settings(invocation: &Invocation) -> Settings {
             config: values.all("repository-config"),
             file: path("repositories-file"),
             only_arguments: false,
+            replaced: std::collections::BTreeMap::new(),
             mirrors: values.all("mirror"),
             branch: values.last("branch").map(str::to_owned),
             components: values.all("component"),
