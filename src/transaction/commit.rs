@@ -86,10 +86,22 @@ impl<'a> Staged<'a> {
                 directory_owners.add(&package.package, Owner::Old(at), directory);
             }
         }
+        // Where old files really are; links on the way may be gone when their turn comes.
+        let mut places = Canonical::new(root);
+        let leaving = plan.changes.iter().filter(|c| super::is_leaving(c));
+        for change in leaving.filter_map(|change| change.old.as_ref()) {
+            let package = positions
+                .get(&change.identity)
+                .and_then(|at| old[*at].as_ref());
+            for directory in package.iter().flat_map(|package| &package.directories) {
+                places.of(&directory.path);
+            }
+        }
         let mut commit = Commit {
             root,
             options,
             canonical: Canonical::new(root),
+            places,
             owners: self.owners,
             accounts: self.accounts,
             protected: self.protected,
@@ -314,6 +326,7 @@ struct Commit<'a, 's> {
     root: &'a Root,
     options: &'a super::Options,
     canonical: Canonical<'a>,
+    places: Canonical<'a>,
     owners: Ownership,
     accounts: Accounts,
     protected: ProtectedPaths,
@@ -407,14 +420,6 @@ impl Commit<'_, '_> {
             Some(_) => (ScriptKind::PreUpgrade, ScriptKind::PostUpgrade),
         };
         let pre_failed = !self.script(&record, pre, &arguments);
-        for (is_error, text) in &staged.messages {
-            let level = if *is_error {
-                Level::Error
-            } else {
-                Level::Warning
-            };
-            self.sink.line(level, text);
-        }
         self.directories(&staged, owner, before, &mut record);
         let mut inodes = HashSet::new();
         let mut broken = staged.broken;
@@ -729,7 +734,7 @@ impl Commit<'_, '_> {
     /// Deletes the files that still belong to an old record.
     fn drop_files(&mut self, old: &InstalledPackage, owner: Owner, inodes: &HashSet<(u64, u64)>) {
         for directory in &old.directories {
-            let real = self.canonical.of(&directory.path);
+            let real = self.places.of(&directory.path);
             let protected = self.protected.is_protected(&directory.path);
             for file in &directory.files {
                 if !self.owners.release(&join(&real, &file.name), owner) {
@@ -738,7 +743,7 @@ impl Commit<'_, '_> {
                 self.modified.insert(directory.path.clone());
                 self.sink
                     .line(Level::Trace, &join(&directory.path, &file.name));
-                self.drop_file(&directory.path, file, protected, inodes);
+                self.drop_file(&real, file, protected, inodes);
             }
         }
     }
