@@ -240,7 +240,7 @@ fn edit_line(line: &str, from: &str, to: &str) -> String {
 fn segments(text: &str, from: &str, to: &str) -> String {
     let mut out = String::new();
     let mut part = String::new();
-    let mut flush = |part: &mut String, out: &mut String| {
+    let flush = |part: &mut String, out: &mut String| {
         out.push_str(if part == from { to } else { part });
         part.clear();
     };

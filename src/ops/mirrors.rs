@@ -58,8 +58,14 @@ pub fn run(
         MirrorsCommand::List => Ok(list(&known, json)),
         MirrorsCommand::Measure | MirrorsCommand::Fastest => {
             let (answer, order) = work.measure(&known, &place, &arch, json)?;
-            if *command == MirrorsCommand::Fastest {
-                work.keep(&order, &known, simulate)?;
+            if *command == MirrorsCommand::Fastest && !order.is_empty() {
+                // Who is down today may be the only one up tomorrow.
+                let others = known
+                    .iter()
+                    .filter(|one| one.kept)
+                    .map(|one| one.url.clone());
+                let order = Mirrors::new(order.into_iter().chain(others));
+                work.keep(order.bases(), &known, simulate)?;
             }
             Ok(answer)
         }
@@ -135,7 +141,8 @@ impl Work<'_> {
         let shipped = shipped.unwrap_or_default();
         let shipped = String::from_utf8_lossy(&shipped);
         urls.extend(mirrors::lines(&shipped).map(str::to_owned));
-        let known = Mirrors::new(&urls).bases().iter().map(|url| Known {
+        let all = Mirrors::new(&urls);
+        let known = all.bases().iter().map(|url| Known {
             url: url.clone(),
             kept: kept.bases().contains(url),
             repositories: places.iter().filter(|place| &place.mirror == url).count(),

@@ -543,7 +543,11 @@ const INDEX: &[Opt] = &[
 ];
 
 const MIRRORS: &[Opt] = &[
-    s("fastest", 'f', Nothing, "Measure, and prefer the fastest"),
+    o(
+        "fastest",
+        Nothing,
+        "Measure, and prefer the fastest (also -f)",
+    ),
     o("json", Nothing, "Print JSON"),
     s(
         "measure",

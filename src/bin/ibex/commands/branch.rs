@@ -88,7 +88,8 @@ fn switch(
 pub(crate) fn mirrors(invocation: &Invocation, console: &mut Console) -> Result<u8, Error> {
     let values = &invocation.values;
     let command = match invocation.arguments.split_first() {
-        None if values.is("fastest") => MirrorsCommand::Fastest,
+        // `-f` is what Alpine's own set-up calls it; among the global options it means force.
+        None if values.is("fastest") || values.is("force") => MirrorsCommand::Fastest,
         None if values.is("measure") => MirrorsCommand::Measure,
         None => MirrorsCommand::List,
         Some((word, urls)) if word == "use" && !urls.is_empty() => {
