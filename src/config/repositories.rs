@@ -122,7 +122,8 @@ pub fn masked(url: &str) -> String {
     };
     match rest[..at].split_once(':') {
         Some((user, _)) => format!("{scheme}://{user}:*{}", &rest[at..]),
-        None => url.to_owned(),
+        // A name alone may be a token.
+        None => format!("{scheme}://*{}", &rest[at..]),
     }
 }
 
@@ -545,6 +546,7 @@ mod tests {
             assert_eq!(is_local(url), local, "{url}");
         }
         assert_eq!(masked("http://u:p@h/x"), "http://u:*@h/x");
+        assert_eq!(masked("http://token@h/x"), "http://*@h/x");
         assert_eq!(masked("http://h/x"), "http://h/x");
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! packages/NAME-VERSION.IDENTITY.apk     as a mirror gave it
 //! unpacked/NAME-VERSION.IDENTITY         its contents, inflated and verified (format::unpacked)
+//! unpacked/NAME-VERSION.IDENTITY.links/  its files, where roots asked to share them
 //! unpacked/NAME-VERSION.IDENTITY.seal    which file it was that was verified
 //! indexes/HASH.tar.gz                    the last index of an address; HASH is of the address
 //! locks/IDENTITY                         held while a process makes one of them
@@ -320,7 +321,8 @@ impl Store {
                 let file = entry.file_name().to_string_lossy().into_owned();
                 let stem = match kind {
                     Kind::Package => file.strip_suffix(".apk"),
-                    Kind::Unpacked => Some(file.as_str()).filter(|name| !name.ends_with(".seal")),
+                    Kind::Unpacked => Some(file.as_str())
+                        .filter(|name| !name.ends_with(".seal") && !name.ends_with(".links")),
                 };
                 let (Some(stem), false) = (stem, file.contains(".tmp.")) else {
                     continue;
@@ -473,6 +475,8 @@ impl Dropped {
     fn add(&mut self, item: &Item) {
         if item.kind == Kind::Unpacked {
             let _ = std::fs::remove_file(seal_path(&item.path));
+            // Roots that share the files keep them.
+            let _ = std::fs::remove_dir_all(links_path(&item.path));
         }
         if std::fs::remove_file(&item.path).is_ok() {
             self.count += 1;
@@ -484,6 +488,13 @@ impl Dropped {
 fn seal_path(path: &Path) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(".seal");
+    name.into()
+}
+
+/// Where files of an unpacked package are that roots share by hard links.
+fn links_path(path: &Path) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(".links");
     name.into()
 }
 

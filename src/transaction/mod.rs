@@ -19,6 +19,7 @@ mod commit;
 mod database;
 mod directories;
 mod hooks;
+mod links;
 mod obstacles;
 pub mod protect;
 mod scripts;
@@ -65,6 +66,8 @@ pub struct Options {
     pub usermode: bool,
     /// Flush to disk at the end and around the database.
     pub sync: bool,
+    /// Share files with the cache by hard links; for roots that nobody writes to.
+    pub hard_links: bool,
     /// Paths of the administrator's overlay.
     pub overlay: Vec<String>,
     /// Architectures to write to `etc/apk/arch`.
@@ -85,6 +88,7 @@ impl Default for Options {
             preserve_env: false,
             usermode: false,
             sync: false,
+            hard_links: false,
             overlay: Vec::new(),
             write_arch: None,
             limits: Limits::default(),
@@ -220,6 +224,7 @@ impl<'a> Transaction<'a> {
             root: self.root,
             accounts: &accounts,
             usermode: self.options.usermode,
+            hard_links: self.options.hard_links,
             limits: self.options.limits,
             waiting: Mutex::default(),
             blocked: &blocked,

@@ -10,6 +10,7 @@
 //! it can be taken back. Every package is verified to its last byte before anything is committed.
 
 use super::accounts::Accounts;
+use super::links::Links;
 use crate::format::apk_v2::{ControlPart, DataReader, Entry, EntryKind, PackageReader};
 use crate::format::unpacked;
 use crate::format::{FormatError, Limits};
@@ -136,6 +137,7 @@ pub(super) struct Staging<'a> {
     pub(super) root: &'a Root,
     pub(super) accounts: &'a Accounts,
     pub(super) usermode: bool,
+    pub(super) hard_links: bool,
     pub(super) limits: Limits,
     /// Everything that waits under a temporary name.
     pub(super) waiting: Mutex<Vec<String>>,
@@ -155,11 +157,12 @@ impl Staging<'_> {
             .map_err(|error| RootError::new("open", &file.display().to_string(), error))?;
         if unpacked {
             let (control, data) = unpacked::Reader::open(source, &self.limits)?;
-            return self.place(package, control, data);
+            let links = self.hard_links.then(|| Links::of(file, self.usermode));
+            return self.place(package, control, data, links);
         }
         let source = BufReader::with_capacity(READ_BUFFER, source);
         let (control, data) = PackageReader::open(source, &self.limits)?;
-        self.place(package, control, data)
+        self.place(package, control, data, None)
     }
 
     /// Places the files of a package where they wait.
@@ -168,6 +171,7 @@ impl Staging<'_> {
         package: &Package,
         control: ControlPart,
         data: impl Contents,
+        links: Option<Links>,
     ) -> Result<StagedPackage, StageError> {
         if control.identity != package.identity {
             return Err(FormatError::Integrity.into());
@@ -188,6 +192,7 @@ impl Staging<'_> {
                 broken: Broken::default(),
             },
             buffer: vec![0; COPY_BUFFER],
+            links,
         };
         unpacking.run(data)?;
         Ok(unpacking.staged)
@@ -318,6 +323,8 @@ struct Unpacking<'a, 's> {
     by_path: HashMap<String, usize>,
     staged: StagedPackage,
     buffer: Vec<u8>,
+    /// Files that may be shared with the cache.
+    links: Option<Links>,
 }
 
 impl Unpacking<'_, '_> {
@@ -407,20 +414,16 @@ impl Unpacking<'_, '_> {
                 let Some(wanted) = header.sha1 else {
                     return Err(FormatError::Obsolete.into());
                 };
-                let mut file = create(&directory, &temporary, header.mode).map_err(fail)?;
-                if let Some((source, at, count)) = data.stored() {
-                    let copied = file.append_from(source, at, count);
-                    copied.map_err(|error| StageError::Extract {
-                        path: entry.path.clone(),
-                        cause: crate::root::cause(&error),
-                    })?;
-                } else if self.copy(&mut file, data, &entry.path)? != wanted {
-                    return Err(StageError::Checksum {
-                        path: entry.path.clone(),
-                    });
+                let links = self.links.as_ref().zip(data.stored());
+                let shared = links.is_some_and(|(links, content)| {
+                    links.share(&entry.path, header, content, &directory, &temporary)
+                });
+                if !shared {
+                    let mut file = create(&directory, &temporary, header.mode).map_err(fail)?;
+                    self.fill(&mut file, entry, data, wanted)?;
+                    self.attributes_of_file(&file, entry, (uid, gid))
+                        .map_err(fail)?;
                 }
-                self.attributes_of_file(&file, entry, (uid, gid))
-                    .map_err(fail)?;
             }
             EntryKind::HardLink(target) => {
                 let Some(first) = self.by_path.get(target.as_str()) else {
@@ -470,6 +473,29 @@ impl Unpacking<'_, '_> {
             .insert(entry.path.clone(), self.staged.files.len());
         self.staged.files.push(staged);
         Ok(())
+    }
+
+    /// Gives a file the content of the current entry.
+    fn fill(
+        &mut self,
+        file: &mut NewFile,
+        entry: &Entry,
+        data: &mut impl Contents,
+        wanted: [u8; 20],
+    ) -> Result<(), StageError> {
+        let path = || entry.path.clone();
+        if let Some((source, at, count)) = data.stored() {
+            return file
+                .append_from(source, at, count)
+                .map_err(|error| StageError::Extract {
+                    path: path(),
+                    cause: crate::root::cause(&error),
+                });
+        }
+        match self.copy(file, data, &entry.path)? == wanted {
+            true => Ok(()),
+            false => Err(StageError::Checksum { path: path() }),
+        }
     }
 
     /// Copies the content of the current entry and returns its SHA-1.

@@ -345,3 +345,35 @@ fn the_cache_can_be_filled_ahead() {
         .success();
     assert_eq!(roots.mirror.packages_asked() - asked, fetched);
 }
+
+#[test]
+fn roots_that_ask_for_it_share_files_and_spoil_no_other() {
+    use std::os::unix::fs::MetadataExt;
+    let Some(roots) = Roots::new() else { return };
+    let library = "lib/ld-musl-x86_64.so.1";
+    let inode = |root: &Sandbox| {
+        let meta = std::fs::metadata(root.root().join(library)).expect("a file");
+        meta.ino()
+    };
+    let [first, second, third, plain] = [(); 4].map(|()| roots.root());
+    roots.add(&first, &["--link-files"]).success();
+    roots.add(&second, &["--link-files"]).success();
+    assert_eq!(inode(&first), inode(&second));
+    roots.add(&plain, &[]).success();
+    assert_ne!(inode(&first), inode(&plain));
+    let started = 1_710_000_000;
+    let differ = differences(
+        &tree(&plain.root(), started),
+        &tree(&second.root(), started),
+    );
+    let matter = |line: &&String| !line.contains("var/");
+    let differ: Vec<&String> = differ.iter().filter(matter).collect();
+    assert!(differ.is_empty(), "{differ:#?}");
+
+    // Somebody writes to a root after all: a later one gets the true content.
+    let good = std::fs::read(plain.root().join(library)).expect("a file");
+    std::fs::write(first.root().join(library), "spoilt").expect("a file");
+    roots.add(&third, &["--link-files"]).success();
+    assert!(std::fs::read(third.root().join(library)).expect("a file") == good);
+    assert_ne!(inode(&first), inode(&third));
+}

@@ -23,6 +23,8 @@ mod formats;
 mod hostile;
 /// Mirrors that stall, break off, lie or lag behind: another one helps, or the error is clear.
 mod mirrors;
+/// nginx: TLS, HTTP/2, open connections, conditions, passwords.
+mod nginx;
 /// The real apk judges roots that ibex made, and the other way round.
 mod real_apk;
 /// An index older than one seen before.

@@ -239,6 +239,11 @@ pub(crate) const COMMIT: &[Opt] = &[
     ),
     o("json", Nothing, "Explain as JSON"),
     o(
+        "link-files",
+        Bool,
+        "Share files with the cache by hard links: for roots that nobody writes to",
+    ),
+    o(
         "overlay-from-stdin",
         Nothing,
         "Read the list of overlay files from standard input",

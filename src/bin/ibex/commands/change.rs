@@ -164,6 +164,7 @@ fn transaction_options(values: &Values) -> Result<transaction::Options, Error> {
         force_overwrite: values.is("force-overwrite") || values.is("force") || diskless,
         force_no_chroot: values.is("force-no-chroot"),
         preserve_env: values.is("preserve-env"),
+        hard_links: values.is("link-files"),
         overlay: if values.is("overlay-from-stdin") {
             read_overlay()?
         } else {
