@@ -648,6 +648,13 @@ pub(crate) const APPLETS: &[Applet] = &[
         CACHE,
         &[],
     ),
+    applet(
+        "completions",
+        "bash|zsh|fish",
+        "Print a script that completes command lines",
+        &[o("candidates", Nothing, "")],
+        &[],
+    ),
     planned(
         "convdb",
         "",
@@ -741,6 +748,7 @@ pub(crate) const APPLETS: &[Applet] = &[
         LIST,
         &[Group::Query],
     ),
+    applet("man", "DIR", "Write the manual pages", &[], &[]),
     applet(
         "manifest",
         "NAME|FILE...",

@@ -4,6 +4,7 @@ mod audit;
 mod branch;
 mod cache;
 mod change;
+mod complete;
 mod files;
 mod question;
 mod settings;
@@ -28,6 +29,8 @@ pub(crate) fn run(
         "branch" => branch::branch(invocation, command_line, console),
         "mirrors" => branch::mirrors(invocation, console),
         "cache" => cache::run(invocation, console),
+        "completions" => complete::completions(invocation, &command_line[0], console),
+        "man" => complete::man(invocation, console),
         "extract" => files::extract(invocation, console),
         "index" => files::index(invocation, console),
         "verify" => files::verify(invocation, console),
