@@ -59,7 +59,8 @@ impl Nginx {
             &format!("req -x509 {key} -keyout ca.key -out ca.pem -subj /CN=ca -days 9"),
         );
         std::fs::write(here.join("names"), "subjectAltName=DNS:localhost\n").expect("a file");
-        for (name, more) in [("server", " -extfile names"), ("client", "")] {
+        std::fs::write(here.join("use"), "extendedKeyUsage=clientAuth\n").expect("a file");
+        for (name, more) in [("server", " -extfile names"), ("client", " -extfile use")] {
             openssl(
                 here,
                 &format!("req -new {key} -keyout {name}.key -out {name}.csr -subj /CN={name}"),
@@ -87,7 +88,7 @@ impl Nginx {
                  location /open/ {{ alias {place}/; }}
                  location /busy/ {{ return 503; }}
                  location /moved/ {{ return 307 /open/main/x86_64/$arg_x; }}
-                 location ~ ^/away/(.*) {{ return 308 ../open/$1; }}
+                 location ~ ^/away/(.*) {{ return 308 ../../../open/$1; }}
                  location /locked/ {{
                    alias {place}/; auth_basic words; auth_basic_user_file {place}/passwords;
                  }}
