@@ -23,8 +23,8 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
 
 /// Transfers at the same time. A mirror answers a request after one round trip; with a dozen under
-/// way a hundred small packages take about ten round trips, and the twelve connections are what two
-/// browsers open. More did not help on a line of 100 Mbit/s.
+/// way a hundred small packages take about ten round trips, and twelve connections are what two
+/// browsers open.
 const CONCURRENT: usize = 12;
 
 /// The first wait for another process that makes the same file; it doubles.
