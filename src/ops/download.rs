@@ -40,6 +40,23 @@ impl PackageFiles<'_> {
         if let Some(path) = self.cached(&package) {
             return Source::File(path);
         }
+        match self.origin(universe, id) {
+            Source::Remote(url) => self
+                .stored(&package)
+                .map_or(Source::Remote(url), Source::File),
+            Source::Unavailable => {
+                let unpacked = || self.unpacked(&package).map(Source::Unpacked);
+                let stored = self.stored(&package).map(Source::File);
+                stored.or_else(unpacked).unwrap_or(Source::Unavailable)
+            }
+            here => here,
+        }
+    }
+
+    /// Returns where the file of a package comes from, caches aside: given, in a local repository,
+    /// else in the repository with the lowest number.
+    pub fn origin(&self, universe: &Universe<'_>, id: PackageId) -> Source {
+        let package = universe.package(id);
         if let Some(path) = self.files.get(&package.identity) {
             return Source::File(path.clone());
         }
@@ -59,14 +76,7 @@ impl PackageFiles<'_> {
             return path.map_or(Source::Unavailable, Source::File);
         }
         let remote = numbers.iter().find_map(|number| url(*number));
-        if let Some(path) = self.stored(&package) {
-            return Source::File(path);
-        }
-        match (remote, self.unpacked(&package)) {
-            (Some(url), _) => Source::Remote(url),
-            (None, Some(path)) => Source::Unpacked(path),
-            (None, None) => Source::Unavailable,
-        }
+        remote.map_or(Source::Unavailable, Source::Remote)
     }
 
     /// Returns the store, unless packages are not to be kept.
