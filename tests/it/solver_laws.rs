@@ -49,28 +49,29 @@ fn check(scene: &Scene, outcomes: &[AtomicUsize; 4]) -> Result<(), String> {
 
 fn judge(scene: &Scene, decision: &Decision, world: &[Need]) -> Result<(), String> {
     let selection = |identities: &[Identity]| select(scene, identities);
-    if let Some(greedy) = &decision.greedy {
-        let greedy = selection(greedy);
-        // With a broken world only what holds of it counts.
-        let force = scene.options.contains(&"--force-broken-world");
+    // With a broken world only what holds of it counts.
+    let force = scene.options.contains(&"--force-broken-world");
+    let rule = |selection: Selection, lenient: bool| {
         let holds = |need: &&Need| {
             let alone = Oracle::new(scene, std::slice::from_ref(need));
-            !force || alone.meets_world(greedy)
+            !force || alone.meets_world(selection)
         };
         let world: Vec<Need> = world.iter().filter(holds).cloned().collect();
-        let oracle = Oracle::new(scene, &world);
-        return match oracle.broken_rule(greedy, true) {
+        Oracle::new(scene, &world).broken_rule(selection, lenient)
+    };
+    if let Some(greedy) = &decision.greedy {
+        return match rule(selection(greedy), true) {
             Some(rule) => Err(format!("apk's rules: {rule}\n")),
             None => Ok(()),
         };
     }
-    let oracle = Oracle::new(scene, world);
     if let Some(complete) = &decision.complete {
-        return match oracle.broken_rule(selection(complete), false) {
+        return match rule(selection(complete), false) {
             Some(rule) => Err(format!("complete search: {rule}\n")),
             None => Ok(()),
         };
     }
+    let oracle = Oracle::new(scene, world);
     if let Some(found) = oracle.solve() {
         return Err(format!("not found: {}\n", oracle.names(found)));
     }

@@ -375,7 +375,11 @@ impl<'m> Encoding<'m> {
         for need in &model.install_if[at] {
             let info = model.need_info(*need);
             if info.need.conflict {
-                let violators = info.violators.iter().copied().filter(|v| *v != at);
+                // Once its name is settled as absent, it is too late for the package.
+                if info.violators.contains(&at) {
+                    return None;
+                }
+                let violators = info.violators.iter().copied();
                 conditions.extend(self.literals(violators).into_iter().map(|l| !l));
             } else {
                 parts.push(self.met(*need)?);

@@ -123,7 +123,8 @@ impl<'s> Oracle<'s> {
             let answers = positive.map(|need| oracle.answers(need)).collect();
             let negative = record.install_if.iter().filter(|need| need.conflict);
             let absent = negative.map(|need| oracle.violators(need));
-            let absent = absent.fold(0, |all, one| all | one) & !(1 << number);
+            // What must itself be absent never installs itself.
+            let absent = absent.fold(0, |all, one| all | one);
             oracle.conditions.push((answers, absent));
         }
         for need in world {
@@ -244,7 +245,8 @@ impl<'s> Oracle<'s> {
     /// Returns the rule that a selection breaks, if any.
     ///
     /// `lenient` allows what happens by apk's rules but is not worth finding: a package that offers
-    /// a name only bare is chosen for it because it also needs itself.
+    /// a name only bare is chosen for it because it also needs itself; tags come from packages that
+    /// were looked at and not taken.
     pub(crate) fn broken_rule(&self, selection: Selection, lenient: bool) -> Option<String> {
         let records = &self.scene.records;
         let name = |number: usize| format!("{number}: {}", records[number].full_name());
@@ -277,6 +279,9 @@ impl<'s> Oracle<'s> {
         if !lenient && let Some(text) = self.unchosen(selection) {
             return Some(text);
         }
+        if lenient {
+            return None;
+        }
         let pinned = selection & !self.free & !self.carried(selection);
         let number = bits(pinned).next()?;
         Some(format!("{} needs its tag", name(number)))
@@ -286,10 +291,17 @@ impl<'s> Oracle<'s> {
     /// installs itself does not make it, unless something asks for that package, too.
     fn unchosen(&self, selection: Selection) -> Option<String> {
         let reached = self.reached(selection, false);
-        let needs = bits(reached).flat_map(|number| &self.depends[number]);
-        let needs = needs.chain(self.world.iter().map(|(need, _)| need));
-        let needs: Vec<&Answers> = needs.collect();
-        let asked = needs.iter().fold(0, |all, need| all | need.strong);
+        let world = self.world.iter().map(|(need, _)| need);
+        let all = bits(reached).flat_map(|number| &self.depends[number]);
+        let asked = all
+            .chain(world.clone())
+            .fold(0, |all, need| all | need.strong);
+        // What a package offers itself it need not be given.
+        let needs = bits(reached).flat_map(|number| {
+            let given = move |need: &&Answers| need.all & 1 << number == 0;
+            self.depends[number].iter().filter(given)
+        });
+        let needs: Vec<&Answers> = needs.chain(world).collect();
         let silent = |number: &usize| {
             self.scene.records[*number].install_if.is_empty() || asked & 1 << number != 0
         };

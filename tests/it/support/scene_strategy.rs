@@ -186,6 +186,11 @@ pub(crate) fn scene(profile: Profile) -> impl Strategy<Value = Scene> {
                 };
                 let names = scene.settle(layout.0, layout.1, profile);
                 let mut command = command;
+                if !profile.odd {
+                    command
+                        .flags
+                        .retain(|flag| !flag.starts_with("--preupgrade"));
+                }
                 for need in &mut command.needs {
                     need.settle(&names, &scene);
                 }
@@ -491,7 +496,7 @@ fn command(profile: Profile) -> impl Strategy<Value = Command> {
             flags(&["-a", "-l", "--prune", "--ignore"]),
             Just(None),
         ),
-        (u32::from(profile.odd)) => (
+        1 => (
             Just("upgrade"),
             flags(&["--preupgrade-only", "-a", "-l", "--preupgrade-depends=a", "--preupgrade-depends=b>1 !c"]),
             Just(None),
