@@ -15,6 +15,7 @@ pub mod index;
 mod mapped;
 pub mod package;
 pub mod remote_index;
+pub mod serve;
 
 pub use http::{HttpError, Session};
 pub use index::{IndexError, IndexLoader, LoadedIndex, Rules};

@@ -33,6 +33,7 @@ pub(crate) fn run(
         verbosity: invocation.verbosity(),
         width: console.width(),
         interactive: interactive(values, console),
+        show_plan: console.terminal && invocation.verbosity() == 1,
         solver: match values.last("solver") {
             Some("apk") => SolverChoice::Apk,
             Some("complete") => SolverChoice::Complete,

@@ -5,6 +5,7 @@ mod cache;
 mod change;
 mod complete;
 mod files;
+mod keep;
 mod question;
 mod settings;
 mod update;
@@ -28,6 +29,8 @@ pub(crate) fn run(
         "cache" => cache::run(invocation, console),
         "completions" => complete::completions(invocation, &command_line[0], console),
         "man" => complete::man(invocation, console),
+        "serve" => keep::serve(invocation, console),
+        "snapshot" => keep::snapshot(invocation, console),
         "extract" => files::extract(invocation, console),
         "index" => files::index(invocation, console),
         "verify" => files::verify(invocation, console),
