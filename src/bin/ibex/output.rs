@@ -75,6 +75,8 @@ pub(crate) struct Console {
     display: Option<Display>,
     /// Where `--progress-fd` wants numbers.
     machine: Option<std::fs::File>,
+    /// Standard output is for data alone.
+    data_only: bool,
 }
 
 /// A bar on the last line, as apk draws it (cli.md, 1.10): for who wants progress in a file.
@@ -98,7 +100,15 @@ impl Console {
             progress: None,
             display: None,
             machine: None,
+            data_only: false,
         }
+    }
+
+    /// Keeps standard output free for data: messages are silenced, output of scripts goes to
+    /// standard error.
+    pub(crate) fn keep_for_data(&mut self) {
+        self.verbosity = 0;
+        self.data_only = true;
     }
 
     /// Turns the progress bar on, with the text of one filled cell.
@@ -267,8 +277,8 @@ impl Sink for Console {
                 let mut line = line.to_vec();
                 line.push(b'\n');
                 match stream {
-                    Stream::Stdout => self.write_out(&line),
-                    Stream::Stderr => self.write_error(&line),
+                    Stream::Stdout if !self.data_only => self.write_out(&line),
+                    Stream::Stdout | Stream::Stderr => self.write_error(&line),
                 }
             }
             Event::Plan(changes) => {
