@@ -28,6 +28,10 @@ fn main() -> ExitCode {
             }
             ExitCode::from(1)
         }
+        Err(Stop::Usage(text)) => {
+            Console::new(1, Colours::Auto).error_line(&text);
+            ExitCode::from(2)
+        }
         Ok(invocation) => run(&program, &words, &invocation),
     }
 }

@@ -6,6 +6,7 @@ mod change;
 mod complete;
 mod files;
 mod history;
+mod image;
 mod keep;
 mod question;
 mod settings;
@@ -35,6 +36,7 @@ pub(crate) fn run(
         "serve" => keep::serve(invocation, console),
         "snapshot" => keep::snapshot(invocation, console),
         "extract" => files::extract(invocation, console),
+        "image" => Ok(image::run(invocation, console)),
         "history" => history::run(invocation, console),
         "index" => files::index(invocation, console),
         "verify" => files::verify(invocation, console),
