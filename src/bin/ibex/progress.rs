@@ -53,11 +53,11 @@ impl Display {
             let (verb, template) = match stage {
                 Stage::Install => (
                     "installing",
-                    "{spinner:.cyan} {msg:24!} [{bar:30.cyan/dim}] {percent:>3}%  {elapsed}",
+                    "{spinner:.cyan} {msg} [{wide_bar:.cyan/dim}] {percent:>3}%  {elapsed}",
                 ),
                 Stage::Download | Stage::Fetch => (
                     "downloading",
-                    "{spinner:.cyan} {msg:24!} [{bar:30.cyan/dim}] {bytes}/{total_bytes}  \
+                    "{spinner:.cyan} {msg} [{wide_bar:.cyan/dim}] {bytes}/{total_bytes}  \
                      {bytes_per_sec}  {eta} left",
                 ),
             };

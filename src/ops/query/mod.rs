@@ -69,8 +69,6 @@ pub struct Listed {
     pub version: String,
     /// Its line of description.
     pub description: String,
-    /// It is installed.
-    pub installed: bool,
 }
 
 impl Listed {
@@ -80,7 +78,6 @@ impl Listed {
             name: entry.name().to_owned(),
             version: entry.version().to_owned(),
             description: entry.description().to_owned(),
-            installed: view.is_installed(package),
         }
     }
 }

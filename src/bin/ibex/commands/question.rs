@@ -117,14 +117,12 @@ fn for_people(invocation: &Invocation, known: &Known, answer: &Answer, console: 
     if answer.listed.is_empty() {
         give(answer, console);
     } else {
-        let mut table = Table::new(&[Column::Left, Column::Left, Column::Flexible, Column::Left]);
+        let mut table = Table::new(&[Column::Left, Column::Left, Column::Flexible]);
         for listed in &answer.listed {
-            let state = if listed.installed { "installed" } else { "" };
             table.row(vec![
                 (listed.name.clone(), colour::STRONG),
                 (listed.version.clone(), colour::NOTE),
                 (listed.description.clone(), ""),
-                (state.to_owned(), colour::GOOD),
             ]);
         }
         let text = table.text(0, console.columns(), console.colour);
