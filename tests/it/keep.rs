@@ -413,12 +413,13 @@ fn without_a_network_the_cache_is_enough() {
             true => {
                 let mut command = Command::new("unshare");
                 command.args(["--net", env!("CARGO_BIN_EXE_ibex")]);
-                command.env("IBEX_CACHE_DIR", case.sandbox.beside("catalogue"));
                 command.arg("--root").arg(root.root()).arg("--no-network");
                 command
             }
             false => root.ibex(),
         };
+        // The packages must come from this cache, not from the one that the tests share.
+        command.env("IBEX_CACHE_DIR", case.sandbox.beside("catalogue"));
         command.args(["--arch", "x86_64", "--cache-dir", &cache, "-X", &url]);
         command
             .args(["--no-scripts", "--initdb", "add"])
