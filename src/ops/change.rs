@@ -129,6 +129,8 @@ pub struct ChangeOptions {
     pub sync: Option<bool>,
     /// How files are put in place.
     pub transaction: transaction::Options,
+    /// Signals that ask to stop.
+    pub interrupt: transaction::Interrupt,
     /// The command line, for the log.
     pub command_line: Vec<String>,
     /// The version line, for the log.
@@ -725,9 +727,11 @@ impl<'a> Change<'a> {
             }
             return Ok(totals.errors.min(99) as u8);
         }
+        let mut signal = None;
         let errors = match self.transact(universe, solution, &packages, sink) {
             Ok(outcome) => {
                 self.database.installed = outcome.installed;
+                signal = outcome.signal;
                 outcome.errors
             }
             Err(Error::Transaction(error @ TransactionError::Refused { .. })) => {
@@ -751,7 +755,8 @@ impl<'a> Change<'a> {
             };
             self.last_line(totals, sink);
         }
-        Ok(errors.min(99) as u8)
+        // A shell reports a program that a signal ended in the same way.
+        Ok(signal.map_or(errors.min(99) as u8, |signal| 128 + signal as u8))
     }
 
     fn last_line(&self, totals: Totals, sink: &mut dyn Sink) {
@@ -786,6 +791,8 @@ impl<'a> Change<'a> {
             plan: &plan,
             world: &solution.world,
             options: &options,
+            note: Vec::new(),
+            interrupt: Some(&self.options.interrupt),
         };
         let outcome = transaction
             .run(sink)

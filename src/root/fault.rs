@@ -73,6 +73,8 @@ pub enum Operation {
     FileTime(u64, u64),
     /// Space was set aside for a file.
     Reserve(u64, u64),
+    /// A file was cut to this size.
+    Truncate(u64, u64),
     /// The content of a file was flushed.
     SyncFile(u64),
     /// A directory was made.

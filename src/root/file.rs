@@ -107,6 +107,16 @@ impl NewFile {
         Ok(stat.st_size as u64)
     }
 
+    /// Cuts it.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn truncate(&self, size: u64) -> Result<(), RootError> {
+        fault::step(|| Operation::Truncate(self.handle, size))
+            .and_then(|()| rustix::fs::ftruncate(&self.file, size))
+            .map_err(|errno| self.error("cut", errno))
+    }
+
     /// Flushes the content.
     ///
     /// # Errors

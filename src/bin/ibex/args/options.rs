@@ -731,6 +731,16 @@ pub(crate) const APPLETS: &[Applet] = &[
         &[Group::Query],
     ),
     applet(
+        "recover",
+        "",
+        "Finish or undo what an interrupted transaction left",
+        &[
+            o("json", Nothing, "Print what was done as JSON"),
+            s("simulate", 's', Bool, "Only say what is to be done"),
+        ],
+        &[],
+    ),
+    applet(
         "search",
         "[PATTERN]...",
         "Search packages",

@@ -48,6 +48,7 @@ pub(crate) fn run(
         wait: values.number("wait").map(Duration::from_secs),
         sync: values.choice("sync"),
         transaction: transaction_options(values)?,
+        interrupt: super::interrupt(),
         version: help::version(&command_line[0]).trim_end().to_owned(),
         command_line: command_line.clone(),
         after_preupgrade: is_second_run(),
