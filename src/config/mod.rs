@@ -7,6 +7,7 @@ pub mod repositories;
 
 pub use repositories::{Repository, RepositoryKind, RepositorySources};
 
+use crate::format::Limits;
 use crate::root::{Root, RootError};
 use std::path::PathBuf;
 
@@ -45,6 +46,10 @@ pub struct Settings {
     pub cache_max_age: u64,
     /// `--force-refresh`.
     pub force_refresh: bool,
+    /// `--force-index-rollback`.
+    pub force_index_rollback: bool,
+    /// Bounds on what is read, with what `--limits` says.
+    pub limits: Limits,
     /// `--check-certificate`.
     pub check_certificate: bool,
     /// `--timeout` in seconds.
@@ -70,6 +75,8 @@ impl Default for Settings {
             cache_packages: None,
             cache_max_age: 240,
             force_refresh: false,
+            force_index_rollback: false,
+            limits: Limits::default(),
             check_certificate: true,
             timeout: 60,
             root_tmpfs: None,
@@ -163,7 +170,10 @@ impl Settings {
 
 /// Returns where an open directory really is, so that a link of the root is not followed outside.
 fn real_path(root: &Root, directory: &crate::root::Directory, plain: &str) -> PathBuf {
-    use std::os::fd::{AsFd, AsRawFd};
-    let link = format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd());
-    std::fs::read_link(link).unwrap_or_else(|_| root.path().join(plain))
+    use std::os::fd::AsRawFd;
+    let link = directory
+        .fd()
+        .map(|fd| format!("/proc/self/fd/{}", fd.as_raw_fd()));
+    link.and_then(|link| std::fs::read_link(link).ok())
+        .unwrap_or_else(|| root.path().join(plain))
 }

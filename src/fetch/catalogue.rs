@@ -5,11 +5,14 @@
 //! command finds it by path, size and time of the index file, and neither downloads, verifies nor
 //! parses it again. Trust is judged anew each time: an index whose key is gone is not trusted.
 //!
-//! The catalogue may be deleted at any time. A damaged one is set aside and made anew; whatever
+//! It also remembers the newest state seen of each repository and key, so that an older index is
+//! not taken for a new one.
+//!
+//! The catalogue may be deleted at any time; that memory is lost then. A damaged one is set aside and made anew; whatever
 //! fails here costs time, never an answer.
 
 use crate::package::{Index, PackageTable};
-use crate::trust::TrustedBy;
+use crate::trust::{Freshness, TrustedBy};
 use rusqlite::{Connection, MAIN_DB, OpenFlags, OptionalExtension, params};
 use std::collections::HashSet;
 use std::fs::Metadata;
@@ -19,13 +22,24 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Raised whenever the tables or the blocks in them change; other versions are made anew.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// Indexes that were not used for so long are dropped when another one is added, in seconds.
 const KEEP: u64 = 60 * 24 * 3600;
 
 /// A file younger than this may still change without a new time stamp.
 const SETTLED: Duration = Duration::from_secs(2);
+
+/// Made once and kept when the other tables are made anew.
+const MEMORY: &str = "
+    CREATE TABLE IF NOT EXISTS newest_index (
+        repository TEXT NOT NULL,
+        key_fingerprint BLOB NOT NULL,
+        made INTEGER NOT NULL,
+        newest_build INTEGER NOT NULL,
+        PRIMARY KEY (repository, key_fingerprint)
+    );
+";
 
 const SCHEMA: &str = "
     CREATE TABLE index_file (
@@ -34,6 +48,8 @@ const SCHEMA: &str = "
         description TEXT NOT NULL,
         key_name TEXT,
         key_fingerprint BLOB,
+        made INTEGER NOT NULL,
+        newest_build INTEGER NOT NULL,
         used INTEGER NOT NULL,
         searchable INTEGER NOT NULL DEFAULT 0
     );
@@ -68,6 +84,8 @@ pub struct Stored {
     pub description: String,
     /// Who vouched for it; `None` if nobody did.
     pub trusted_by: Option<TrustedBy>,
+    /// How new it says it is.
+    pub freshness: Freshness,
 }
 
 /// An open catalogue.
@@ -122,6 +140,7 @@ impl Catalogue {
                  DROP TABLE IF EXISTS index_file; DROP TABLE IF EXISTS package_text;",
             )?;
             connection.execute_batch(SCHEMA)?;
+            connection.execute_batch(MEMORY)?;
             connection.pragma_update(None, "user_version", VERSION)?;
         }
         connection.execute_batch("COMMIT")
@@ -142,7 +161,8 @@ impl Catalogue {
         let mut statement = self
             .connection
             .prepare_cached(
-                "SELECT f.id, f.description, f.key_name, f.key_fingerprint
+                "SELECT f.id, f.description, f.key_name, f.key_fingerprint, f.made,
+                        f.newest_build
                  FROM source s JOIN index_file f ON f.id = s.index_id
                  WHERE s.path = ? AND s.size = ? AND s.modified = ? AND s.inode = ?
                    AND s.device = ?",
@@ -160,7 +180,8 @@ impl Catalogue {
 
     /// Finds an index by the SHA-256 of its file.
     pub fn by_digest(&self, digest: &[u8; 32]) -> Option<Stored> {
-        let query = "SELECT id, description, key_name, key_fingerprint FROM index_file
+        let query = "SELECT id, description, key_name, key_fingerprint, made, newest_build
+                     FROM index_file
                      WHERE digest = ?";
         self.connection
             .query_row(query, [digest.as_slice()], stored)
@@ -196,6 +217,7 @@ impl Catalogue {
         index: &Index,
         table: &PackageTable,
         trusted_by: Option<&TrustedBy>,
+        freshness: Freshness,
     ) -> Option<i64> {
         let transaction = self
             .connection
@@ -214,14 +236,17 @@ impl Catalogue {
             .ok()?;
         transaction
             .execute(
-                "INSERT INTO index_file (digest, description, key_name, key_fingerprint, used)
-                 VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO index_file (digest, description, key_name, key_fingerprint, used,
+                                         made, newest_build)
+                 VALUES (?, ?, ?, ?, ?, ?, ?)",
                 params![
                     digest.as_slice(),
                     index.description,
                     trusted_by.map(|by| by.key_name.as_str()),
                     trusted_by.map(|by| by.fingerprint.as_slice()),
-                    now as i64
+                    now as i64,
+                    freshness.made as i64,
+                    freshness.newest_build as i64
                 ],
             )
             .ok()?;
@@ -238,6 +263,33 @@ impl Catalogue {
         }
         transaction.commit().ok()?;
         Some(id)
+    }
+
+    /// Returns the newest state seen of a repository under a key.
+    pub fn newest(&self, repository: &str, by: &TrustedBy) -> Option<Freshness> {
+        let query = "SELECT made, newest_build FROM newest_index
+                     WHERE repository = ? AND key_fingerprint = ?";
+        let key = params![repository, by.fingerprint.as_slice()];
+        self.connection
+            .query_row(query, key, |row| freshness(row, 0))
+            .optional()
+            .ok()?
+    }
+
+    /// Remembers a state as the newest one; one in the future only as far as the clock has come.
+    pub fn remember_newest(&self, repository: &str, by: &TrustedBy, found: Freshness) {
+        let found = found.remembered(seconds_now());
+        let values = params![
+            repository,
+            by.fingerprint.as_slice(),
+            found.made as i64,
+            found.newest_build as i64
+        ];
+        // Without room for it the next rollback is not noticed; that is no reason to stop here.
+        let _ = self.connection.execute(
+            "INSERT OR REPLACE INTO newest_index VALUES (?, ?, ?, ?)",
+            values,
+        );
     }
 
     /// Loads an index; `None` if a block is missing or damaged, and then it is dropped.
@@ -372,6 +424,17 @@ fn trigrams(text: &str) -> impl Iterator<Item = String> {
         .into_iter()
 }
 
+fn freshness(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Freshness> {
+    let seconds = |column| {
+        row.get::<_, i64>(column)
+            .map(|n| u64::try_from(n).unwrap_or(0))
+    };
+    Ok(Freshness {
+        made: seconds(first)?,
+        newest_build: seconds(first + 1)?,
+    })
+}
+
 fn stored(row: &rusqlite::Row<'_>) -> rusqlite::Result<Stored> {
     let key_name: Option<String> = row.get(2)?;
     let fingerprint: Option<Vec<u8>> = row.get(3)?;
@@ -385,6 +448,7 @@ fn stored(row: &rusqlite::Row<'_>) -> rusqlite::Result<Stored> {
                 key_name,
                 fingerprint,
             }),
+        freshness: freshness(row, 4)?,
     })
 }
 

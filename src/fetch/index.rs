@@ -1,11 +1,11 @@
 //! From an index file to a verified table.
 
 use super::catalogue::Catalogue;
-use crate::format::index::{UnverifiedIndex, is_usable};
+use crate::format::index::{UnverifiedIndex, freshness, is_usable};
 use crate::format::{FormatError, Limits};
 use crate::package::{Index, PackageTable};
 use crate::root::cause;
-use crate::trust::{Keyring, TrustError};
+use crate::trust::{Freshness, Keyring, Older, TrustError, TrustedBy};
 use sha2::{Digest, Sha256};
 use std::io;
 use std::path::Path;
@@ -23,6 +23,23 @@ pub enum IndexError {
     /// It is not signed by a known key.
     #[error(transparent)]
     Trust(#[from] TrustError),
+    /// A newer one of the same repository and key was seen before.
+    #[error(
+        "the index of {} is older than the one of {} seen before (--force-index-rollback accepts it)",
+        day(.0.found), day(.0.seen)
+    )]
+    Rollback(Older),
+}
+
+/// Writes a time as a day, or as it is if there is no such day.
+fn day(seconds: u64) -> String {
+    i64::try_from(seconds)
+        .ok()
+        .and_then(|seconds| jiff::Timestamp::from_second(seconds).ok())
+        .map_or_else(
+            || format!("second {seconds}"),
+            |at| at.strftime("%Y-%m-%d %H:%M:%S").to_string(),
+        )
 }
 
 /// An index that may be used.
@@ -34,6 +51,10 @@ pub struct LoadedIndex {
     pub table: Arc<PackageTable>,
     /// Its number in the catalogue, if it is there.
     pub stored: Option<i64>,
+    /// Who vouches for it; `None` if nobody does.
+    pub trusted_by: Option<TrustedBy>,
+    /// How new it says it is.
+    pub freshness: Freshness,
 }
 
 /// What is needed to judge and keep indexes.
@@ -48,6 +69,8 @@ pub struct IndexLoader<'a> {
     pub catalogue: Option<Catalogue>,
     /// Bounds on what is read.
     pub limits: Limits,
+    /// An index may be older than one seen before.
+    pub allow_older: bool,
 }
 
 impl IndexLoader<'_> {
@@ -60,8 +83,8 @@ impl IndexLoader<'_> {
         if let Some(loaded) = self.kept(|catalogue| catalogue.by_file(path, &meta)) {
             return Ok(loaded);
         }
-        if meta.len() > self.limits.index {
-            let limit = self.limits.index;
+        if meta.len() > self.limits.index_file {
+            let limit = self.limits.index_file;
             return Err(FormatError::TooLarge {
                 what: "index file",
                 limit,
@@ -93,20 +116,46 @@ impl IndexLoader<'_> {
             Ok(by) => Some(by),
             // A wrong signature of a known key is never accepted.
             Err(TrustError::Untrusted { .. }) if self.allow_untrusted => None,
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                if let TrustError::Bad { .. } = error {
+                    unverified.inspect()?;
+                }
+                return Err(error.into());
+            }
         };
         let mut index: Index = unverified.parse()?;
         index.packages.retain(is_usable);
+        let freshness = freshness(&index);
         let table = PackageTable::build(&index.packages);
-        let stored = self
-            .catalogue
-            .as_mut()
-            .and_then(|catalogue| catalogue.store(&digest, &index, &table, trusted_by.as_ref()));
+        let stored = self.catalogue.as_mut().and_then(|catalogue| {
+            catalogue.store(&digest, &index, &table, trusted_by.as_ref(), freshness)
+        });
         Ok(LoadedIndex {
             description: index.description,
             table: Arc::new(table),
             stored,
+            trusted_by,
+            freshness,
         })
+    }
+
+    /// Decides whether a fetched index may replace the copy: not if a newer one of the same
+    /// repository and key was seen before. What is accepted is remembered.
+    ///
+    /// `repository` names what the index is of, whichever mirror it came from. Without a catalogue
+    /// there is no memory, and nobody vouches for the time of an untrusted index: both pass.
+    ///
+    /// # Errors
+    /// [`IndexError::Rollback`].
+    pub fn accept(&self, repository: &str, index: &LoadedIndex) -> Result<(), IndexError> {
+        let (Some(catalogue), Some(by)) = (&self.catalogue, &index.trusted_by) else {
+            return Ok(());
+        };
+        if let (Some(seen), false) = (catalogue.newest(repository, by), self.allow_older) {
+            index.freshness.check(seen).map_err(IndexError::Rollback)?;
+        }
+        catalogue.remember_newest(repository, by, index.freshness);
+        Ok(())
     }
 
     fn kept(
@@ -127,6 +176,8 @@ impl IndexLoader<'_> {
             description: stored.description,
             table: Arc::new(table),
             stored: Some(stored.id),
+            trusted_by: stored.trusted_by.filter(|_| trusted),
+            freshness: stored.freshness,
         })
     }
 }

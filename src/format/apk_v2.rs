@@ -137,8 +137,9 @@ impl PackageReader {
                 continue;
             };
             let control = files.finish(signatures, member.hash)?;
-            let data_hash = control.data_hash;
-            return Ok((control, DataReader::new(source, data_hash, before, *limits)));
+            let room = limits.unpacked_of(control.package.installed_size);
+            let data = DataReader::new(source, control.data_hash, before, room, *limits);
+            return Ok((control, data));
         }
     }
 }
@@ -209,7 +210,7 @@ pub(super) fn read_signature<R: Read>(
     let Some(algorithm) = SignatureAlgorithm::from_name(algorithm) else {
         return Ok(());
     };
-    if key_name.contains('/') || signatures.len() >= limits.signatures {
+    if key_name.contains('/') || signatures.len() as u64 >= limits.signatures {
         return Ok(());
     }
     match reader.read_content(limits.signature, "signature") {
@@ -280,10 +281,13 @@ pub struct DataReader<R: BufRead> {
     reader: tar::Reader<io::BufReader<GzDecoder<Hashing<R, Sha256>>>>,
     data_hash: [u8; 32],
     before: u64,
+    /// Bytes of content that may still come, and all that might have come.
+    room: u64,
+    most: u64,
 }
 
 impl<R: BufRead> DataReader<R> {
-    fn new(source: R, data_hash: [u8; 32], before: u64, limits: Limits) -> Self {
+    fn new(source: R, data_hash: [u8; 32], before: u64, room: u64, limits: Limits) -> Self {
         let hashing = Hashing {
             inner: source,
             hash: Sha256::new(),
@@ -295,6 +299,8 @@ impl<R: BufRead> DataReader<R> {
             reader: tar::Reader::new(buffered, limits),
             data_hash,
             before,
+            room,
+            most: room,
         }
     }
 
@@ -303,7 +309,7 @@ impl<R: BufRead> DataReader<R> {
     /// # Errors
     /// [`FormatError`].
     pub fn next_entry(&mut self) -> Result<Option<Entry>, FormatError> {
-        while let Some(header) = self.reader.next_entry()? {
+        while let Some(header) = self.next_header()? {
             if header.path.starts_with('.') {
                 continue;
             }
@@ -322,6 +328,19 @@ impl<R: BufRead> DataReader<R> {
         Ok(None)
     }
 
+    /// Counts what an entry unpacks to against what the package announced.
+    fn next_header(&mut self) -> Result<Option<Header>, FormatError> {
+        let header = self.reader.next_entry()?;
+        if let Some(header) = &header {
+            let room = self.room.checked_sub(header.size);
+            self.room = room.ok_or(FormatError::TooLarge {
+                what: "unpacked content",
+                limit: self.most,
+            })?;
+        }
+        Ok(header)
+    }
+
     /// Reads to the end and checks the data hash, and that nothing follows.
     ///
     /// Returns the size of the package file in bytes.
@@ -329,7 +348,7 @@ impl<R: BufRead> DataReader<R> {
     /// # Errors
     /// [`FormatError::Integrity`] if the data is not what `.PKGINFO` promises.
     pub fn finish(mut self) -> Result<u64, FormatError> {
-        while self.reader.next_entry()?.is_some() {}
+        while self.next_header()?.is_some() {}
         let mut buffered = self.reader.into_inner();
         io::copy(&mut buffered, &mut io::sink())?;
         let Hashing {

@@ -3,28 +3,30 @@
 use super::apk_v2::{self};
 use super::{FormatError, Limits, apkindex, tar};
 use crate::package::{Index, Package};
-use crate::trust::{Signature, SignatureAlgorithm, SignedDigests};
+use crate::trust::{Freshness, Signature, SignatureAlgorithm, SignedDigests};
 use flate2::bufread::GzDecoder;
 use sha1::Sha1;
 use sha2::{Digest, Sha256, Sha512};
 use std::io::{self, Read};
 
 /// An index whose signature was not judged yet; its records cannot be reached from here.
-pub struct UnverifiedIndex {
+///
+/// What is signed is still compressed: whoever has no trusted key cannot make us inflate it.
+pub struct UnverifiedIndex<'a> {
     /// The signatures, in order.
     pub signatures: Vec<Signature>,
     /// Digests of the signed bytes, as far as the signatures ask for them.
     pub digests: SignedDigests,
-    description: String,
-    text: Vec<u8>,
+    signed: &'a [u8],
+    limits: Limits,
 }
 
-impl UnverifiedIndex {
+impl<'a> UnverifiedIndex<'a> {
     /// Takes an index file apart.
     ///
     /// # Errors
     /// [`FormatError`].
-    pub fn read(file: &[u8], limits: &Limits) -> Result<Self, FormatError> {
+    pub fn read(file: &'a [u8], limits: &Limits) -> Result<Self, FormatError> {
         if file.is_empty() {
             return Err(FormatError::UnexpectedEnd);
         }
@@ -32,51 +34,101 @@ impl UnverifiedIndex {
             return Err(FormatError::NotSupported);
         }
         let mut signatures = Vec::new();
-        let mut rest = file;
-        loop {
-            let (content, after) = read_member(rest, limits, &mut signatures)?;
-            let Some((description, text)) = content else {
-                if after.is_empty() {
-                    return Err(FormatError::UnexpectedEnd);
-                }
-                rest = after;
-                continue;
-            };
-            if !after.is_empty() {
-                return Err(FormatError::Invalid);
+        let mut signed = file;
+        while let Some(after) = skip_signatures(signed, limits, &mut signatures)? {
+            signed = after;
+            if signed.is_empty() {
+                return Err(FormatError::UnexpectedEnd);
             }
-            let digests = digests(rest, &signatures);
-            return Ok(Self {
-                signatures,
-                digests,
-                description,
-                text,
-            });
         }
+        Ok(Self {
+            digests: digests(signed, &signatures),
+            signatures,
+            signed,
+            limits: *limits,
+        })
     }
 
-    /// Parses the records. Call it only for what was verified, or may be used unverified.
+    /// Looks for damage without keeping anything. A file that was cut off has a wrong signature,
+    /// too; this tells which it is.
     ///
     /// # Errors
-    /// [`FormatError::Database`].
+    /// [`FormatError`].
+    pub fn inspect(&self) -> Result<(), FormatError> {
+        let mut decoder = GzDecoder::new(self.signed).take(self.limits.index.saturating_mul(2));
+        io::copy(&mut decoder, &mut io::sink())?;
+        Ok(())
+    }
+
+    /// Inflates and parses the records. Call it only for what was verified, or may be used
+    /// unverified.
+    ///
+    /// # Errors
+    /// [`FormatError`].
     pub fn parse(self) -> Result<Index, FormatError> {
-        let packages = apkindex::parse(&self.text)?;
+        let content = self.content()?;
+        let packages = apkindex::parse(&content.text)?;
         Ok(Index {
-            description: self.description,
+            description: content.description,
+            made: content.made,
             packages,
         })
     }
+
+    fn content(&self) -> Result<Content, FormatError> {
+        let limits = &self.limits;
+        let mut reader = tar::Reader::new(GzDecoder::new(self.signed), *limits);
+        let mut content = Content::default();
+        while let Some(header) = reader.next_entry()? {
+            if header.path.starts_with(".SIGN.") {
+                continue;
+            }
+            content.made = content.made.max(header.mtime);
+            match header.path.as_str() {
+                "DESCRIPTION" if content.text.is_empty() && header.size <= limits.description => {
+                    let bytes = reader.read_content(limits.description, "DESCRIPTION")?;
+                    content.description = String::from_utf8_lossy(&bytes).into_owned();
+                }
+                "APKINDEX" => {
+                    let room = limits.index.saturating_sub(content.text.len() as u64);
+                    let text = reader.read_content(room, "index")?;
+                    if content.text.is_empty() {
+                        content.text = text;
+                    } else {
+                        content.text.extend(text);
+                    }
+                }
+                name if name.starts_with('.') => return Err(FormatError::NotSupported),
+                _ => {}
+            }
+        }
+        let mut decoder = reader.into_inner();
+        io::copy(&mut decoder.by_ref().take(limits.index), &mut io::sink())?;
+        if decoder.into_inner().is_empty() {
+            Ok(content)
+        } else {
+            Err(FormatError::Invalid)
+        }
+    }
 }
 
-type Content = Option<(String, Vec<u8>)>;
+/// The entries that are not signatures.
+#[derive(Default)]
+struct Content {
+    description: String,
+    text: Vec<u8>,
+    made: u64,
+}
 
-fn read_member<'a>(
+/// Reads a member that holds only signatures, and returns what follows it; `None` if it is the
+/// signed one.
+fn skip_signatures<'a>(
     file: &'a [u8],
     limits: &Limits,
     signatures: &mut Vec<Signature>,
-) -> Result<(Content, &'a [u8]), FormatError> {
-    let mut reader = tar::Reader::new(GzDecoder::new(file), *limits);
-    let mut content: Content = None;
+) -> Result<Option<&'a [u8]>, FormatError> {
+    let bounded = GzDecoder::new(file).take(limits.control);
+    let mut reader = tar::Reader::new(bounded, *limits);
     while let Some(header) = reader.next_entry()? {
         if let Some(name) = header.path.strip_prefix(".SIGN.") {
             apk_v2::read_signature(name, &mut reader, limits, signatures)?;
@@ -84,20 +136,18 @@ fn read_member<'a>(
             // A package: an index has no entries of this kind.
             return Err(FormatError::NotSupported);
         } else {
-            let (description, text) = content.get_or_insert_default();
-            match header.path.as_str() {
-                "DESCRIPTION" if text.is_empty() && header.size <= limits.description => {
-                    let bytes = reader.read_content(limits.description, "DESCRIPTION")?;
-                    *description = String::from_utf8_lossy(&bytes).into_owned();
-                }
-                "APKINDEX" => text.extend(reader.read_content(limits.index, "APKINDEX")?),
-                _ => {}
-            }
+            return Ok(None);
         }
     }
-    let mut decoder = reader.into_inner();
-    io::copy(&mut decoder.by_ref().take(limits.index), &mut io::sink())?;
-    Ok((content, decoder.into_inner()))
+    let mut bounded = reader.into_inner();
+    io::copy(&mut bounded, &mut io::sink())?;
+    if bounded.limit() == 0 {
+        return Err(FormatError::TooLarge {
+            what: "signature part",
+            limit: limits.control,
+        });
+    }
+    Ok(Some(bounded.into_inner().into_inner()))
 }
 
 fn digests(signed: &[u8], signatures: &[Signature]) -> SignedDigests {
@@ -106,6 +156,18 @@ fn digests(signed: &[u8], signatures: &[Signature]) -> SignedDigests {
         sha1: wanted(SignatureAlgorithm::Rsa).then(|| Sha1::digest(signed).into()),
         sha256: wanted(SignatureAlgorithm::Rsa256).then(|| Sha256::digest(signed).into()),
         sha512: wanted(SignatureAlgorithm::Rsa512).then(|| Sha512::digest(signed).into()),
+    }
+}
+
+/// Returns how new an index is, from its own time and its packages.
+pub fn freshness(index: &Index) -> Freshness {
+    let builds = index
+        .packages
+        .iter()
+        .filter_map(|package| package.build_time);
+    Freshness {
+        made: index.made,
+        newest_build: builds.max().unwrap_or(0),
     }
 }
 

@@ -81,6 +81,7 @@ mod tests {
             ..Package::default()
         };
         let index = Index {
+            made: 0,
             description: "test".into(),
             packages: vec![package],
         };

@@ -16,7 +16,7 @@ pub mod scripts;
 pub mod tar;
 pub mod triggers;
 
-pub use limits::Limits;
+pub use limits::{LimitError, Limits};
 
 use std::io;
 
@@ -55,12 +55,12 @@ pub enum FormatError {
     /// The content is not what its digest says.
     #[error("v2 package integrity error")]
     Integrity,
-    /// A field is longer than the reader accepts.
-    #[error("internal buffer too small")]
+    /// Something is larger than the reader accepts; apk says only `internal buffer too small`.
+    #[error("{what}: more than the limit of {limit} (see --limits)")]
     TooLarge {
         /// Which field.
         what: &'static str,
-        /// The limit in bytes.
+        /// The limit, in bytes if it is a size.
         limit: u64,
     },
     /// The database was written by a newer program.

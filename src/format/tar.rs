@@ -9,6 +9,9 @@ use std::io::{self, Read};
 
 const BLOCK: usize = 512;
 
+/// Zero blocks that may stand at the end of an archive; tools pad to 10 KiB, some to 1 MiB.
+const ZERO_BLOCKS: u32 = 64 << 11;
+
 /// What an entry is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -62,6 +65,8 @@ struct Extended {
     link: Option<String>,
     sha1: Option<[u8; 20]>,
     xattrs: Vec<(String, Vec<u8>)>,
+    /// Bytes of all records before the entry.
+    size: u64,
 }
 
 /// Walks over an archive.
@@ -74,6 +79,8 @@ pub struct Reader<R> {
     padding: u64,
     zero_blocks: u32,
     entries: u64,
+    /// Bytes of names and link targets so far.
+    names: u64,
 }
 
 impl<R: Read> Reader<R> {
@@ -86,6 +93,7 @@ impl<R: Read> Reader<R> {
             padding: 0,
             zero_blocks: 0,
             entries: 0,
+            names: 0,
         }
     }
 
@@ -108,6 +116,9 @@ impl<R: Read> Reader<R> {
             };
             if block[0] == 0 {
                 self.zero_blocks += 1;
+                if self.zero_blocks > ZERO_BLOCKS {
+                    return Err(too_large("padding", u64::from(ZERO_BLOCKS) * 512));
+                }
                 continue;
             }
             if self.zero_blocks >= 2 {
@@ -165,6 +176,20 @@ impl<R: Read> Reader<R> {
         }
     }
 
+    /// Reads a record about the next entry; all that come before one entry share the limit.
+    fn extended(
+        &mut self,
+        extended: &mut Extended,
+        what: &'static str,
+    ) -> Result<Vec<u8>, FormatError> {
+        let room = self.limits.header.saturating_sub(extended.size);
+        extended.size += self.remaining;
+        if self.remaining > room {
+            return Err(too_large(what, self.limits.header));
+        }
+        self.read_content(room, what)
+    }
+
     fn header(
         &mut self,
         block: &[u8; BLOCK],
@@ -186,12 +211,12 @@ impl<R: Read> Reader<R> {
             b'5' => Kind::Directory,
             b'6' => Kind::Fifo,
             b'x' => {
-                let records = self.read_content(self.limits.header, "extended header")?;
+                let records = self.extended(extended, "extended header")?;
                 pax(&records, extended)?;
                 return Ok(None);
             }
             b'L' => {
-                let name = self.read_content(self.limits.header, "long name")?;
+                let name = self.extended(extended, "long name")?;
                 extended.path = Some(text(&name));
                 return Ok(None);
             }
@@ -208,8 +233,12 @@ impl<R: Read> Reader<R> {
             Kind::HardLink(target) | Kind::Symlink(target) => target.len(),
             _ => 0,
         };
-        if path.len() > self.limits.path || target > self.limits.path {
-            return Err(too_large("path", self.limits.path as u64));
+        if path.len().max(target) as u64 > self.limits.path {
+            return Err(too_large("path", self.limits.path));
+        }
+        self.names += (path.len() + target) as u64;
+        if self.names > self.limits.names {
+            return Err(too_large("names", self.limits.names));
         }
         Ok(Some(Header {
             path,

@@ -411,7 +411,10 @@ fn differs(acl: &Acl, stat: Stat) -> bool {
 }
 
 /// Reads the attributes that packages can set; those of the system's own bookkeeping are left out.
-fn read_xattrs(file: &std::fs::File) -> Vec<(String, Vec<u8>)> {
+fn read_xattrs(file: &crate::root::OpenFile) -> Vec<(String, Vec<u8>)> {
+    let Some(file) = file.fd() else {
+        return Vec::new();
+    };
     let mut names = vec![0; 64 << 10];
     let Ok(length) = rustix::fs::flistxattr(file, &mut names) else {
         return Vec::new();

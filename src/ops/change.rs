@@ -791,6 +791,7 @@ impl<'a> Change<'a> {
             plan: &plan,
             world: &solution.world,
             options: &options,
+            runner: None,
             note: Vec::new(),
             interrupt: Some(&self.options.interrupt),
         };

@@ -255,7 +255,7 @@ fn fetch_all(
     };
     let mut finish = |at: usize, one: &Wanted| -> Result<(), String> {
         let path = waiting(at);
-        check(&path, one).map_err(|error| error.to_string())?;
+        check(&path, one, &settings.limits).map_err(|error| error.to_string())?;
         if options.to_stdout {
             let mut file = File::open(&path).map_err(cause)?;
             std::io::copy(&mut file, stdout).map_err(cause)?;
@@ -301,9 +301,9 @@ fn missing_in_index(error: &std::io::Error) -> String {
 }
 
 /// Checks that a file is the package that the verified index lists.
-fn check(path: &Path, wanted: &Wanted) -> Result<(), PackageFileError> {
+fn check(path: &Path, wanted: &Wanted, limits: &Limits) -> Result<(), PackageFileError> {
     let source = BufReader::with_capacity(128 << 10, File::open(path)?);
-    let (control, data) = PackageReader::open(source, &Limits::default())?;
+    let (control, data) = PackageReader::open(source, limits)?;
     if control.identity != wanted.identity {
         return Err(FormatError::Integrity.into());
     }

@@ -6,7 +6,7 @@ use super::Error;
 use super::package_file;
 use super::verify::{keyring, read_bounded};
 use crate::config::Settings;
-use crate::format::{Limits, index::UnverifiedIndex, index_writer};
+use crate::format::{index::UnverifiedIndex, index_writer};
 use crate::package::{Index, Package, Version, order};
 use crate::progress::{Event, Sink};
 use crate::trust::{Keyring, SigningKey};
@@ -84,6 +84,7 @@ pub fn run(
     }
     let count = packages.len();
     let index = Index {
+        made: 0,
         description: options.description.clone(),
         packages,
     };
@@ -127,9 +128,9 @@ fn read_old(
     let Ok(meta) = std::fs::metadata(path) else {
         return Ok(None);
     };
-    let limits = Limits::default();
+    let limits = settings.limits;
     let read = || -> Result<Vec<Package>, package_file::PackageFileError> {
-        let bytes = read_bounded(path, limits.index)?;
+        let bytes = read_bounded(path, limits.index_file)?;
         let index = UnverifiedIndex::read(&bytes, &limits)?;
         package_file::check_trust(keyring, settings, &index.signatures, &index.digests)?;
         Ok(index.parse()?.packages)

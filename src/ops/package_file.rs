@@ -4,8 +4,8 @@
 //! them before [`read`] has returned without error.
 
 use crate::config::Settings;
+use crate::format::FormatError;
 use crate::format::apk_v2::{ControlPart, DataReader, Entry, EntryKind, PackageReader};
-use crate::format::{FormatError, Limits};
 use crate::package::Package;
 use crate::trust::{Keyring, Signature, SignedDigests, TrustError};
 use sha1::{Digest as _, Sha1};
@@ -86,7 +86,7 @@ pub(super) fn open(
     let file = File::open(path)?;
     let size = file.metadata()?.len();
     let source = BufReader::with_capacity(READ_BUFFER, file);
-    let (mut control, data) = PackageReader::open(source, &Limits::default())?;
+    let (mut control, data) = PackageReader::open(source, &settings.limits)?;
     check_trust(keyring, settings, &control.signatures, &control.digests)?;
     control.package.size = size;
     Ok((control, data))

@@ -4,7 +4,6 @@ use crate::config::repositories::{self, masked};
 use crate::config::{CacheDirectory, Repository, Settings};
 use crate::fetch::catalogue::Catalogue;
 use crate::fetch::{IndexLoader, LoadedIndex};
-use crate::format::Limits;
 use crate::progress::{Event, Sink};
 use crate::root::{Root, RootError};
 use crate::trust::Keyring;
@@ -92,7 +91,8 @@ pub fn load(
         allow_untrusted: settings.allow_untrusted,
         details,
         catalogue: catalogue.and_then(Catalogue::open),
-        limits: Limits::default(),
+        limits: settings.limits,
+        allow_older: settings.force_index_rollback,
     };
     let mut loaded = LoadedRepositories {
         tag_order: declared.tag_order,
@@ -210,16 +210,17 @@ impl<'a> RemoteIndexes<'a> {
             url: repository.index_url.clone(),
             copy: self.copy_path(repository),
         });
-        let mut answers = crate::fetch::http::fetch_indexes(
+        let answers = crate::fetch::http::fetch_indexes(
             self.settings,
             requests.collect(),
-            Limits::default().index,
-        )
-        .into_iter();
+            self.settings.limits.index_file,
+        );
+        let asked = repositories.iter().zip(&due).filter(|(_, due)| **due);
+        let mut answers = asked.map(|(repository, _)| repository).zip(answers);
         due.iter()
             .map(|due| match due.then(|| answers.next()).flatten() {
                 None => Refresh::None,
-                Some(answer) => self.take(answer, loader),
+                Some((repository, answer)) => self.take(repository, answer, loader),
             })
             .collect()
     }
@@ -227,6 +228,7 @@ impl<'a> RemoteIndexes<'a> {
     /// Verifies what was fetched before it replaces the copy.
     fn take(
         &self,
+        repository: &Repository,
         answer: crate::fetch::http::IndexAnswer,
         loader: &mut IndexLoader<'_>,
     ) -> Refresh {
@@ -234,14 +236,20 @@ impl<'a> RemoteIndexes<'a> {
         match answer {
             IndexAnswer::Unchanged => Refresh::Done,
             IndexAnswer::Failed(why) => Refresh::Failed(why),
-            IndexAnswer::New { bytes, copy } => match (loader.load_bytes(&bytes), copy) {
-                (Err(error), _) => Refresh::Failed(error.to_string()),
-                (Ok(_), None) => Refresh::Bytes(bytes),
-                (Ok(_), Some(copy)) => match crate::fetch::cache::store(&copy, &bytes) {
-                    Ok(()) => Refresh::Done,
-                    Err(error) => Refresh::Failed(crate::root::cause(&error)),
-                },
-            },
+            IndexAnswer::New { bytes, copy } => {
+                let accepted = loader.load_bytes(&bytes).and_then(|index| {
+                    // Whichever mirror answered, the repository is the declared one.
+                    loader.accept(&masked(&repository.index_url), &index)
+                });
+                match (accepted, copy) {
+                    (Err(error), _) => Refresh::Failed(error.to_string()),
+                    (Ok(()), None) => Refresh::Bytes(bytes),
+                    (Ok(()), Some(copy)) => match crate::fetch::cache::store(&copy, &bytes) {
+                        Ok(()) => Refresh::Done,
+                        Err(error) => Refresh::Failed(crate::root::cause(&error)),
+                    },
+                }
+            }
         }
     }
 

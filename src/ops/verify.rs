@@ -3,9 +3,9 @@
 use super::package_file::{self, PackageFileError};
 use super::{Error, query::Answer};
 use crate::config::Settings;
-use crate::format::{FormatError, Limits, index::UnverifiedIndex};
+use crate::format::{FormatError, index::UnverifiedIndex};
 use crate::root::Root;
-use crate::trust::Keyring;
+use crate::trust::{Keyring, TrustError};
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -59,10 +59,16 @@ fn check_index(
     keyring: &Keyring,
     settings: &Settings,
 ) -> Result<(), PackageFileError> {
-    let limits = Limits::default();
-    let bytes = read_bounded(path, limits.index)?;
+    let limits = settings.limits;
+    let bytes = read_bounded(path, limits.index_file)?;
     let index = UnverifiedIndex::read(&bytes, &limits)?;
-    package_file::check_trust(keyring, settings, &index.signatures, &index.digests)?;
+    let trusted = package_file::check_trust(keyring, settings, &index.signatures, &index.digests);
+    if let Err(error) = trusted {
+        if let TrustError::Bad { .. } = error {
+            index.inspect()?;
+        }
+        return Err(error.into());
+    }
     index.parse()?;
     Ok(())
 }

@@ -99,6 +99,9 @@ pub struct Flaws {
 pub struct Index {
     /// The `DESCRIPTION` text, empty when there is none.
     pub description: String,
+    /// When it was made, in seconds since 1970, as its entries in the archive say; 0 if they do
+    /// not. This part is signed.
+    pub made: u64,
     /// The records, in file order.
     pub packages: Vec<Package>,
 }

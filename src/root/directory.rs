@@ -1,7 +1,8 @@
 //! An open directory: what can be done with the names in it, never following them.
 
 use super::fault::{self, Operation};
-use super::file::{NewFile, next_handle};
+use super::file::{NewFile, OpenFile, next_handle};
+use super::tree::Tree;
 use super::{RootError, is_missing};
 use rustix::fs::{
     self, AtFlags, Dev, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid,
@@ -53,18 +54,40 @@ impl Stat {
     }
 }
 
+/// Where a directory is: open on a disk, or a node of a tree in memory.
+#[derive(Debug)]
+enum Place {
+    Disk(OwnedFd),
+    Tree(Tree, usize),
+}
+
 /// An open directory below a root.
 #[derive(Debug)]
 pub struct Directory {
-    fd: OwnedFd,
+    place: Place,
     path: String,
 }
 
 impl Directory {
     pub(super) fn new(fd: OwnedFd, path: &str) -> Self {
         Self {
-            fd,
+            place: Place::Disk(fd),
             path: path.to_owned(),
+        }
+    }
+
+    pub(super) fn of_tree(tree: &Tree, node: usize, path: &str) -> Self {
+        Self {
+            place: Place::Tree(tree.clone(), node),
+            path: path.to_owned(),
+        }
+    }
+
+    /// Returns the descriptor of a directory on a disk.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match &self.place {
+            Place::Disk(fd) => Some(fd.as_fd()),
+            Place::Tree(..) => None,
         }
     }
 
@@ -86,8 +109,14 @@ impl Directory {
     /// # Errors
     /// [`RootError`].
     pub fn stat(&self, name: &str) -> Result<Option<Stat>, RootError> {
-        match fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(Some(Stat::new(&stat))),
+        let found = match &self.place {
+            Place::Disk(fd) => {
+                fs::statat(fd, name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| Stat::new(&stat))
+            }
+            Place::Tree(tree, at) => tree.stat(*at, name),
+        };
+        match found {
+            Ok(stat) => Ok(Some(stat)),
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
             Err(errno) => Err(self.error("examine", name, errno)),
         }
@@ -98,9 +127,12 @@ impl Directory {
     /// # Errors
     /// [`RootError`].
     pub fn stat_self(&self) -> Result<Stat, RootError> {
-        fs::fstat(&self.fd)
-            .map(|stat| Stat::new(&stat))
-            .map_err(|errno| RootError::new("examine", &self.path, errno))
+        match &self.place {
+            Place::Disk(fd) => fs::fstat(fd)
+                .map(|stat| Stat::new(&stat))
+                .map_err(|errno| RootError::new("examine", &self.path, errno)),
+            Place::Tree(tree, at) => Ok(tree.stat_self(*at)),
+        }
     }
 
     /// Returns the names, sorted by bytes, without `.` and `..`.
@@ -109,8 +141,12 @@ impl Directory {
     /// [`RootError`].
     pub fn list(&self) -> Result<Vec<OsString>, RootError> {
         let error = |errno: Errno| RootError::new("list", &self.path, errno);
+        let fd = match &self.place {
+            Place::Disk(fd) => fd,
+            Place::Tree(tree, at) => return tree.list(*at).map_err(error),
+        };
         let mut names = Vec::new();
-        for entry in fs::Dir::read_from(&self.fd).map_err(error)? {
+        for entry in fs::Dir::read_from(fd).map_err(error)? {
             let entry = entry.map_err(error)?;
             let name = entry.file_name().to_bytes();
             if !matches!(name, b"." | b"..") {
@@ -152,8 +188,17 @@ impl Directory {
             mode,
             append,
         })
-        .and_then(|()| fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode)))
-        .map(|fd| NewFile::new(fd.into(), path.clone(), handle))
+        .and_then(|()| match &self.place {
+            Place::Disk(fd) => fs::openat(fd, name, flags, Mode::from_raw_mode(mode))
+                .map(|fd| NewFile::new(fd.into(), path.clone(), handle)),
+            Place::Tree(tree, at) => {
+                let file = match append {
+                    true => tree.continue_file(*at, name),
+                    false => tree.create_file(*at, name, mode),
+                };
+                file.map(|file| NewFile::of_tree(file, path.clone(), handle))
+            }
+        })
         .map_err(|errno| self.error(if append { "open" } else { "create" }, name, errno))
     }
 
@@ -163,8 +208,12 @@ impl Directory {
     /// [`RootError`].
     pub fn append(&self, name: &str, mode: u32) -> Result<File, RootError> {
         let flags = OFlags::CREATE | OFlags::APPEND | OFlags::WRONLY | OFlags::CLOEXEC;
+        // A tree in memory keeps no log.
+        let fd = self
+            .fd()
+            .ok_or_else(|| self.error("open", name, Errno::OPNOTSUPP))?;
         // A link is followed: `var/log/apk.log` may well point to /dev/null of the system.
-        fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode))
+        fs::openat(fd, name, flags, Mode::from_raw_mode(mode))
             .map(File::from)
             .map_err(|errno| self.error("open", name, errno))
     }
@@ -173,18 +222,20 @@ impl Directory {
     ///
     /// # Errors
     /// [`RootError`].
-    pub fn open_file(&self, name: &str) -> Result<File, RootError> {
+    pub fn open_file(&self, name: &str) -> Result<OpenFile, RootError> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        fs::openat(&self.fd, name, flags, Mode::empty())
-            .map(File::from)
-            .map_err(|errno| self.error("open", name, errno))
+        let opened = match &self.place {
+            Place::Disk(fd) => fs::openat(fd, name, flags, Mode::empty())
+                .map(|fd| OpenFile::of_disk(File::from(fd))),
+            Place::Tree(tree, at) => tree.open_file(*at, name).map(OpenFile::of_tree),
+        };
+        opened.map_err(|errno| self.error("open", name, errno))
     }
 
     /// Opens what has a name only to refer to it, or to set its attributes.
-    fn open_node(&self, name: &str) -> Result<OwnedFd, RootError> {
+    fn open_node(&self, fd: &OwnedFd, name: &str) -> Result<OwnedFd, RootError> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        fs::openat(&self.fd, name, flags, Mode::empty())
-            .map_err(|errno| self.error("open", name, errno))
+        fs::openat(fd, name, flags, Mode::empty()).map_err(|errno| self.error("open", name, errno))
     }
 
     /// Returns the target of a symbolic link.
@@ -192,9 +243,13 @@ impl Directory {
     /// # Errors
     /// [`RootError`].
     pub fn read_link(&self, name: &str) -> Result<Vec<u8>, RootError> {
-        fs::readlinkat(&self.fd, name, Vec::new())
-            .map(std::ffi::CString::into_bytes)
-            .map_err(|errno| self.error("read", name, errno))
+        let target = match &self.place {
+            Place::Disk(fd) => {
+                fs::readlinkat(fd, name, Vec::new()).map(std::ffi::CString::into_bytes)
+            }
+            Place::Tree(tree, at) => tree.read_link(*at, name),
+        };
+        target.map_err(|errno| self.error("read", name, errno))
     }
 
     /// Creates a directory; an existing one is left as it is.
@@ -202,8 +257,13 @@ impl Directory {
     /// # Errors
     /// [`RootError`].
     pub fn create_directory(&self, name: &str, mode: u32) -> Result<(), RootError> {
-        let made = fault::step(|| Operation::CreateDirectory(self.join(name), mode))
-            .and_then(|()| fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode)));
+        let made =
+            fault::step(|| Operation::CreateDirectory(self.join(name), mode)).and_then(|()| {
+                match &self.place {
+                    Place::Disk(fd) => fs::mkdirat(fd, name, Mode::from_raw_mode(mode)),
+                    Place::Tree(tree, at) => tree.create_directory(*at, name, mode),
+                }
+            });
         match made {
             Ok(()) | Err(Errno::EXIST) => Ok(()),
             Err(errno) => Err(self.error("create", name, errno)),
@@ -216,7 +276,10 @@ impl Directory {
     /// [`RootError`].
     pub fn create_symlink(&self, target: &str, name: &str) -> Result<(), RootError> {
         fault::step(|| Operation::Symlink(target.to_owned(), self.join(name)))
-            .and_then(|()| fs::symlinkat(target, &self.fd, name))
+            .and_then(|()| match &self.place {
+                Place::Disk(fd) => fs::symlinkat(target, fd, name),
+                Place::Tree(tree, at) => tree.create_symlink(*at, target, name),
+            })
             .map_err(|errno| self.error("create", name, errno))
     }
 
@@ -231,7 +294,15 @@ impl Directory {
         name: &str,
     ) -> Result<(), RootError> {
         fault::step(|| Operation::HardLink(from.join(old), self.join(name)))
-            .and_then(|()| fs::linkat(&from.fd, old, &self.fd, name, AtFlags::empty()))
+            .and_then(|()| match (&from.place, &self.place) {
+                (Place::Disk(from), Place::Disk(to)) => {
+                    fs::linkat(from, old, to, name, AtFlags::empty())
+                }
+                (Place::Tree(tree, from), Place::Tree(_, to)) => {
+                    tree.create_hard_link(*from, old, *to, name)
+                }
+                _ => Err(Errno::XDEV),
+            })
             .map_err(|errno| self.error("link", name, errno))
     }
 
@@ -249,7 +320,10 @@ impl Directory {
     ) -> Result<(), RootError> {
         let device: Dev = fs::makedev(major, minor);
         fault::step(|| Operation::Node(self.join(name)))
-            .and_then(|()| fs::mknodat(&self.fd, name, kind, Mode::from_raw_mode(mode), device))
+            .and_then(|()| match &self.place {
+                Place::Disk(fd) => fs::mknodat(fd, name, kind, Mode::from_raw_mode(mode), device),
+                Place::Tree(tree, at) => tree.create_node(*at, name, kind, mode, (major, minor)),
+            })
             .map_err(|errno| self.error("create", name, errno))
     }
 
@@ -258,8 +332,11 @@ impl Directory {
     /// # Errors
     /// [`RootError`].
     pub fn remove_file(&self, name: &str) -> Result<(), RootError> {
-        let removed = fault::step(|| Operation::Remove(self.join(name)))
-            .and_then(|()| fs::unlinkat(&self.fd, name, AtFlags::empty()));
+        let removed =
+            fault::step(|| Operation::Remove(self.join(name))).and_then(|()| match &self.place {
+                Place::Disk(fd) => fs::unlinkat(fd, name, AtFlags::empty()),
+                Place::Tree(tree, at) => tree.remove_file(*at, name),
+            });
         match removed {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(self.error("remove", name, errno)),
@@ -276,8 +353,13 @@ impl Directory {
     /// # Errors
     /// [`RootError`] unless the reason is that it is not empty, no directory, or in use.
     pub fn try_remove_directory(&self, name: &str) -> Result<bool, RootError> {
-        let removed = fault::step(|| Operation::RemoveDirectory(self.join(name)))
-            .and_then(|()| fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR));
+        let removed =
+            fault::step(|| Operation::RemoveDirectory(self.join(name))).and_then(|()| match &self
+                .place
+            {
+                Place::Disk(fd) => fs::unlinkat(fd, name, AtFlags::REMOVEDIR),
+                Place::Tree(tree, at) => tree.remove_directory(*at, name),
+            });
         match removed {
             Ok(()) | Err(Errno::NOENT) => Ok(true),
             Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR | Errno::BUSY) => Ok(false),
@@ -299,7 +381,13 @@ impl Directory {
     /// [`RootError`].
     pub fn rename_to(&self, from: &str, directory: &Self, to: &str) -> Result<(), RootError> {
         fault::step(|| Operation::Rename(self.join(from), directory.join(to)))
-            .and_then(|()| fs::renameat(&self.fd, from, &directory.fd, to))
+            .and_then(|()| match (&self.place, &directory.place) {
+                (Place::Disk(old), Place::Disk(new)) => fs::renameat(old, from, new, to),
+                (Place::Tree(tree, old), Place::Tree(_, new)) => {
+                    tree.rename((*old, from), (*new, to))
+                }
+                _ => Err(Errno::XDEV),
+            })
             .map_err(|errno| directory.error("rename", to, errno))
     }
 
@@ -309,9 +397,12 @@ impl Directory {
     /// [`RootError`].
     pub fn set_owner(&self, name: &str, uid: u32, gid: u32) -> Result<(), RootError> {
         fault::step(|| Operation::Owner(self.join(name), uid, gid))
-            .and_then(|()| {
-                let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-                fs::chownat(&self.fd, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+            .and_then(|()| match &self.place {
+                Place::Disk(fd) => {
+                    let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+                    fs::chownat(fd, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+                }
+                Place::Tree(tree, at) => tree.set_owner(*at, name, uid, gid),
             })
             .map_err(|errno| self.error("set the owner of", name, errno))
     }
@@ -323,7 +414,14 @@ impl Directory {
     pub fn set_mode(&self, name: &str, mode: u32) -> Result<(), RootError> {
         fault::step(|| Operation::Mode(self.join(name), mode))
             .map_err(|errno| self.error("set the mode of", name, errno))?;
-        let node = self.open_node(name)?;
+        let fd = match &self.place {
+            Place::Disk(fd) => fd,
+            Place::Tree(tree, at) => {
+                let changed = tree.set_mode(*at, name, mode);
+                return changed.map_err(|errno| self.error("set the mode of", name, errno));
+            }
+        };
+        let node = self.open_node(fd, name)?;
         let stat = fs::fstat(&node).map_err(|errno| self.error("examine", name, errno))?;
         if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
             return Err(self.error("set the mode of", name, Errno::LOOP));
@@ -333,9 +431,7 @@ impl Directory {
         let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&node));
         let changed = match fs::chmodat(fs::CWD, link, Mode::from_raw_mode(mode), AtFlags::empty())
         {
-            Err(Errno::NOENT) => {
-                fs::chmodat(&self.fd, name, Mode::from_raw_mode(mode), AtFlags::empty())
-            }
+            Err(Errno::NOENT) => fs::chmodat(fd, name, Mode::from_raw_mode(mode), AtFlags::empty()),
             other => other,
         };
         changed.map_err(|errno| self.error("set the mode of", name, errno))
@@ -347,8 +443,11 @@ impl Directory {
     /// [`RootError`].
     pub fn set_time(&self, name: &str, seconds: u64) -> Result<(), RootError> {
         fault::step(|| Operation::Time(self.join(name), seconds))
-            .and_then(|()| {
-                fs::utimensat(&self.fd, name, &times(seconds), AtFlags::SYMLINK_NOFOLLOW)
+            .and_then(|()| match &self.place {
+                Place::Disk(fd) => {
+                    fs::utimensat(fd, name, &times(seconds), AtFlags::SYMLINK_NOFOLLOW)
+                }
+                Place::Tree(tree, at) => tree.set_time(*at, name, seconds),
             })
             .map_err(|errno| self.error("set the time of", name, errno))
     }
@@ -359,7 +458,10 @@ impl Directory {
     /// [`RootError`].
     pub fn sync(&self) -> Result<(), RootError> {
         fault::step(|| Operation::SyncDirectory(self.path.clone()))
-            .and_then(|()| fs::fsync(&self.fd))
+            .and_then(|()| match &self.place {
+                Place::Disk(fd) => fs::fsync(fd),
+                Place::Tree(..) => Ok(()),
+            })
             .map_err(|errno| RootError::new("flush", &self.path, errno))
     }
 
@@ -369,7 +471,10 @@ impl Directory {
     /// [`RootError`].
     pub fn sync_file_system(&self) -> Result<(), RootError> {
         fault::step(|| Operation::SyncFileSystem(self.path.clone()))
-            .and_then(|()| fs::syncfs(&self.fd))
+            .and_then(|()| match &self.place {
+                Place::Disk(fd) => fs::syncfs(fd),
+                Place::Tree(..) => Ok(()),
+            })
             .map_err(|errno| RootError::new("flush", &self.path, errno))
     }
 
@@ -381,12 +486,6 @@ impl Directory {
     /// Returns whether an error means that nothing is there.
     pub fn is_missing(error: &RootError) -> bool {
         is_missing(&error.source)
-    }
-}
-
-impl AsFd for Directory {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
     }
 }
 

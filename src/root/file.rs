@@ -1,11 +1,13 @@
-//! A file being written.
+//! A file that is open: being written, or being read.
 
 use super::RootError;
 use super::fault::{self, Operation};
+use super::tree::{TreeFile, TreeReader};
 use rustix::fs::{FallocateFlags, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Handles are numbered, so that what is written to one can be told from the rest.
@@ -16,17 +18,38 @@ pub(super) fn next_handle() -> u64 {
     HANDLES.fetch_add(1, Ordering::Relaxed)
 }
 
+/// Where a file is that is written.
+#[derive(Debug)]
+enum Place {
+    Disk(File),
+    Tree(TreeFile),
+}
+
 /// A file that was made or opened for appending, below a root.
 #[derive(Debug)]
 pub struct NewFile {
-    file: File,
+    place: Place,
     path: String,
     handle: u64,
 }
 
 impl NewFile {
     pub(super) fn new(file: File, path: String, handle: u64) -> Self {
-        Self { file, path, handle }
+        let place = Place::Disk(file);
+        Self {
+            place,
+            path,
+            handle,
+        }
+    }
+
+    pub(super) fn of_tree(file: TreeFile, path: String, handle: u64) -> Self {
+        let place = Place::Tree(file);
+        Self {
+            place,
+            path,
+            handle,
+        }
     }
 
     fn error(&self, action: &'static str, source: impl Into<io::Error>) -> RootError {
@@ -39,9 +62,12 @@ impl NewFile {
     /// [`RootError`].
     pub fn set_owner(&self, uid: u32, gid: u32) -> Result<(), RootError> {
         fault::step(|| Operation::FileOwner(self.handle, uid, gid))
-            .and_then(|()| {
-                let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-                rustix::fs::fchown(&self.file, Some(uid), Some(gid))
+            .and_then(|()| match &self.place {
+                Place::Disk(file) => {
+                    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+                    rustix::fs::fchown(file, Some(uid), Some(gid))
+                }
+                Place::Tree(file) => file.set_owner(uid, gid),
             })
             .map_err(|errno| self.error("set the owner of", errno))
     }
@@ -52,7 +78,10 @@ impl NewFile {
     /// [`RootError`].
     pub fn set_mode(&self, mode: u32) -> Result<(), RootError> {
         fault::step(|| Operation::FileMode(self.handle, mode))
-            .and_then(|()| rustix::fs::fchmod(&self.file, Mode::from_raw_mode(mode)))
+            .and_then(|()| match &self.place {
+                Place::Disk(file) => rustix::fs::fchmod(file, Mode::from_raw_mode(mode)),
+                Place::Tree(file) => file.set_mode(mode),
+            })
             .map_err(|errno| self.error("set the mode of", errno))
     }
 
@@ -62,7 +91,10 @@ impl NewFile {
     /// [`RootError`]; whether a file system keeps it is known only by trying.
     pub fn set_attribute(&self, name: &str, value: &[u8]) -> Result<(), RootError> {
         fault::step(|| Operation::FileAttribute(self.handle, name.to_owned(), value.to_vec()))
-            .and_then(|()| rustix::fs::fsetxattr(&self.file, name, value, XattrFlags::empty()))
+            .and_then(|()| match &self.place {
+                Place::Disk(file) => rustix::fs::fsetxattr(file, name, value, XattrFlags::empty()),
+                Place::Tree(file) => file.set_attribute(name, value),
+            })
             .map_err(|errno| self.error("set an attribute of", errno))
     }
 
@@ -80,7 +112,10 @@ impl NewFile {
             last_modification: at,
         };
         fault::step(|| Operation::FileTime(self.handle, seconds))
-            .and_then(|()| rustix::fs::futimens(&self.file, &times))
+            .and_then(|()| match &self.place {
+                Place::Disk(file) => rustix::fs::futimens(file, &times),
+                Place::Tree(file) => file.set_time(seconds),
+            })
             .map_err(|errno| self.error("set the time of", errno))
     }
 
@@ -90,7 +125,12 @@ impl NewFile {
     /// [`RootError`] if there is not enough.
     pub fn reserve(&self, bytes: u64) -> Result<(), RootError> {
         let reserved = fault::step(|| Operation::Reserve(self.handle, bytes)).and_then(|()| {
-            rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, bytes.max(1))
+            match &self.place {
+                Place::Disk(file) => {
+                    rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, 0, bytes.max(1))
+                }
+                Place::Tree(_) => Ok(()),
+            }
         });
         match reserved {
             Err(Errno::OPNOTSUPP | Errno::NOSYS) | Ok(()) => Ok(()),
@@ -103,8 +143,12 @@ impl NewFile {
     /// # Errors
     /// [`RootError`].
     pub fn size(&self) -> Result<u64, RootError> {
-        let stat = rustix::fs::fstat(&self.file).map_err(|errno| self.error("examine", errno))?;
-        Ok(stat.st_size as u64)
+        match &self.place {
+            Place::Disk(file) => rustix::fs::fstat(file)
+                .map(|stat| stat.st_size as u64)
+                .map_err(|errno| self.error("examine", errno)),
+            Place::Tree(file) => Ok(file.size()),
+        }
     }
 
     /// Cuts it.
@@ -113,7 +157,10 @@ impl NewFile {
     /// [`RootError`].
     pub fn truncate(&self, size: u64) -> Result<(), RootError> {
         fault::step(|| Operation::Truncate(self.handle, size))
-            .and_then(|()| rustix::fs::ftruncate(&self.file, size))
+            .and_then(|()| match &self.place {
+                Place::Disk(file) => rustix::fs::ftruncate(file, size),
+                Place::Tree(_) => Err(Errno::OPNOTSUPP),
+            })
             .map_err(|errno| self.error("cut", errno))
     }
 
@@ -123,7 +170,10 @@ impl NewFile {
     /// [`RootError`].
     pub fn sync(&self) -> Result<(), RootError> {
         fault::step(|| Operation::SyncFile(self.handle))
-            .and_then(|()| rustix::fs::fsync(&self.file))
+            .and_then(|()| match &self.place {
+                Place::Disk(file) => rustix::fs::fsync(file),
+                Place::Tree(_) => Ok(()),
+            })
             .map_err(|errno| self.error("flush", errno))
     }
 }
@@ -131,14 +181,56 @@ impl NewFile {
 impl Write for NewFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         fault::step(|| Operation::Write(self.handle, bytes.to_vec()))?;
+        let file = match &mut self.place {
+            Place::Disk(file) => file,
+            Place::Tree(file) => return file.write(bytes),
+        };
         // A test sees the operation as a whole, so it must happen as a whole.
         if fault::is_active() {
-            return self.file.write_all(bytes).map(|()| bytes.len());
+            return file.write_all(bytes).map(|()| bytes.len());
         }
-        self.file.write(bytes)
+        file.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Where a file is that is read.
+#[derive(Debug)]
+enum Source {
+    Disk(File),
+    Tree(TreeReader),
+}
+
+/// A file that is open for reading, below a root.
+#[derive(Debug)]
+pub struct OpenFile(Source);
+
+impl OpenFile {
+    pub(super) fn of_disk(file: File) -> Self {
+        Self(Source::Disk(file))
+    }
+
+    pub(super) fn of_tree(reader: TreeReader) -> Self {
+        Self(Source::Tree(reader))
+    }
+
+    /// Returns the descriptor of a file on a disk.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match &self.0 {
+            Source::Disk(file) => Some(file.as_fd()),
+            Source::Tree(_) => None,
+        }
+    }
+}
+
+impl Read for OpenFile {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &mut self.0 {
+            Source::Disk(file) => file.read(buffer),
+            Source::Tree(reader) => reader.read(buffer),
+        }
     }
 }

@@ -42,7 +42,8 @@ impl RootLock {
         let error = |errno: Errno| RootError::new("lock", PATH, errno);
         let directory = root.directory("lib/apk/db")?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let file = openat(&directory, "lock", flags, Mode::from_raw_mode(0o600)).map_err(error)?;
+        let fd = directory.fd().ok_or_else(|| error(Errno::OPNOTSUPP))?;
+        let file = openat(fd, "lock", flags, Mode::from_raw_mode(0o600)).map_err(error)?;
         let deadline = wait.map(|wait| Instant::now() + wait);
         let mut told = false;
         loop {

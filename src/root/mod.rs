@@ -14,11 +14,13 @@ pub(crate) mod fault;
 mod file;
 mod lock;
 mod path;
+pub mod tree;
 
 pub use directory::{Directory, Stat};
-pub use file::NewFile;
+pub use file::{NewFile, OpenFile};
 pub use lock::{Holder, RootLock};
 pub use path::{PathError, RelPath};
+pub use tree::Tree;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -26,7 +28,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -71,10 +73,17 @@ pub fn cause(error: &io::Error) -> String {
 /// Directories that are open at the same time; a process may have 1024 files.
 const OPEN_DIRECTORIES: usize = 256;
 
+/// Where a root is: an open directory of a disk, or a tree in memory.
+#[derive(Debug)]
+enum Place {
+    Disk(OwnedFd),
+    Tree(Tree),
+}
+
 /// An open root directory.
 #[derive(Debug)]
 pub struct Root {
-    fd: OwnedFd,
+    place: Place,
     path: PathBuf,
     /// Open directories by path; they are dropped when the tree's shape changes.
     open: Mutex<HashMap<String, Arc<Directory>>>,
@@ -93,10 +102,27 @@ impl Root {
         let path =
             std::fs::canonicalize(path).map_err(|error| RootError::new("open", &name(), error))?;
         Ok(Self {
-            fd,
+            place: Place::Disk(fd),
             path,
             open: Mutex::new(HashMap::new()),
         })
+    }
+
+    /// Makes a root of a tree in memory; it has no path.
+    pub fn of_tree(tree: &Tree) -> Self {
+        Self {
+            place: Place::Tree(tree.clone()),
+            path: PathBuf::new(),
+            open: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// Returns the tree of a root in memory.
+    pub fn tree(&self) -> Option<&Tree> {
+        match &self.place {
+            Place::Disk(_) => None,
+            Place::Tree(tree) => Some(tree),
+        }
     }
 
     /// Opens a root and creates the directory first if it is missing (not its parents).
@@ -128,10 +154,15 @@ impl Root {
         if let Some(open) = self.cache().get(path) {
             return Ok(Arc::clone(open));
         }
-        let fd = self
-            .resolve(path, OFlags::DIRECTORY | OFlags::RDONLY)
-            .map_err(|errno| RootError::new("open", path, errno))?;
-        let directory = Arc::new(Directory::new(fd, path));
+        let opened = match &self.place {
+            Place::Disk(fd) => resolve(fd, path, OFlags::DIRECTORY | OFlags::RDONLY)
+                .map(|fd| Directory::new(fd, path)),
+            Place::Tree(tree) => tree
+                .resolve_directory(path)
+                .map(|node| Directory::of_tree(tree, node, path)),
+        };
+        let directory = opened.map_err(|errno| RootError::new("open", path, errno))?;
+        let directory = Arc::new(directory);
         let mut cache = self.cache();
         if cache.len() >= OPEN_DIRECTORIES {
             cache.clear();
@@ -160,25 +191,21 @@ impl Root {
         Ok((self.directory(parent)?, name))
     }
 
-    fn resolve(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
-        let path = if path.is_empty() { "." } else { path };
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let flags = flags | OFlags::CLOEXEC;
-        loop {
-            match rustix::fs::openat2(&self.fd, path, flags, Mode::empty(), resolve) {
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                other => return other,
-            }
-        }
-    }
-
     /// Opens a file for reading, following links inside the root; `None` if it is not there.
     ///
     /// # Errors
     /// [`RootError`].
-    pub fn open_file(&self, path: &str) -> Result<Option<File>, RootError> {
-        match self.resolve(path, OFlags::RDONLY | OFlags::NONBLOCK) {
-            Ok(fd) => Ok(Some(File::from(fd))),
+    pub fn open_file(&self, path: &str) -> Result<Option<OpenFile>, RootError> {
+        let opened = match &self.place {
+            Place::Disk(fd) => resolve(fd, path, OFlags::RDONLY | OFlags::NONBLOCK)
+                .map(|fd| OpenFile::of_disk(File::from(fd))),
+            Place::Tree(tree) => tree
+                .resolve(path)
+                .and_then(|node| tree.open_node(node))
+                .map(OpenFile::of_tree),
+        };
+        match opened {
+            Ok(file) => Ok(Some(file)),
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
             Err(errno) => Err(RootError::new("open", path, errno)),
         }
@@ -270,13 +297,19 @@ impl Root {
     pub fn is_tmpfs(&self) -> bool {
         const TMPFS_MAGIC: u64 = 0x0102_1994;
         const RAMFS_MAGIC: u64 = 0x8584_58f6;
-        rustix::fs::fstatfs(&self.fd)
+        let Place::Disk(fd) = &self.place else {
+            return false;
+        };
+        rustix::fs::fstatfs(fd)
             .is_ok_and(|fs| matches!(fs.f_type as u64, TMPFS_MAGIC | RAMFS_MAGIC))
     }
 
     /// Returns the bytes that can still be written, and the number of files.
     pub fn free_space(&self) -> Option<(u64, u64)> {
-        let fs = rustix::fs::fstatvfs(&self.fd).ok()?;
+        let Place::Disk(fd) = &self.place else {
+            return None;
+        };
+        let fs = rustix::fs::fstatvfs(fd).ok()?;
         let files = if fs.f_files == 0 {
             u64::MAX
         } else {
@@ -288,7 +321,7 @@ impl Root {
     /// Returns the bytes that can still be written on the file systems of the root and of the
     /// directories in it, all together.
     pub fn free_space_everywhere(&self) -> u64 {
-        let Ok(top) = self.directory("") else {
+        let (Ok(top), Place::Disk(_)) = (self.directory(""), &self.place) else {
             return u64::MAX;
         };
         let mut seen = Vec::new();
@@ -307,8 +340,8 @@ impl Root {
                 continue;
             }
             seen.push(stat.inode.0);
-            let space = self.directory(path).ok();
-            let space = space.and_then(|open| rustix::fs::fstatvfs(&*open).ok());
+            let open = self.directory(path).ok();
+            let space = open.and_then(|open| rustix::fs::fstatvfs(open.fd()?).ok());
             // What says nothing about itself is not what stops us.
             let space = space.map_or(u64::MAX, |fs| fs.f_bavail.saturating_mul(fs.f_frsize));
             free = free.saturating_add(space);
@@ -334,9 +367,16 @@ impl Root {
     }
 }
 
-impl AsFd for Root {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+/// Opens a path below a directory of a disk.
+fn resolve(root: &OwnedFd, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let path = if path.is_empty() { "." } else { path };
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let flags = flags | OFlags::CLOEXEC;
+    loop {
+        match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            other => return other,
+        }
     }
 }
 

@@ -11,7 +11,10 @@ use super::directories::Canonical;
 use super::journal::{Decided, Journal, Program, Progress, Promise, Record};
 use super::scripts::{self, Surroundings};
 use super::stage::{Attributes, StagedFile, StagedPackage};
-use super::{Decision, Ending, Outcome, TransactionError, hooks, merge_broken, merged, triggers};
+use super::{
+    Decision, Ending, Outcome, ScriptCall, ScriptRunner, TransactionError, hooks, merge_broken,
+    merged, triggers,
+};
 use crate::package::installed::Broken;
 use crate::package::{
     Acl, Digest, DigestAlgorithm, Identity, InstalledDb, InstalledDirectory, InstalledFile,
@@ -34,6 +37,7 @@ pub struct Staged<'a> {
     pub(super) promise: Promise,
     pub(super) owners: Ownership,
     pub(super) accounts: Accounts,
+    pub(super) runner: Option<&'a dyn ScriptRunner>,
 }
 
 impl Staged<'_> {
@@ -46,7 +50,8 @@ impl Staged<'_> {
     /// that writes, or by [`super::recover`]. A package that cannot be put in place completely is
     /// counted in the outcome, and marked in the database.
     pub fn commit(self, sink: &mut dyn Sink) -> Result<Outcome, TransactionError> {
-        let journal = match self.promise.options.journal {
+        // A tree in memory ends with its process, and so does what was begun in it.
+        let journal = match self.promise.options.journal && self.root.tree().is_none() {
             false => None,
             true => Some(self.make_promise()?),
         };
@@ -57,6 +62,7 @@ impl Staged<'_> {
             accounts: self.accounts,
             progress: Progress::default(),
             journal,
+            runner: self.runner,
         };
         carry_out(start, &self.promise, false, sink)
     }
@@ -101,6 +107,7 @@ pub(super) struct Start<'a> {
     pub(super) accounts: Accounts,
     pub(super) progress: Progress,
     pub(super) journal: Option<Journal>,
+    pub(super) runner: Option<&'a dyn ScriptRunner>,
 }
 
 /// Keeps a promise; `again` if part of it may have been kept before.
@@ -117,6 +124,7 @@ pub(super) fn carry_out(
         accounts,
         progress,
         journal,
+        runner,
     } = start;
     let options = &promise.options;
     let old: Vec<Option<InstalledPackage>> = installed.packages.into_iter().map(Some).collect();
@@ -151,6 +159,7 @@ pub(super) fn carry_out(
             preserve_env: options.preserve_env,
             usermode: options.usermode,
         },
+        runner,
         errors: 0,
         again,
         unflushed: HashSet::new(),
@@ -161,7 +170,7 @@ pub(super) fn carry_out(
         cut: Vec::new(),
         sink,
     };
-    let journaled = options.journal;
+    let journaled = commit.journal.is_some();
     commit.everything().map_err(|stop| match journaled {
         true => TransactionError::Interrupted { cause: stop.0 },
         false => TransactionError::Database { cause: stop.0 },
@@ -505,6 +514,7 @@ struct Commit<'a, 's> {
     modified: BTreeSet<String>,
     lost: BTreeSet<String>,
     around: Surroundings,
+    runner: Option<&'a dyn ScriptRunner>,
     errors: u32,
     /// Part of it may have been done before.
     again: bool,
@@ -833,6 +843,18 @@ impl Commit<'_, '_> {
         let (true, Some(text)) = (self.promise.options.scripts, package.scripts.get(&kind)) else {
             return Ok(true);
         };
+        if let Some(runner) = self.runner {
+            let call = ScriptCall {
+                package,
+                kind,
+                text,
+                arguments,
+            };
+            let done = runner.script(self.root, &call);
+            self.root.forget_directories();
+            self.reload_accounts();
+            return Ok(done);
+        }
         let mark = Program::Script(index as u32, kind);
         match self.progress.programs.get(&mark) {
             Some(Some(well)) => return Ok(*well),

@@ -286,8 +286,13 @@ impl DatabaseText {
             } else {
                 "scripts.tar"
             };
-            scripts::read(&mut db, archive.as_slice(), *gzip, &Limits::default())
-                .map_err(bad(name))?;
+            // What the root holds was accepted once, under whatever limits; scripts may be large.
+            let limits = Limits {
+                script: u64::MAX,
+                entries: u64::MAX,
+                ..Limits::default()
+            };
+            scripts::read(&mut db, archive.as_slice(), *gzip, &limits).map_err(bad(name))?;
         }
         Ok(db)
     }

@@ -40,7 +40,7 @@ pub use stage::{StageError, create_node, xattr_digest};
 
 use crate::format::{FormatError, Limits};
 use crate::package::installed::Broken;
-use crate::package::{Identity, InstalledDb, InstalledPackage, World};
+use crate::package::{Identity, InstalledDb, InstalledPackage, ScriptKind, World};
 use crate::plan::{Change, Plan, Source, files};
 use crate::progress::Sink;
 use crate::root::{Root, RootError};
@@ -121,10 +121,31 @@ pub struct Transaction<'a> {
     pub world: &'a World,
     /// How.
     pub options: &'a Options,
+    /// Who carries scripts out; `None` runs them in the root.
+    pub runner: Option<&'a dyn ScriptRunner>,
     /// The caller's own words, kept in the journal and given back by [`recover`].
     pub note: Vec<u8>,
     /// Signals that ask to stop.
     pub interrupt: Option<&'a Interrupt>,
+}
+
+/// Carries scripts out in another way than running them in the root.
+pub trait ScriptRunner {
+    /// Takes one script at the place where it would run; returns whether it went well.
+    fn script(&self, root: &Root, script: &ScriptCall<'_>) -> bool;
+}
+
+/// A script that is due.
+#[derive(Clone, Copy, Debug)]
+pub struct ScriptCall<'a> {
+    /// Whose it is.
+    pub package: &'a InstalledPackage,
+    /// Which one.
+    pub kind: ScriptKind,
+    /// Its text.
+    pub text: &'a [u8],
+    /// Its arguments, as apk passes them.
+    pub arguments: &'a [String],
 }
 
 /// What became of a transaction that was carried out.
@@ -289,6 +310,7 @@ impl<'a> Transaction<'a> {
             installed: self.installed,
             owners,
             accounts,
+            runner: self.runner,
         })
     }
 
@@ -358,8 +380,9 @@ impl<'a> Transaction<'a> {
             .collect();
         let slots: Vec<Mutex<Option<_>>> = changes.iter().map(|_| Mutex::new(None)).collect();
         let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let interrupt = self.interrupt;
         let work = || {
-            let stopped = || self.interrupt.and_then(Interrupt::wanted).is_some();
+            let stopped = || interrupt.and_then(Interrupt::wanted).is_some();
             while !failed.load(Ordering::Relaxed) && !stopped() {
                 let Some((index, file)) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) else {
                     break;
@@ -383,7 +406,7 @@ impl<'a> Transaction<'a> {
         } else {
             std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
         }
-        if let Some(signal) = self.interrupt.and_then(Interrupt::wanted) {
+        if let Some(signal) = interrupt.and_then(Interrupt::wanted) {
             return Err(TransactionError::Signal(signal));
         }
         let (mut staged, mut lines, mut damaged) = (Vec::new(), Vec::new(), Vec::new());

@@ -134,6 +134,7 @@ fn recover_unmasked(root: &Root, sink: &mut dyn Sink) -> Result<Recovery, Transa
                 accounts: Accounts::load(root)?,
                 progress,
                 journal: Some(journal),
+                runner: None,
             };
             commit::carry_out(start, &promise, true, sink)?
         }

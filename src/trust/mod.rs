@@ -3,8 +3,10 @@
 //! A signature names its key by file name; the keys are those of the trusted directories, which
 //! the floors above read. Nothing here decides that untrusted input is acceptable.
 
+mod freshness;
 mod key;
 
+pub use freshness::{Freshness, Older};
 pub use key::{KeyError, PublicKey, SigningKey};
 
 use std::fmt;

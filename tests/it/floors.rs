@@ -11,7 +11,10 @@ const MAY_IMPORT: [(&str, &[&str]); 13] = [
     ("format", &["package", "progress", "trust"]),
     ("trust", &["package"]),
     ("root", &["package"]),
-    ("config", &["package", "progress", "root", "trust"]),
+    (
+        "config",
+        &["package", "progress", "root", "format", "trust"],
+    ),
     ("solver", &["package"]),
     ("plan", &["package", "solver"]),
     (

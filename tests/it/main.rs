@@ -15,6 +15,8 @@ mod floors;
 mod formats;
 /// The real apk judges roots that ibex made, and the other way round.
 mod real_apk;
+/// An index older than one seen before.
+mod rollback;
 /// The solver cases of apk through the real binary.
 mod solver_binary;
 /// apk's solver cases and version data, on the solver alone.

@@ -387,6 +387,9 @@ fn is_valid(option: Opt, value: &str) -> bool {
         Takes::Value(_) if option.id == "from" => {
             matches!(value, "system" | "repositories" | "installed" | "none")
         }
+        Takes::List(_) if option.id == "limits" => {
+            ibex::format::Limits::default().set(value).is_ok()
+        }
         Takes::Value(_) | Takes::List(_) => true,
     }
 }

@@ -122,6 +122,16 @@ pub(crate) const GLOBAL: &[Opt] = &[
         "Allow package files on a root that is lost at reboot",
     ),
     o(
+        "force-index-rollback",
+        Nothing,
+        "Accept an index that is older than one seen before",
+    ),
+    o(
+        "limits",
+        List("NAME=SIZE"),
+        "Move bounds on what packages and indexes may make us read",
+    ),
+    o(
         "force-old-apk",
         Nothing,
         "Go on although packages use newer features",

@@ -47,7 +47,10 @@ pub(crate) fn run(
         log: values.choice("logfile").unwrap_or(true),
         wait: values.number("wait").map(Duration::from_secs),
         sync: values.choice("sync"),
-        transaction: transaction_options(values)?,
+        transaction: transaction::Options {
+            limits: settings.limits,
+            ..transaction_options(values)?
+        },
         interrupt: super::interrupt(),
         version: help::version(&command_line[0]).trim_end().to_owned(),
         command_line: command_line.clone(),

@@ -2,6 +2,7 @@
 
 use crate::args::Invocation;
 use ibex::config::{RepositorySources, Settings};
+use ibex::format::Limits;
 use std::path::PathBuf;
 
 /// Returns the settings that an invocation asks for.
@@ -33,11 +34,23 @@ pub(crate) fn settings(invocation: &Invocation) -> Settings {
             .or_else(|| values.is("cache-predownload").then_some(true)),
         cache_max_age: max_age,
         force_refresh: values.is("force-refresh"),
+        force_index_rollback: values.is("force-index-rollback"),
+        limits: limits(invocation),
         check_certificate: values.choice("check-certificate").unwrap_or(true),
         timeout: values.number("timeout").unwrap_or(60),
         root_tmpfs: values.choice("root-tmpfs"),
         catalogue_dir: catalogue_directory(),
     }
+}
+
+/// Returns the limits with what `--limits` moves; the words were checked when they were parsed.
+fn limits(invocation: &Invocation) -> Limits {
+    let mut limits = Limits::default();
+    for list in invocation.values.all("limits") {
+        let checked = limits.set(&list);
+        debug_assert!(checked.is_ok(), "the command line checks it");
+    }
+    limits
 }
 
 /// Returns where parsed indexes are kept: `$IBEX_CACHE_DIR`, `/var/cache/ibex` for root, else the
