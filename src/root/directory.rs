@@ -44,7 +44,7 @@ impl Stat {
             size: stat.st_size as u64,
             inode: (stat.st_dev, stat.st_ino),
             rdev: stat.st_rdev,
-            modified: (stat.st_mtime as i64, stat.st_mtime_nsec as u32),
+            modified: (stat.st_mtime, stat.st_mtime_nsec as u32),
         }
     }
 

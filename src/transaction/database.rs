@@ -31,6 +31,9 @@ const FILES: [&str; 6] = [
     TRIGGERS,
 ];
 
+/// A file of the database and the SHA-256 of its content; none if it is missing.
+pub(super) type FileDigest = (String, Option<[u8; 32]>);
+
 /// Every file of the database, made in memory before the first one is written.
 pub(super) struct DatabaseFiles {
     files: Vec<(&'static str, Vec<u8>)>,
@@ -185,7 +188,7 @@ pub(super) fn remove_leftovers(root: &Root) -> Result<usize, RootError> {
 }
 
 /// Returns the digests of the files as they are, to see later whether somebody else changed them.
-pub(super) fn digests(root: &Root) -> Result<Vec<(String, Option<[u8; 32]>)>, RootError> {
+pub(super) fn digests(root: &Root) -> Result<Vec<FileDigest>, RootError> {
     let digest = |path: &&str| {
         let text = root.read(path)?;
         let digest = text.map(|text| Sha256::digest(text).into());

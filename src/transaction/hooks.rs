@@ -59,7 +59,7 @@ pub(super) fn run_one(
     }
     // A file that is not executable is no hook; apk aborts without a word (commit.md, W37).
     let stat = root.stat(path).ok().flatten();
-    if !stat.is_some_and(|stat| stat.mode & 0o111 != 0) {
+    if stat.is_none_or(|stat| stat.mode & 0o111 == 0) {
         sink.warning(&format!("{path}: skipped, it is not executable"));
         return Ok(());
     }

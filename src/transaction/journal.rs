@@ -43,6 +43,7 @@
 //! This must never decide anything, and never be read by a program that does not hold the lock.
 
 use super::acts::Act;
+use super::database::FileDigest;
 use super::stage::StagedPackage;
 use super::{Decision, Options, ProtectedPaths};
 use crate::package::{InstalledDirectory, ScriptKind};
@@ -81,7 +82,7 @@ pub(super) struct Promise {
     /// A directory on each other file system in which files wait.
     pub(super) rooms: Vec<String>,
     /// Digests of the database's files when the transaction began; none for a missing one.
-    pub(super) before: Vec<(String, Option<[u8; 32]>)>,
+    pub(super) before: Vec<FileDigest>,
     /// The caller's own words.
     pub(super) note: Vec<u8>,
 }

@@ -5,7 +5,7 @@
 
 use super::accounts::Accounts;
 use super::commit::{self, Start};
-use super::database::{self, DatabaseText};
+use super::database::{self, DatabaseText, FileDigest};
 use super::journal::{self, Journal, JournalError, Progress, Promise, State};
 use super::stage;
 use super::{Outcome, TransactionError};
@@ -196,7 +196,7 @@ fn is_foreign(
         _ => &[],
     };
     let now = database::digests(root)?;
-    let is_known = |(path, digest): &(String, Option<[u8; 32]>)| {
+    let is_known = |(path, digest): &FileDigest| {
         // The world is one list that people edit; the new one is what was asked for last.
         path.starts_with("etc/")
             || promise.before.contains(&(path.clone(), *digest))
