@@ -3,9 +3,13 @@
 //! The command line fills [`Settings`]; nothing here parses options or prints.
 
 pub mod keys;
+pub mod mirrors;
 pub mod repositories;
+pub mod transport;
 
+pub use mirrors::Mirrors;
 pub use repositories::{Repository, RepositoryKind, RepositorySources};
+pub use transport::Transport;
 
 use crate::format::Limits;
 use crate::root::{Root, RootError};
@@ -54,6 +58,8 @@ pub struct Settings {
     pub check_certificate: bool,
     /// `--timeout` in seconds.
     pub timeout: u64,
+    /// Proxies, credentials and certificates.
+    pub transport: Transport,
     /// `--root-tmpfs`: yes, no, or found out.
     pub root_tmpfs: Option<bool>,
     /// Where ibex keeps what it may lose: parsed indexes.
@@ -79,6 +85,7 @@ impl Default for Settings {
             limits: Limits::default(),
             check_certificate: true,
             timeout: 60,
+            transport: Transport::default(),
             root_tmpfs: None,
             catalogue_dir: None,
         }

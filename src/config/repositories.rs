@@ -1,6 +1,7 @@
 //! Repository declarations (formats.md, 11.1 to 11.4).
 
-use crate::progress::Sink;
+use super::mirrors::{self, Mirrors, Place};
+use crate::progress::{Silent, Sink};
 use crate::root::{Root, RootError};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -14,8 +15,15 @@ pub struct RepositorySources {
     pub config: Vec<String>,
     /// `--repositories-file`, which replaces the root's files.
     pub file: Option<PathBuf>,
-    /// Only `-X` counts; the other declarations are not read.
+    /// Only `-X` and what `--mirror` and its companions stand for count; the other declarations
+    /// are not read.
     pub only_arguments: bool,
+    /// `--mirror`, in order.
+    pub mirrors: Vec<String>,
+    /// `--branch`.
+    pub branch: Option<String>,
+    /// `--component`; each may be a list with commas.
+    pub components: Vec<String>,
 }
 
 /// What kind of address a repository has.
@@ -115,6 +123,18 @@ pub fn masked(url: &str) -> String {
     }
 }
 
+/// Returns an address without name and password.
+pub fn without_credentials(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    let end = rest.find('/').unwrap_or(rest.len());
+    match rest[..end].rfind('@') {
+        Some(at) => format!("{scheme}://{}", &rest[at + 1..]),
+        None => url.to_owned(),
+    }
+}
+
 /// All repositories in the order of declaration.
 #[derive(Clone, Debug, Default)]
 pub struct Declared {
@@ -122,6 +142,8 @@ pub struct Declared {
     pub repositories: Vec<Repository>,
     /// Tags in the order in which lines name them.
     pub tag_order: Vec<String>,
+    /// The mirrors that stand in for each other.
+    pub mirrors: Mirrors,
 }
 
 const FOLDERS: [&str; 2] = ["etc/apk/repositories.d", "lib/apk/repositories.d"];
@@ -161,34 +183,50 @@ pub fn load(
     sink: &mut dyn Sink,
 ) -> Result<Declared, RootError> {
     let mut parser = Parser::new(arch);
+    parser.declared.mirrors = Mirrors::load(root, sources)?;
     for argument in &sources.repositories {
         if let Err(error) = parser.argument(argument) {
             sink.warning(&format!("<command line>: {}", error.text()));
         }
     }
-    if sources.only_arguments {
-        return Ok(parser.declared);
-    }
-    for text in &sources.config {
-        parser.text("<command line>", text, sink);
-    }
-    if let Some(file) = &sources.file {
-        match std::fs::read(file) {
-            Ok(text) => {
-                parser.text(
-                    &file.display().to_string(),
-                    &String::from_utf8_lossy(&text),
-                    sink,
-                );
-            }
-            Err(error) => sink.error(&format!(
-                "failed to read repositories: {}: {}",
-                file.display(),
-                crate::root::cause(&error)
-            )),
+    if mirrors::stand_for_repositories(sources) {
+        let places = declared_places(root, sources, arch)?;
+        for line in mirrors::repository_lines(sources, &parser.declared.mirrors, &places) {
+            parser.declare(None, None, &line, &[]);
         }
-        return Ok(parser.declared);
     }
+    if !sources.only_arguments {
+        parser.files(root, sources, sink)?;
+    }
+    Ok(parser.declared)
+}
+
+/// Returns the places that the root's own files name, without those of tagged lines.
+///
+/// # Errors
+/// [`RootError`].
+pub fn declared_places(
+    root: &Root,
+    sources: &RepositorySources,
+    arch: &str,
+) -> Result<Vec<Place>, RootError> {
+    let mut parser = Parser::new(arch);
+    parser.files(root, sources, &mut Silent)?;
+    let untagged = parser
+        .declared
+        .repositories
+        .iter()
+        .filter(|r| r.tags.contains(&None));
+    Ok(untagged
+        .filter_map(|repository| Place::of(&repository.url))
+        .collect())
+}
+
+/// Returns the files of a root that declare repositories, in the order in which they are read.
+///
+/// # Errors
+/// [`RootError`].
+pub fn files(root: &Root) -> Result<Vec<String>, RootError> {
     let mut files = vec!["etc/apk/repositories".to_owned()];
     let mut names = BTreeMap::new();
     for folder in FOLDERS {
@@ -202,12 +240,7 @@ pub fn load(
         }
     }
     files.extend(names.into_values());
-    for file in files {
-        if let Some(text) = root.read(&file)? {
-            parser.text(&file, &String::from_utf8_lossy(&text), sink);
-        }
-    }
-    Ok(parser.declared)
+    Ok(files)
 }
 
 struct Parser {
@@ -223,6 +256,35 @@ impl Parser {
             arch: arch.to_owned(),
             declared: Declared::default(),
         }
+    }
+
+    /// Everything but `-X` and the mirror options.
+    fn files(
+        &mut self,
+        root: &Root,
+        sources: &RepositorySources,
+        sink: &mut dyn Sink,
+    ) -> Result<(), RootError> {
+        for text in &sources.config {
+            self.text("<command line>", text, sink);
+        }
+        if let Some(file) = &sources.file {
+            let shown = file.display().to_string();
+            match std::fs::read(file) {
+                Ok(text) => self.text(&shown, &String::from_utf8_lossy(&text), sink),
+                Err(error) => sink.error(&format!(
+                    "failed to read repositories: {shown}: {}",
+                    crate::root::cause(&error)
+                )),
+            }
+            return Ok(());
+        }
+        for file in files(root)? {
+            if let Some(text) = root.read(&file)? {
+                self.text(&file, &String::from_utf8_lossy(&text), sink);
+            }
+        }
+        Ok(())
     }
 
     fn text(&mut self, file: &str, text: &str, sink: &mut dyn Sink) {
@@ -379,11 +441,12 @@ impl Parser {
             RepositoryKind::V3 => format!("{url}/{}/Packages.adb", self.arch),
             RepositoryKind::Index => url.clone(),
         };
+        let mirrors = &self.declared.mirrors;
         let known = self
             .declared
             .repositories
             .iter_mut()
-            .find(|r| r.index_url == index_url);
+            .find(|r| mirrors.same(&r.index_url, &index_url));
         match known {
             Some(repository) if repository.tags.contains(&tag) => {}
             Some(repository) => repository.tags.push(tag),

@@ -1,34 +1,44 @@
 //! The catalogue: verified indexes, parsed once and kept.
 //!
-//! An SQLite database in the cache directory holds each index in the flat form of
-//! [`PackageTable`], by the SHA-256 of the index file, with the key that vouched for it. A later
-//! command finds it by path, size and time of the index file, and neither downloads, verifies nor
-//! parses it again. Trust is judged anew each time: an index whose key is gone is not trusted.
+//! A later command finds an index by path, size and time of its file, and neither downloads,
+//! verifies nor parses it again. Trust is judged anew each time: an index whose key is gone is not
+//! trusted.
 //!
-//! It also remembers the newest state seen of each repository and key, so that an older index is
-//! not taken for a new one.
+//! ```text
+//! catalogue.sqlite      which file held which index, which key vouched for it
+//! indexes/SHA256.table  that index in the flat form of [`PackageTable`], by the digest of its file:
+//!                       "ibex tbl", then length of core and details (64 bit), CRC-32 of both,
+//!                       the core, the details; numbers are little endian
+//! ```
 //!
-//! The catalogue may be deleted at any time; that memory is lost then. A damaged one is set aside and made anew; whatever
-//! fails here costs time, never an answer.
+//! Tables are mapped, not read, so they are written beside and renamed in, and never changed.
+//! Nothing of it is flushed to disk: the catalogue may be deleted at any time, and one that a power
+//! cut or anything else damaged is made anew. Whatever fails here costs time, never an answer.
+//!
+//! The database also remembers the newest state seen of each repository and key, so that an older
+//! index is not taken for a new one. That memory is lost with it.
 
-use crate::package::{Index, PackageTable};
+use super::mapped;
+use crate::package::PackageTable;
 use crate::trust::{Freshness, TrustedBy};
-use rusqlite::{Connection, MAIN_DB, OpenFlags, OptionalExtension, params};
-use std::collections::HashSet;
-use std::fs::Metadata;
-use std::io::Read;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use std::fs::{File, Metadata};
+use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Raised whenever the tables or the blocks in them change; other versions are made anew.
-const VERSION: i64 = 2;
+/// Raised whenever the tables or the files beside them change; other versions are made anew.
+const VERSION: i64 = 3;
 
 /// Indexes that were not used for so long are dropped when another one is added, in seconds.
 const KEEP: u64 = 60 * 24 * 3600;
 
 /// A file younger than this may still change without a new time stamp.
 const SETTLED: Duration = Duration::from_secs(2);
+
+const MAGIC: &[u8; 8] = b"ibex tbl";
+const HEADER: usize = 32;
 
 /// Made once and kept when the other tables are made anew.
 const MEMORY: &str = "
@@ -50,16 +60,7 @@ const SCHEMA: &str = "
         key_fingerprint BLOB,
         made INTEGER NOT NULL,
         newest_build INTEGER NOT NULL,
-        used INTEGER NOT NULL,
-        searchable INTEGER NOT NULL DEFAULT 0
-    );
-    CREATE TABLE block (
-        id INTEGER PRIMARY KEY,
-        index_id INTEGER NOT NULL REFERENCES index_file (id) ON DELETE CASCADE,
-        part INTEGER NOT NULL,
-        checksum INTEGER NOT NULL,
-        data BLOB NOT NULL,
-        UNIQUE (index_id, part)
+        used INTEGER NOT NULL
     );
     CREATE TABLE source (
         path TEXT PRIMARY KEY,
@@ -69,10 +70,6 @@ const SCHEMA: &str = "
         device INTEGER NOT NULL,
         index_id INTEGER NOT NULL REFERENCES index_file (id) ON DELETE CASCADE
     );
-    CREATE VIRTUAL TABLE package_text USING fts5 (
-        name, description, provides, origin,
-        content = '', contentless_delete = 1, detail = none, tokenize = 'trigram'
-    );
 ";
 
 /// An index as the catalogue has it.
@@ -80,6 +77,8 @@ const SCHEMA: &str = "
 pub struct Stored {
     /// Its number in this catalogue.
     pub id: i64,
+    /// The SHA-256 of its file.
+    pub digest: [u8; 32],
     /// The `DESCRIPTION`.
     pub description: String,
     /// Who vouched for it; `None` if nobody did.
@@ -92,6 +91,7 @@ pub struct Stored {
 #[derive(Debug)]
 pub struct Catalogue {
     connection: Connection,
+    tables: TableFiles,
 }
 
 impl Catalogue {
@@ -103,35 +103,37 @@ impl Catalogue {
             .create(directory)
             .ok()?;
         let path = directory.join("catalogue.sqlite");
-        match Self::try_open(&path) {
+        let tables = TableFiles(directory.join("indexes"));
+        match Self::try_open(&path, &tables) {
             Ok(catalogue) => Some(catalogue),
             Err(error) if is_damage(&error) => {
                 Self::set_aside(&path);
-                Self::try_open(&path).ok()
+                Self::try_open(&path, &tables).ok()
             }
             Err(_) => None,
         }
     }
 
-    fn try_open(path: &Path) -> rusqlite::Result<Self> {
+    fn try_open(path: &Path, tables: &TableFiles) -> rusqlite::Result<Self> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_CREATE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(Duration::from_secs(10))?;
-        connection.pragma_update(None, "mmap_size", 1_i64 << 30)?;
+        connection.pragma_update(None, "synchronous", "OFF")?;
         let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         if version != VERSION {
-            Self::make(&connection)?;
+            Self::make(&connection, tables)?;
         }
-        Ok(Self { connection })
+        Ok(Self {
+            connection,
+            tables: tables.clone(),
+        })
     }
 
     /// Makes the tables; another process may be doing the same.
-    fn make(connection: &Connection) -> rusqlite::Result<()> {
-        // Large pages keep the chains of large blocks short.
-        connection.pragma_update(None, "page_size", 32768)?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
+    fn make(connection: &Connection, tables: &TableFiles) -> rusqlite::Result<()> {
+        connection.pragma_update(None, "journal_mode", "DELETE")?;
         connection.execute_batch("BEGIN IMMEDIATE")?;
         let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         if version != VERSION {
@@ -141,6 +143,7 @@ impl Catalogue {
             )?;
             connection.execute_batch(SCHEMA)?;
             connection.execute_batch(MEMORY)?;
+            tables.clear();
             connection.pragma_update(None, "user_version", VERSION)?;
         }
         connection.execute_batch("COMMIT")
@@ -148,7 +151,7 @@ impl Catalogue {
 
     /// Takes a damaged database out of the way.
     fn set_aside(path: &Path) {
-        for suffix in ["", "-wal", "-shm"] {
+        for suffix in ["", "-journal", "-wal", "-shm"] {
             let mut name = path.as_os_str().to_owned();
             name.push(suffix);
             // If it cannot be removed, opening fails again and there is no catalogue this time.
@@ -161,7 +164,7 @@ impl Catalogue {
         let mut statement = self
             .connection
             .prepare_cached(
-                "SELECT f.id, f.description, f.key_name, f.key_fingerprint, f.made,
+                "SELECT f.id, f.digest, f.description, f.key_name, f.key_fingerprint, f.made,
                         f.newest_build
                  FROM source s JOIN index_file f ON f.id = s.index_id
                  WHERE s.path = ? AND s.size = ? AND s.modified = ? AND s.inode = ?
@@ -180,7 +183,7 @@ impl Catalogue {
 
     /// Finds an index by the SHA-256 of its file.
     pub fn by_digest(&self, digest: &[u8; 32]) -> Option<Stored> {
-        let query = "SELECT id, description, key_name, key_fingerprint, made, newest_build
+        let query = "SELECT id, digest, description, key_name, key_fingerprint, made, newest_build
                      FROM index_file
                      WHERE digest = ?";
         self.connection
@@ -210,12 +213,17 @@ impl Catalogue {
         );
     }
 
-    /// Stores a parsed index; returns its number, `None` if it could not be stored.
-    pub fn store(
+    /// Returns where tables are kept.
+    pub fn tables(&self) -> &TableFiles {
+        &self.tables
+    }
+
+    /// Notes an index whose table was written with [`TableFiles::write`]; returns its number,
+    /// `None` if it could not be noted.
+    pub fn note(
         &mut self,
         digest: &[u8; 32],
-        index: &Index,
-        table: &PackageTable,
+        description: &str,
         trusted_by: Option<&TrustedBy>,
         freshness: Freshness,
     ) -> Option<i64> {
@@ -224,24 +232,23 @@ impl Catalogue {
             .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
             .ok()?;
         let now = seconds_now();
-        let drop_old = "DELETE FROM index_file WHERE used < ?";
-        transaction
-            .execute(drop_old, [now.saturating_sub(KEEP) as i64])
+        let old = now.saturating_sub(KEEP) as i64;
+        let unused: Vec<[u8; 32]> = transaction
+            .prepare("DELETE FROM index_file WHERE used < ? AND digest != ? RETURNING digest")
+            .and_then(|mut delete| {
+                delete
+                    .query_map(params![old, digest.as_slice()], |row| row.get(0))?
+                    .collect()
+            })
             .ok()?;
         transaction
             .execute(
-                "DELETE FROM index_file WHERE digest = ?",
-                [digest.as_slice()],
-            )
-            .ok()?;
-        transaction
-            .execute(
-                "INSERT INTO index_file (digest, description, key_name, key_fingerprint, used,
-                                         made, newest_build)
+                "INSERT OR REPLACE INTO index_file
+                 (digest, description, key_name, key_fingerprint, used, made, newest_build)
                  VALUES (?, ?, ?, ?, ?, ?, ?)",
                 params![
                     digest.as_slice(),
-                    index.description,
+                    description,
                     trusted_by.map(|by| by.key_name.as_str()),
                     trusted_by.map(|by| by.fingerprint.as_slice()),
                     now as i64,
@@ -251,17 +258,10 @@ impl Catalogue {
             )
             .ok()?;
         let id = transaction.last_insert_rowid();
-        let parts = [Some(table.core_bytes()), table.details_bytes()];
-        for (part, data) in parts.into_iter().enumerate() {
-            let Some(data) = data else { continue };
-            transaction
-                .execute(
-                    "INSERT INTO block (index_id, part, checksum, data) VALUES (?, ?, ?, ?)",
-                    params![id, part as i64, checksum(data), data],
-                )
-                .ok()?;
-        }
         transaction.commit().ok()?;
+        for digest in unused {
+            self.tables.remove(&digest);
+        }
         Some(id)
     }
 
@@ -285,6 +285,8 @@ impl Catalogue {
             found.made as i64,
             found.newest_build as i64
         ];
+        // Unlike the rest, this cannot be made anew.
+        let _ = self.connection.pragma_update(None, "synchronous", "NORMAL");
         // Without room for it the next rollback is not noticed; that is no reason to stop here.
         let _ = self.connection.execute(
             "INSERT OR REPLACE INTO newest_index VALUES (?, ?, ?, ?)",
@@ -292,136 +294,87 @@ impl Catalogue {
         );
     }
 
-    /// Loads an index; `None` if a block is missing or damaged, and then it is dropped.
-    pub fn load(&self, index: i64, details: bool) -> Option<PackageTable> {
-        let core = self.block(index, 0);
-        let details = if details {
-            Some(self.block(index, 1))
-        } else {
-            None
-        };
-        let table = core.and_then(|core| match details {
-            None => PackageTable::from_bytes(core, None).ok(),
-            Some(details) => PackageTable::from_bytes(core, Some(details?)).ok(),
-        });
+    /// Loads an index; `None` if its table is missing or damaged, and then it is dropped.
+    pub fn load(&self, index: &Stored, details: bool) -> Option<PackageTable> {
+        let table = self.tables.load(&index.digest, details);
         if table.is_none() {
+            self.tables.remove(&index.digest);
             let _ = self
                 .connection
-                .execute("DELETE FROM index_file WHERE id = ?", [index]);
+                .execute("DELETE FROM index_file WHERE id = ?", [index.id]);
         }
         table
     }
+}
 
-    fn block(&self, index: i64, part: i64) -> Option<Vec<u8>> {
-        let query = "SELECT id, checksum FROM block WHERE index_id = ? AND part = ?";
-        let (id, wanted): (i64, i64) = self
-            .connection
-            .query_row(query, [index, part], |row| Ok((row.get(0)?, row.get(1)?)))
-            .ok()?;
-        let mut blob = self
-            .connection
-            .blob_open(MAIN_DB, "block", "data", id, true)
-            .ok()?;
-        let mut data = Vec::with_capacity(blob.size() as usize);
-        blob.read_to_end(&mut data).ok()?;
-        (checksum(&data) == wanted).then_some(data)
+/// The tables beside the database.
+#[derive(Clone, Debug)]
+pub struct TableFiles(PathBuf);
+
+impl TableFiles {
+    fn path(&self, digest: &[u8; 32]) -> PathBuf {
+        let name = data_encoding::HEXLOWER.encode(digest);
+        self.0.join(format!("{name}.table"))
     }
 
-    /// Returns the records of an index whose name, description, provides or origin contain a
-    /// text of at least three characters, case ignored; `None` if the catalogue cannot tell.
-    pub fn containing(&self, index: i64, table: &PackageTable, text: &str) -> Option<HashSet<u32>> {
-        if text.chars().count() < 3 || text.contains(['"', '*', '?', '[', '\0']) {
+    /// Writes the table of an index; returns whether it is there now.
+    pub fn write(&self, digest: &[u8; 32], table: &PackageTable) -> bool {
+        let write = || {
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&self.0)?;
+            let (core, details) = (table.core_bytes(), table.details_bytes());
+            let details = details.unwrap_or_default();
+            let mut header = [0; HEADER];
+            header[..8].copy_from_slice(MAGIC);
+            header[8..16].copy_from_slice(&(core.len() as u64).to_le_bytes());
+            header[16..24].copy_from_slice(&(details.len() as u64).to_le_bytes());
+            header[24..28].copy_from_slice(&crc32fast::hash(core).to_le_bytes());
+            header[28..].copy_from_slice(&crc32fast::hash(details).to_le_bytes());
+            let mut file = tempfile::NamedTempFile::new_in(&self.0)?;
+            for part in [&header, core, details] {
+                file.write_all(part)?;
+            }
+            file.persist(self.path(digest)).map_err(|error| error.error)
+        };
+        // A full disk costs the next command the time that this one took.
+        write().is_ok()
+    }
+
+    fn load(&self, digest: &[u8; 32], details: bool) -> Option<PackageTable> {
+        let file = File::open(self.path(digest)).ok()?;
+        let bytes = mapped::map(&file).ok()?;
+        let header = bytes.get(..HEADER).filter(|h| h.starts_with(MAGIC))?;
+        let long = |at: usize| {
+            let number = u64::from_le_bytes(header[at..at + 8].try_into().ok()?);
+            usize::try_from(number).ok()
+        };
+        let sum = |at: usize| Some(u32::from_le_bytes(header[at..at + 4].try_into().ok()?));
+        let core_end = long(8)?.checked_add(HEADER)?;
+        let end = core_end.checked_add(long(16)?)?;
+        if end != bytes.len() {
             return None;
         }
-        self.make_searchable(index, table)?;
-        let mut statement = self
-            .connection
-            .prepare_cached(
-                "SELECT rowid FROM package_text WHERE package_text MATCH ?
-                 AND rowid BETWEEN ? AND ?",
-            )
-            .ok()?;
-        // Without positions a phrase is not kept as one: each trigram must occur, and the caller
-        // looks at the text itself.
-        let trigrams: Vec<String> = trigrams(text).map(|t| format!("\"{t}\"")).collect();
-        let range = row_range(index);
-        let rows = statement
-            .query_map(params![trigrams.join(" AND "), range.0, range.1], |row| {
-                row.get(0)
-            })
-            .ok()?;
-        rows.map(|row: rusqlite::Result<i64>| row.map(|row| row as u32))
-            .collect::<Result<_, _>>()
-            .ok()
-    }
-
-    /// Fills the full-text table for an index when it is first asked for.
-    fn make_searchable(&self, index: i64, table: &PackageTable) -> Option<()> {
-        let query = "SELECT searchable FROM index_file WHERE id = ?";
-        let done: bool = self
-            .connection
-            .query_row(query, [index], |row| row.get(0))
-            .ok()?;
-        if done {
-            return Some(());
-        }
-        self.connection.execute_batch("BEGIN IMMEDIATE").ok()?;
-        let filled = self.fill_text(index, table);
-        let end = if filled.is_some() {
-            "COMMIT"
-        } else {
-            "ROLLBACK"
+        let part = |range: std::ops::Range<usize>, wanted: u32| {
+            (crc32fast::hash(&bytes[range.clone()]) == wanted).then(|| bytes.slice(range))
         };
-        self.connection.execute_batch(end).ok()?;
-        filled
+        let core = part(HEADER..core_end, sum(24)?)?;
+        let details = match details {
+            true => Some(part(core_end..end, sum(28)?)?),
+            false => None,
+        };
+        PackageTable::from_bytes(core, details).ok()
     }
 
-    fn fill_text(&self, index: i64, table: &PackageTable) -> Option<()> {
-        let (first, last) = row_range(index);
-        let range = [first, last];
-        self.connection
-            .execute(
-                "DELETE FROM package_text WHERE rowid BETWEEN ? AND ?",
-                range,
-            )
-            .ok()?;
-        let mut insert = self
-            .connection
-            .prepare(
-                "INSERT INTO package_text (rowid, name, description, provides, origin)
-                 VALUES (?, ?, ?, ?, ?)",
-            )
-            .ok()?;
-        for number in 0..table.len() as u32 {
-            let (record, details) = (table.record(number), table.details(number)?);
-            let provides: Vec<&str> = record.provides().map(|p| table.name(p.name)).collect();
-            insert
-                .execute(params![
-                    first + i64::from(number),
-                    record.name(),
-                    details.description,
-                    provides.join(" "),
-                    details.origin
-                ])
-                .ok()?;
-        }
-        let mark = "UPDATE index_file SET searchable = 1 WHERE id = ?";
-        self.connection.execute(mark, [index]).ok()?;
-        Some(())
+    fn remove(&self, digest: &[u8; 32]) {
+        // What cannot be removed is written over, or ignored.
+        let _ = std::fs::remove_file(self.path(digest));
     }
-}
 
-/// Row numbers of the records of one index.
-fn row_range(index: i64) -> (i64, i64) {
-    (index << 32, (index << 32) | i64::from(u32::MAX))
-}
-
-fn trigrams(text: &str) -> impl Iterator<Item = String> {
-    let characters: Vec<char> = text.to_lowercase().chars().collect();
-    (0..characters.len().saturating_sub(2))
-        .map(move |at| characters[at..at + 3].iter().collect::<String>())
-        .collect::<Vec<_>>()
-        .into_iter()
+    fn clear(&self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 fn freshness(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Freshness> {
@@ -436,19 +389,20 @@ fn freshness(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Freshnes
 }
 
 fn stored(row: &rusqlite::Row<'_>) -> rusqlite::Result<Stored> {
-    let key_name: Option<String> = row.get(2)?;
-    let fingerprint: Option<Vec<u8>> = row.get(3)?;
+    let key_name: Option<String> = row.get(3)?;
+    let fingerprint: Option<Vec<u8>> = row.get(4)?;
     let fingerprint = fingerprint.and_then(|bytes| bytes.try_into().ok());
     Ok(Stored {
         id: row.get(0)?,
-        description: row.get(1)?,
+        digest: row.get(1)?,
+        description: row.get(2)?,
         trusted_by: key_name
             .zip(fingerprint)
             .map(|(key_name, fingerprint)| TrustedBy {
                 key_name,
                 fingerprint,
             }),
-        freshness: freshness(row, 4)?,
+        freshness: freshness(row, 5)?,
     })
 }
 
@@ -458,12 +412,6 @@ fn is_damage(error: &rusqlite::Error) -> bool {
         Some(code) => matches!(code, DatabaseCorrupt | NotADatabase | Unknown),
         None => false,
     }
-}
-
-fn checksum(data: &[u8]) -> i64 {
-    let mut crc = flate2::Crc::new();
-    crc.update(data);
-    i64::from(crc.sum())
 }
 
 fn modified(file: &Metadata) -> i64 {

@@ -1,14 +1,16 @@
 //! From an index file to a verified table.
 
-use super::catalogue::Catalogue;
-use crate::format::index::{UnverifiedIndex, freshness, is_usable};
+use super::catalogue::{Catalogue, Stored, TableFiles};
+use crate::format::index::{IndexTable, UnverifiedIndex};
 use crate::format::{FormatError, Limits};
-use crate::package::{Index, PackageTable};
+use crate::package::PackageTable;
 use crate::root::cause;
 use crate::trust::{Freshness, Keyring, Older, TrustError, TrustedBy};
 use sha2::{Digest, Sha256};
-use std::io;
-use std::path::Path;
+use std::collections::HashMap;
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Why an index cannot be used; the texts are apk's.
@@ -57,46 +59,106 @@ pub struct LoadedIndex {
     pub freshness: Freshness,
 }
 
-/// What is needed to judge and keep indexes.
-pub struct IndexLoader<'a> {
+/// What an [`IndexLoader`] goes by.
+#[derive(Clone, Copy)]
+pub struct Rules<'a> {
     /// Trusted keys.
     pub keyring: &'a Keyring,
     /// Unsigned indexes may be used, too.
     pub allow_untrusted: bool,
-    /// Load what people read, not only what choosing needs.
-    pub details: bool,
-    /// Where parsed indexes are kept.
-    pub catalogue: Option<Catalogue>,
-    /// Bounds on what is read.
-    pub limits: Limits,
     /// An index may be older than one seen before.
     pub allow_older: bool,
+    /// Load what people read, not only what choosing needs.
+    pub details: bool,
+    /// Bounds on what is read.
+    pub limits: Limits,
 }
 
-impl IndexLoader<'_> {
+/// Loads indexes, from the catalogue where it has them.
+pub struct IndexLoader<'a> {
+    judge: Judge<'a>,
+    catalogue: Option<Catalogue>,
+    ready: HashMap<PathBuf, LoadedIndex>,
+}
+
+impl<'a> IndexLoader<'a> {
+    /// Makes a loader.
+    pub fn new(rules: Rules<'a>, catalogue: Option<Catalogue>) -> Self {
+        let tables = catalogue.as_ref().map(|c| c.tables().clone());
+        Self {
+            judge: Judge { rules, tables },
+            catalogue,
+            ready: HashMap::new(),
+        }
+    }
+
+    /// Returns the catalogue.
+    pub fn into_catalogue(self) -> Option<Catalogue> {
+        self.catalogue
+    }
+
+    /// Loads the indexes in several files at once, for [`Self::load_file`] to give them out.
+    ///
+    /// What the catalogue has is left to that; parsing the rest is worth a thread for each.
+    pub fn prepare(&mut self, paths: &[PathBuf]) {
+        let mut missing = Vec::new();
+        for path in paths {
+            let meta = std::fs::metadata(path).ok();
+            match meta.and_then(|meta| self.kept(|catalogue| catalogue.by_file(path, &meta))) {
+                Some(loaded) => {
+                    self.ready.insert(path.clone(), loaded);
+                }
+                None => missing.push(path),
+            }
+        }
+        if missing.len() < 2 {
+            return;
+        }
+        // The processor bounds the speed, and each holds an index in memory.
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        for group in missing.chunks(threads.min(8)) {
+            let judge = &self.judge;
+            let read: Vec<_> = std::thread::scope(|scope| {
+                let workers: Vec<_> = group
+                    .iter()
+                    .map(|path| scope.spawn(|| judge.read(path)))
+                    .collect();
+                let results = workers
+                    .into_iter()
+                    .map(|worker| worker.join().ok().flatten());
+                results.collect()
+            });
+            for (path, (meta, parsed)) in group.iter().zip(read).filter_map(|(p, r)| Some((p, r?)))
+            {
+                let loaded = self.keep(parsed);
+                self.remember(path, &meta, &loaded);
+                self.ready.insert((*path).clone(), loaded);
+            }
+        }
+    }
+
     /// Loads the index in a file.
     ///
     /// # Errors
     /// [`IndexError`].
     pub fn load_file(&mut self, path: &Path) -> Result<LoadedIndex, IndexError> {
+        if let Some(loaded) = self.ready.get(path) {
+            return Ok(loaded.clone());
+        }
         let meta = std::fs::metadata(path).map_err(IndexError::Io)?;
         if let Some(loaded) = self.kept(|catalogue| catalogue.by_file(path, &meta)) {
             return Ok(loaded);
         }
-        if meta.len() > self.limits.index_file {
-            let limit = self.limits.index_file;
-            return Err(FormatError::TooLarge {
-                what: "index file",
-                limit,
-            }
-            .into());
-        }
-        let bytes = std::fs::read(path).map_err(IndexError::Io)?;
+        let (meta, bytes) = self.judge.bytes_of(path)?;
         let loaded = self.load_bytes(&bytes)?;
-        if let (Some(catalogue), Some(id)) = (&self.catalogue, loaded.stored) {
-            catalogue.remember_file(path, &meta, id);
-        }
+        self.remember(path, &meta, &loaded);
         Ok(loaded)
+    }
+
+    fn remember(&self, path: &Path, meta: &Metadata, loaded: &LoadedIndex) {
+        if let (Some(catalogue), Some(id)) = (&self.catalogue, loaded.stored) {
+            catalogue.remember_file(path, meta, id);
+        }
     }
 
     /// Loads an index from memory.
@@ -108,35 +170,27 @@ impl IndexLoader<'_> {
         if let Some(loaded) = self.kept(|catalogue| catalogue.by_digest(&digest)) {
             return Ok(loaded);
         }
-        let unverified = UnverifiedIndex::read(bytes, &self.limits)?;
-        let trusted_by = match self
-            .keyring
-            .check(&unverified.signatures, &unverified.digests)
-        {
-            Ok(by) => Some(by),
-            // A wrong signature of a known key is never accepted.
-            Err(TrustError::Untrusted { .. }) if self.allow_untrusted => None,
-            Err(error) => {
-                if let TrustError::Bad { .. } = error {
-                    unverified.inspect()?;
-                }
-                return Err(error.into());
-            }
-        };
-        let mut index: Index = unverified.parse()?;
-        index.packages.retain(is_usable);
-        let freshness = freshness(&index);
-        let table = PackageTable::build(&index.packages);
-        let stored = self.catalogue.as_mut().and_then(|catalogue| {
-            catalogue.store(&digest, &index, &table, trusted_by.as_ref(), freshness)
+        let parsed = self.judge.parse(bytes, digest)?;
+        Ok(self.keep(parsed))
+    }
+
+    fn keep(&mut self, parsed: Parsed) -> LoadedIndex {
+        let catalogue = self.catalogue.as_mut().filter(|_| parsed.written);
+        let stored = catalogue.and_then(|catalogue| {
+            catalogue.note(
+                &parsed.digest,
+                &parsed.index.description,
+                parsed.trusted_by.as_ref(),
+                parsed.index.freshness,
+            )
         });
-        Ok(LoadedIndex {
-            description: index.description,
-            table: Arc::new(table),
+        LoadedIndex {
+            description: parsed.index.description,
+            table: Arc::new(parsed.index.table),
             stored,
-            trusted_by,
-            freshness,
-        })
+            trusted_by: parsed.trusted_by,
+            freshness: parsed.index.freshness,
+        }
     }
 
     /// Decides whether a fetched index may replace the copy: not if a newer one of the same
@@ -151,27 +205,27 @@ impl IndexLoader<'_> {
         let (Some(catalogue), Some(by)) = (&self.catalogue, &index.trusted_by) else {
             return Ok(());
         };
-        if let (Some(seen), false) = (catalogue.newest(repository, by), self.allow_older) {
+        if let (Some(seen), false) = (
+            catalogue.newest(repository, by),
+            self.judge.rules.allow_older,
+        ) {
             index.freshness.check(seen).map_err(IndexError::Rollback)?;
         }
         catalogue.remember_newest(repository, by, index.freshness);
         Ok(())
     }
 
-    fn kept(
-        &self,
-        find: impl FnOnce(&Catalogue) -> Option<super::catalogue::Stored>,
-    ) -> Option<LoadedIndex> {
+    fn kept(&self, find: impl FnOnce(&Catalogue) -> Option<Stored>) -> Option<LoadedIndex> {
         let catalogue = self.catalogue.as_ref()?;
         let stored = find(catalogue)?;
         let trusted = stored
             .trusted_by
             .as_ref()
-            .is_some_and(|by| self.keyring.has(by));
-        if !trusted && !self.allow_untrusted {
+            .is_some_and(|by| self.judge.rules.keyring.has(by));
+        if !trusted && !self.judge.rules.allow_untrusted {
             return None;
         }
-        let table = catalogue.load(stored.id, self.details)?;
+        let table = catalogue.load(&stored, self.judge.rules.details)?;
         Some(LoadedIndex {
             description: stored.description,
             table: Arc::new(table),
@@ -180,4 +234,72 @@ impl IndexLoader<'_> {
             freshness: stored.freshness,
         })
     }
+}
+
+/// What is needed to judge an index, on any thread.
+struct Judge<'a> {
+    rules: Rules<'a>,
+    tables: Option<TableFiles>,
+}
+
+impl Judge<'_> {
+    /// Reads and judges one file; what fails is told when it is asked for.
+    fn read(&self, path: &Path) -> Option<(Metadata, Parsed)> {
+        let (meta, bytes) = self.bytes_of(path).ok()?;
+        let parsed = self.parse(&bytes, Sha256::digest(&bytes).into()).ok()?;
+        Some((meta, parsed))
+    }
+
+    fn bytes_of(&self, path: &Path) -> Result<(Metadata, Vec<u8>), IndexError> {
+        let mut file = File::open(path).map_err(IndexError::Io)?;
+        let meta = file.metadata().map_err(IndexError::Io)?;
+        let limit = self.rules.limits.index_file;
+        let mut bytes = Vec::with_capacity(meta.len().min(limit) as usize + 1);
+        let read = file.by_ref().take(limit + 1).read_to_end(&mut bytes);
+        read.map_err(IndexError::Io)?;
+        if bytes.len() as u64 > limit {
+            return Err(FormatError::TooLarge {
+                what: "index file",
+                limit,
+            }
+            .into());
+        }
+        Ok((meta, bytes))
+    }
+
+    /// Verifies an index, parses it and writes its table into the catalogue.
+    fn parse(&self, bytes: &[u8], digest: [u8; 32]) -> Result<Parsed, IndexError> {
+        let unverified = UnverifiedIndex::read(bytes, &self.rules.limits)?;
+        let rules = &self.rules;
+        let trusted_by = match rules
+            .keyring
+            .check(&unverified.signatures, &unverified.digests)
+        {
+            Ok(by) => Some(by),
+            // A wrong signature of a known key is never accepted.
+            Err(TrustError::Untrusted { .. }) if rules.allow_untrusted => None,
+            Err(error) => {
+                if let TrustError::Bad { .. } = error {
+                    unverified.inspect()?;
+                }
+                return Err(error.into());
+            }
+        };
+        let index = unverified.into_table()?;
+        let tables = self.tables.as_ref();
+        Ok(Parsed {
+            digest,
+            written: tables.is_some_and(|tables| tables.write(&digest, &index.table)),
+            index,
+            trusted_by,
+        })
+    }
+}
+
+/// An index that was verified and parsed.
+struct Parsed {
+    digest: [u8; 32],
+    written: bool,
+    index: IndexTable,
+    trusted_by: Option<TrustedBy>,
 }

@@ -1,8 +1,8 @@
 //! The text of an APKINDEX (formats.md, 3.2).
 
 use super::FormatError;
-use super::record::{self, Field};
-use crate::package::{Identity, Package};
+use super::record;
+use crate::package::{Identity, Package, Stated};
 
 /// Reads the records of an index text.
 ///
@@ -19,47 +19,48 @@ pub fn parse(text: &[u8]) -> Result<Vec<Package>, FormatError> {
 /// Reads records up to the first error, and returns both.
 pub fn parse_prefix(text: &[u8]) -> (Vec<Package>, Option<FormatError>) {
     let mut packages = Vec::with_capacity(text.len() / 512);
-    let mut package = Package::default();
+    let error = each(text, |stated| {
+        let mut package = Package::default();
+        stated.fill(&mut package);
+        packages.push(package);
+    });
+    (packages, error.err())
+}
+
+/// Calls `take` with each record up to the first error.
+///
+/// # Errors
+/// Those of [`parse`].
+pub fn each(text: &[u8], mut take: impl FnMut(&Stated<'_>)) -> Result<(), FormatError> {
+    let utf8 = record::utf8(text);
+    let mut stated = Stated::default();
     let mut number = 0;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let end = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
-        let line = &rest[..end];
-        rest = rest.get(end + 1..).unwrap_or_default();
+    for (line, raw) in record::lines(&utf8, text) {
         number += 1;
-        if line.len() < 2 {
-            if let Err(error) = finish(&mut package, &mut packages, number) {
-                return (packages, Some(error));
-            }
+        if raw.len() < 2 {
+            finish(&mut stated, number, &mut take)?;
             continue;
         }
-        let stored = record::split(line, number).and_then(|(letter, value)| {
-            record::store(&mut package, letter, value)
-                .map_err(|record::InvalidIdentity| record::bad_line(line, number))
-        });
-        match stored {
-            Ok(Field::Package | Field::Installed | Field::Unknown) => {}
-            Err(error) => return (packages, Some(error)),
-        }
+        let (letter, value) = record::split(line, raw, number)?;
+        record::store(&mut stated, letter, value)
+            .map_err(|record::InvalidIdentity| record::bad_line(raw, number))?;
     }
-    let error = finish(&mut package, &mut packages, number).err();
-    (packages, error)
+    finish(&mut stated, number, &mut take)
 }
 
 fn finish(
-    package: &mut Package,
-    packages: &mut Vec<Package>,
+    stated: &mut Stated<'_>,
     line: usize,
+    take: &mut impl FnMut(&Stated<'_>),
 ) -> Result<(), FormatError> {
-    let package = std::mem::take(package);
-    if package.name.is_empty() {
-        return Ok(());
+    if !stated.name.is_empty() {
+        if stated.identity == Identity::default() || stated.version.is_empty() {
+            let text = format!("the record of {} lacks C or V", stated.name);
+            return Err(FormatError::Database { line, text });
+        }
+        take(stated);
     }
-    if package.identity == Identity::default() || package.version.is_empty() {
-        let text = format!("the record of {} lacks C or V", package.name);
-        return Err(FormatError::Database { line, text });
-    }
-    packages.push(package);
+    stated.clear();
     Ok(())
 }
 

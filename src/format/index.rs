@@ -2,7 +2,8 @@
 
 use super::apk_v2::{self};
 use super::{FormatError, Limits, apkindex, tar};
-use crate::package::{Index, Package};
+use crate::package::table::Builder;
+use crate::package::{Index, PackageTable, Stated};
 use crate::trust::{Freshness, Signature, SignatureAlgorithm, SignedDigests};
 use flate2::bufread::GzDecoder;
 use sha1::Sha1;
@@ -75,6 +76,30 @@ impl<'a> UnverifiedIndex<'a> {
         })
     }
 
+    /// The same into a table, without records that cannot be used.
+    ///
+    /// # Errors
+    /// [`FormatError`].
+    pub fn into_table(self) -> Result<IndexTable, FormatError> {
+        let content = self.content()?;
+        let mut builder = Builder::with_details();
+        let mut newest_build = 0;
+        apkindex::each(&content.text, |stated| {
+            if is_usable(stated) {
+                newest_build = newest_build.max(stated.build_time.unwrap_or(0));
+                builder.add(stated);
+            }
+        })?;
+        Ok(IndexTable {
+            description: content.description,
+            freshness: Freshness {
+                made: content.made,
+                newest_build,
+            },
+            table: builder.finish(),
+        })
+    }
+
     fn content(&self) -> Result<Content, FormatError> {
         let limits = &self.limits;
         let mut reader = tar::Reader::new(GzDecoder::new(self.signed), *limits);
@@ -110,6 +135,16 @@ impl<'a> UnverifiedIndex<'a> {
             Err(FormatError::Invalid)
         }
     }
+}
+
+/// An index whose records are in a table.
+pub struct IndexTable {
+    /// The `DESCRIPTION`.
+    pub description: String,
+    /// How new it says it is: its own time, and the newest of its packages.
+    pub freshness: Freshness,
+    /// The records that can be used.
+    pub table: PackageTable,
 }
 
 /// The entries that are not signatures.
@@ -159,22 +194,10 @@ fn digests(signed: &[u8], signatures: &[Signature]) -> SignedDigests {
     }
 }
 
-/// Returns how new an index is, from its own time and its packages.
-pub fn freshness(index: &Index) -> Freshness {
-    let builds = index
-        .packages
-        .iter()
-        .filter_map(|package| package.build_time);
-    Freshness {
-        made: index.made,
-        newest_build: builds.max().unwrap_or(0),
-    }
-}
-
 /// Returns whether a record's texts can be used as file names and lines (commit.md, W1 and W20).
-pub fn is_usable(package: &Package) -> bool {
+fn is_usable(stated: &Stated<'_>) -> bool {
     let file_name = |text: &str| !text.bytes().any(|b| b == b'/' || b.is_ascii_control());
-    super::pkginfo::check_name(&package.name).is_ok()
-        && file_name(&package.version)
-        && package.arch.as_deref().is_none_or(file_name)
+    super::pkginfo::check_name(stated.name).is_ok()
+        && file_name(stated.version)
+        && stated.arch.is_none_or(file_name)
 }

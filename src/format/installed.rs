@@ -5,7 +5,7 @@ use super::{FormatError, scripts};
 use crate::package::dependency::join;
 use crate::package::{
     Acl, DependencyList, Digest, DigestAlgorithm, InstalledDb, InstalledDirectory, InstalledFile,
-    InstalledPackage,
+    InstalledPackage, Stated,
 };
 use std::fmt::Write as _;
 
@@ -16,18 +16,15 @@ use std::fmt::Write as _;
 /// the first line that only installed packages have, unless `allow_unknown`.
 pub fn parse(text: &[u8], allow_unknown: bool) -> Result<InstalledDb, FormatError> {
     let mut db = InstalledDb::default();
+    let utf8 = record::utf8(text);
     let mut current = Reader::default();
-    let mut rest = text;
     let mut number = 0;
-    while !rest.is_empty() {
-        let end = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
-        let line = &rest[..end];
-        rest = rest.get(end + 1..).unwrap_or_default();
+    for (line, raw) in record::lines(&utf8, text) {
         number += 1;
-        if line.len() < 2 {
+        if raw.len() < 2 {
             current.finish(&mut db, number)?;
         } else {
-            current.line(line, number, allow_unknown)?;
+            current.line(line, raw, number, allow_unknown)?;
         }
     }
     current.finish(&mut db, number)?;
@@ -36,27 +33,37 @@ pub fn parse(text: &[u8], allow_unknown: bool) -> Result<InstalledDb, FormatErro
 
 /// The record being read.
 #[derive(Default)]
-struct Reader {
+struct Reader<'a> {
+    stated: Stated<'a>,
     installed: InstalledPackage,
     in_files: bool,
 }
 
-impl Reader {
-    fn line(&mut self, line: &[u8], number: usize, lax: bool) -> Result<(), FormatError> {
-        let (letter, value) = record::split(line, number)?;
-        let bad = || bad_line(line, number);
-        let package = &mut self.installed.package;
-        match record::store(package, letter, value).map_err(|_| bad())? {
+impl<'a> Reader<'a> {
+    fn line(
+        &mut self,
+        line: &'a str,
+        raw: &[u8],
+        number: usize,
+        lax: bool,
+    ) -> Result<(), FormatError> {
+        let (letter, text) = record::split(line, raw, number)?;
+        let bad = || bad_line(raw, number);
+        match record::store(&mut self.stated, letter, text).map_err(|_| bad())? {
             Field::Package => return Ok(()),
             Field::Unknown if self.in_files && !lax => return Err(FormatError::TooNew),
             Field::Unknown => return Ok(()),
             Field::Installed => self.in_files = true,
         }
-        let text = std::str::from_utf8(value).map_err(|_| bad())?;
+        // A path must be what it is on disk; only texts for people may have replacements.
+        if line.as_bytes() != raw {
+            return Err(bad());
+        }
+        let package = &mut self.installed.package;
         match letter {
             b'g' => package.tags = text.split(' ').map(str::to_owned).collect(),
             b'r' => package.replaces.extend(DependencyList::parse(text).entries),
-            b'q' => package.replaces_priority = record::number(value) as u16,
+            b'q' => package.replaces_priority = record::number(text.as_bytes()) as u16,
             b's' => self.installed.pinned_tag = Some(text.to_owned()),
             b'f' => self.flags(text, lax)?,
             b'F' => self.installed.directories.push(InstalledDirectory {
@@ -102,7 +109,10 @@ impl Reader {
     }
 
     fn finish(&mut self, db: &mut InstalledDb, number: usize) -> Result<(), FormatError> {
-        let mut installed = std::mem::take(self).installed;
+        let mut installed = std::mem::take(&mut self.installed);
+        self.in_files = false;
+        self.stated.fill(&mut installed.package);
+        self.stated.clear();
         let package = &installed.package;
         if package.name.is_empty() {
             return Ok(());

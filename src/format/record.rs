@@ -1,8 +1,9 @@
 //! The lines that indexes and the installed database have in common (formats.md, 3.2).
 
 use super::FormatError;
-use crate::package::dependency::join;
-use crate::package::{Dependency, DependencyList, Identity, Package};
+use crate::package::dependency::{DependencyText, join};
+use crate::package::{Identity, Package, Stated};
+use std::borrow::Cow;
 
 /// What a line was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,14 +16,48 @@ pub(super) enum Field {
     Unknown,
 }
 
-/// Splits a line `X:value`.
+/// Splits a line `X:value`; `raw` is what the file has in its place.
 ///
 /// # Errors
 /// [`FormatError::Database`] if the second character is no colon.
-pub(super) fn split(line: &[u8], number: usize) -> Result<(u8, &[u8]), FormatError> {
-    match line {
-        [letter, b':', value @ ..] => Ok((*letter, value)),
-        _ => Err(bad_line(line, number)),
+pub(super) fn split<'a>(
+    line: &'a str,
+    raw: &[u8],
+    number: usize,
+) -> Result<(u8, &'a str), FormatError> {
+    match (raw, line.split_once(':')) {
+        ([letter, b':', ..], Some((_, value))) => Ok((*letter, value)),
+        _ => Err(bad_line(raw, number)),
+    }
+}
+
+/// The lines of a text that should be UTF-8: as text, and as the file has them.
+///
+/// What is no UTF-8 becomes U+FFFD; no line break is gained or lost by that.
+pub(super) fn lines<'a>(text: &'a str, raw: &'a [u8]) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+    let (mut text, mut raw) = (text, raw);
+    std::iter::from_fn(move || {
+        if text.is_empty() {
+            return None;
+        }
+        let end = memchr::memchr(b'\n', text.as_bytes()).unwrap_or(text.len());
+        // Where nothing was replaced both are the same bytes, and the second search is short.
+        let raw_end = match raw.get(end) {
+            Some(b'\n') if raw.len() == text.len() => end,
+            _ => memchr::memchr(b'\n', raw).unwrap_or(raw.len()),
+        };
+        let line = (&text[..end], &raw[..raw_end]);
+        text = text.get(end + 1..).unwrap_or_default();
+        raw = raw.get(raw_end + 1..).unwrap_or_default();
+        Some(line)
+    })
+}
+
+/// Returns a text as UTF-8.
+pub(super) fn utf8(text: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(text) {
+        Ok(text) => text.into(),
+        Err(_) => String::from_utf8_lossy(text),
     }
 }
 
@@ -36,59 +71,46 @@ pub(super) fn bad_line(line: &[u8], number: usize) -> FormatError {
 }
 
 /// Stores a field of a package; lists accumulate over several lines.
-pub(super) fn store(
-    package: &mut Package,
+pub(super) fn store<'a>(
+    stated: &mut Stated<'a>,
     letter: u8,
-    value: &[u8],
+    value: &'a str,
 ) -> Result<Field, InvalidIdentity> {
-    let text = || String::from_utf8_lossy(value).into_owned();
+    let amount = || number(value.as_bytes());
     match letter {
-        b'C' => {
-            let identity = std::str::from_utf8(value).ok().and_then(Identity::parse);
-            package.identity = identity.ok_or(InvalidIdentity)?;
-        }
-        b'P' => package.name = text(),
-        b'V' => package.version = text(),
-        b'A' => package.arch = Some(text()),
-        b'S' => package.size = number(value),
-        b'I' => package.installed_size = number(value),
-        b'T' => package.description = text(),
-        b'U' => package.url = text(),
-        b'L' => package.license = text(),
-        b'o' => package.origin = Some(text()),
-        b'm' => package.maintainer = Some(text()),
-        b't' => package.build_time = Some(number(value)),
-        b'c' => package.commit = Some(text()),
+        b'C' => stated.identity = Identity::parse(value).ok_or(InvalidIdentity)?,
+        b'P' => stated.name = value,
+        b'V' => stated.version = value,
+        b'A' => stated.arch = Some(value),
+        b'S' => stated.size = amount(),
+        b'I' => stated.installed_size = amount(),
+        b'T' => stated.description = value,
+        b'U' => stated.url = value,
+        b'L' => stated.license = value,
+        b'o' => stated.origin = Some(value),
+        b'm' => stated.maintainer = Some(value),
+        b't' => stated.build_time = Some(amount()),
+        b'c' => stated.commit = Some(value),
         // A 16-bit field: 65536 becomes 0, as in apk.
-        b'k' => package.provider_priority = number(value) as u16,
+        b'k' => stated.provider_priority = amount() as u16,
         b'D' => {
-            let list = DependencyList::parse(&text());
-            if list.malformed || list.has_broken() {
-                package.flaws.uninstallable = true;
-                package.flaws.broken_list = true;
-            }
-            append(&mut package.depends, list.entries);
+            let broken = append(&mut stated.depends, value);
+            stated.flaws.uninstallable |= broken;
+            stated.flaws.broken_list |= broken;
         }
-        b'p' => {
-            let list = DependencyList::parse(&text());
-            package.flaws.broken_list |= list.malformed || list.has_broken();
-            append(&mut package.provides, list.entries);
-        }
+        b'p' => stated.flaws.broken_list |= append(&mut stated.provides, value),
         b'i' => {
-            let list = DependencyList::parse(&text());
-            if list.malformed || list.has_broken() {
-                package.flaws.broken_list = true;
-                package.install_if.clear();
-            } else {
-                append(&mut package.install_if, list.entries);
+            if append(&mut stated.install_if, value) {
+                stated.flaws.broken_list = true;
+                stated.install_if.clear();
             }
         }
         b'F' | b'M' | b'R' | b'Z' | b'r' | b'q' | b'a' | b's' | b'f' | b'g' => {
             return Ok(Field::Installed);
         }
         other => {
-            package.flaws.unknown_field = true;
-            package.flaws.uninstallable |= !other.is_ascii_lowercase();
+            stated.flaws.unknown_field = true;
+            stated.flaws.uninstallable |= !other.is_ascii_lowercase();
             return Ok(Field::Unknown);
         }
     }
@@ -99,12 +121,11 @@ pub(super) fn store(
 #[derive(Clone, Copy, Debug)]
 pub(super) struct InvalidIdentity;
 
-fn append(list: &mut Vec<Dependency>, more: Vec<Dependency>) {
-    if list.is_empty() {
-        *list = more
-    } else {
-        list.extend(more)
-    }
+/// Appends a list; returns whether something in it is broken.
+fn append<'a>(list: &mut Vec<DependencyText<'a>>, text: &'a str) -> bool {
+    let before = list.len();
+    let malformed = DependencyText::parse_list(text, list);
+    malformed || list[before..].iter().any(|entry| entry.broken)
 }
 
 /// Reads leading decimal digits; overflow saturates.

@@ -621,7 +621,7 @@ impl<'a> Change<'a> {
         request.options.force_broken_world = self.options.force_broken_world;
         let text = "Not committing changes due to missing repository tags.";
         self.check_tags(universe, &request.world, text, sink)?;
-        match self.solve(universe, &request, sink) {
+        match self.solve(universe, &request, repositories, sink) {
             Solved::Failed(code) => Ok(Outcome::Done(code)),
             Solved::Solution(solution) => {
                 let code = self.carry_out(
@@ -639,10 +639,27 @@ impl<'a> Change<'a> {
         }
     }
 
-    fn solve(&self, universe: &mut Universe<'_>, request: &Request, sink: &mut dyn Sink) -> Solved {
+    fn solve(
+        &self,
+        universe: &mut Universe<'_>,
+        request: &Request,
+        repositories: &LoadedRepositories,
+        sink: &mut dyn Sink,
+    ) -> Solved {
         let solution = solver::solve(universe, request);
         if solution.errors == 0 {
             return Solved::Solution(Box::new(solution));
+        }
+        if !repositories.failed.is_empty() {
+            // What is missing may be in there: that is no fault of the request.
+            for (url, cause) in &repositories.failed {
+                sink.error(&format!("the packages of {url} are not known: {cause}"));
+            }
+            sink.error(
+                "without them there is no solution; nothing was changed. Try again later, or name \
+                 another mirror with --mirror",
+            );
+            return Solved::Failed(99);
         }
         // Reported from apk's own failure, before anything else is asked of the universe.
         let report = solver::report(universe, &solution, self.options.width);

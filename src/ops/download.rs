@@ -3,10 +3,11 @@
 use super::Error;
 use super::refresh::LoadedRepositories;
 use crate::config::{CacheDirectory, Settings};
-use crate::fetch::http::{self, Download};
+use crate::fetch::package::{Fetched, FileRequest, fetch_files};
+use crate::fetch::{HttpError, Session};
 use crate::package::{Identity, Package};
 use crate::plan::{Plan, Source};
-use crate::progress::{Event, Sink};
+use crate::progress::{Event, Sink, Stage};
 use crate::solver::{PackageId, Universe};
 use crate::transaction::TransactionError;
 use std::collections::HashMap;
@@ -60,6 +61,31 @@ impl PackageFiles<'_> {
             Some(url) => Source::Remote(url),
             None => Source::Unavailable,
         }
+    }
+
+    /// Returns every address of a package: on the mirrors of the repository it was found in, then
+    /// in the other repositories that list the same package.
+    fn addresses(&self, url: &str, package: &Package) -> Vec<String> {
+        let mut urls = self.repositories.mirrors.addresses(url);
+        let arch = package.arch.as_deref().unwrap_or_default();
+        let others = self.repositories.repositories.iter().filter(|loaded| {
+            let index = loaded.index.as_ref();
+            let listed = |index: &crate::fetch::LoadedIndex| {
+                index.table.find_identity(package.identity).is_some()
+            };
+            loaded.reachable && !loaded.local && index.is_some_and(listed)
+        });
+        for other in others {
+            let url = other
+                .repository
+                .package_url(arch, &package.name, &package.version);
+            for url in self.repositories.mirrors.addresses(&url) {
+                if !urls.contains(&url) {
+                    urls.push(url);
+                }
+            }
+        }
+        urls
     }
 
     fn cached(&self, package: &Package) -> Option<PathBuf> {
@@ -135,19 +161,18 @@ pub fn fetch_missing(
             downloads.directory.insert(made).path().to_owned()
         }
     };
-    let requests: Vec<Download> = wanted
+    let requests: Vec<FileRequest> = wanted
         .iter()
-        .map(|(_, url, package)| Download {
-            url: url.clone(),
+        .map(|(_, url, package)| FileRequest {
+            urls: packages.addresses(url, package),
             target: folder.join(cached_package_name(package)),
             size: package.size,
+            identity: Some(package.identity),
         })
         .collect();
-    for request in &requests {
-        let shown = crate::config::repositories::masked(&request.url);
-        sink.event(Event::Note(&format!("fetch {shown}")));
-    }
-    let answers = http::fetch_files(packages.settings, requests.clone());
+    let session = packages.repositories.session(packages.settings);
+    let session = session.map_err(|error| refused(vec![error.to_string()]))?;
+    let answers = fetch(session, &requests, sink).results;
     let mut failures = Vec::new();
     for (((index, _, package), request), answer) in wanted.iter().zip(&requests).zip(answers) {
         match answer {
@@ -173,12 +198,39 @@ pub fn fetch_missing(
     }
 }
 
-pub(super) fn describe(error: &http::HttpError) -> String {
-    match error.to_string().as_str() {
-        "HTTP 404: Not Found" => {
-            "package mentioned in index not found (try 'apk update')".to_owned()
-        }
-        other => other.to_owned(),
+/// Fetches files, and tells how it goes and which mirrors failed.
+pub(super) fn fetch(session: &Session, requests: &[FileRequest], sink: &mut dyn Sink) -> Fetched {
+    for request in requests {
+        let shown = request.urls.first().map_or("", String::as_str);
+        let shown = crate::config::repositories::masked(shown);
+        sink.event(Event::Note(&format!("fetch {shown}")));
+    }
+    let total = requests.iter().map(|request| request.size).sum();
+    let mut done = 0;
+    let mut progress = |count: u64| {
+        done += count;
+        sink.event(Event::Progress {
+            done,
+            total,
+            stage: Stage::Download,
+        });
+    };
+    let fetched = fetch_files(session, requests, &mut progress);
+    for (trouble, count) in &fetched.troubles {
+        let files = if *count == 1 { "file" } else { "files" };
+        let (mirror, cause) = (&trouble.mirror, &trouble.cause);
+        sink.warning(&match &trouble.instead {
+            Some(other) => format!("{mirror}: {cause}; {count} {files} came from {other} instead"),
+            None => format!("{mirror}: {cause}; {count} {files} could not be had"),
+        });
+    }
+    fetched
+}
+
+pub(super) fn describe(error: &HttpError) -> String {
+    match error.is_missing() {
+        true => "package mentioned in index not found (try 'apk update')".to_owned(),
+        false => error.to_string(),
     }
 }
 
@@ -220,16 +272,16 @@ pub(super) fn to_local_file(settings: &Settings, location: &str) -> Result<Local
     let directory = tempfile::Builder::new().prefix("ibex-").tempdir();
     let directory = directory.map_err(|error| crate::root::cause(&error))?;
     let path = directory.path().join("package.apk");
-    let download = Download {
-        url: location.to_owned(),
+    let request = FileRequest {
+        urls: vec![location.to_owned()],
         target: path.clone(),
         size: 0,
+        identity: None,
     };
-    let mut answers = http::fetch_files(settings, vec![download]);
-    answers
-        .pop()
-        .unwrap_or(Ok(()))
-        .map_err(|error| describe(&error))?;
+    let session = Session::new(settings).map_err(|error| error.to_string())?;
+    let fetched = fetch_files(&session, &[request], &mut |_| {});
+    let results: Result<Vec<()>, HttpError> = fetched.results.into_iter().collect();
+    results.map_err(|error| describe(&error))?;
     Ok(LocalFile {
         path,
         _directory: Some(directory),

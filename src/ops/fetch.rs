@@ -8,7 +8,7 @@ use super::package_file::{self, PackageFileError};
 use super::query::{Arguments, PackageRef, Selection, View};
 use super::{Error, query::Answer};
 use crate::config::{Settings, repositories};
-use crate::fetch::http::{self, Download};
+use crate::fetch::package::FileRequest;
 use crate::format::apk_v2::PackageReader;
 use crate::format::{FormatError, Limits};
 use crate::package::Identity;
@@ -159,7 +159,7 @@ pub fn run(
         }
     }
     if !options.simulate {
-        let results = fetch_all(settings, options, &open, stdout);
+        let results = fetch_all(settings, known, options, &open, stdout, sink);
         for (one, result) in open.iter().zip(results) {
             if let Err(cause) = result {
                 answer.errors.push(format!("{}: {cause}", one.full_name));
@@ -208,9 +208,11 @@ fn wanted(
 /// under its name.
 fn fetch_all(
     settings: &Settings,
+    known: &Known,
     options: &FetchOptions,
     wanted: &[&Wanted],
     stdout: &mut dyn Write,
+    sink: &mut dyn Sink,
 ) -> Vec<Result<(), String>> {
     let cause = |error: std::io::Error| crate::root::cause(&error);
     // Beside the final names, so that putting a file there is a rename.
@@ -239,19 +241,20 @@ fn fetch_all(
                     .map(|()| None)
                     .map_err(|error| missing_in_index(&error)),
                 None => {
-                    downloads.push(Download {
-                        url: url.clone(),
+                    downloads.push(FileRequest {
+                        urls: known.mirrors().addresses(url),
                         target: waiting(at),
                         size: one.size,
+                        identity: Some(one.identity),
                     });
                     Ok(Some(downloads.len() - 1))
                 }
             },
         });
     }
-    let answers = match downloads.is_empty() {
-        true => Vec::new(),
-        false => http::fetch_files(settings, downloads),
+    let answers = match known.session(settings) {
+        Ok(session) => super::download::fetch(session, &downloads, sink).results,
+        Err(error) => vec![Err(error); downloads.len()],
     };
     let mut finish = |at: usize, one: &Wanted| -> Result<(), String> {
         let path = waiting(at);

@@ -116,6 +116,22 @@ impl Known {
         View::new(&self.installed, &self.repositories)
     }
 
+    /// Returns the mirrors that stand in for each other.
+    pub fn mirrors(&self) -> &crate::config::Mirrors {
+        &self.loaded.mirrors
+    }
+
+    /// Returns a session with the servers that the indexes came from.
+    ///
+    /// # Errors
+    /// [`crate::fetch::HttpError`].
+    pub fn session(
+        &self,
+        settings: &Settings,
+    ) -> Result<&crate::fetch::Session, crate::fetch::HttpError> {
+        self.loaded.session(settings)
+    }
+
     /// Returns the address of a package's file in the first repository that can be reached;
     /// without the network only local ones can.
     pub fn url(&self, view: &View<'_>, package: PackageRef, network: bool) -> Option<String> {

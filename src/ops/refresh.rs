@@ -1,12 +1,14 @@
 //! From declared repositories to loaded indexes, with apk's warnings (cli.md, 1.11).
 
-use crate::config::repositories::{self, masked};
-use crate::config::{CacheDirectory, Repository, Settings};
+use crate::config::repositories::{self, masked, without_credentials};
+use crate::config::{CacheDirectory, Mirrors, Repository, Settings};
 use crate::fetch::catalogue::Catalogue;
-use crate::fetch::{IndexLoader, LoadedIndex};
+use crate::fetch::remote_index::{IndexAnswer, IndexRequest, fetch_indexes};
+use crate::fetch::{HttpError, IndexLoader, LoadedIndex, Rules, Session};
 use crate::progress::{Event, Sink};
 use crate::root::{Root, RootError};
 use crate::trust::Keyring;
+use std::cell::OnceCell;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -47,6 +49,26 @@ pub struct LoadedRepositories {
     pub unavailable: u32,
     /// The catalogue the indexes came from.
     pub catalogue: Option<Catalogue>,
+    /// The mirrors that stand in for each other.
+    pub mirrors: Mirrors,
+    /// Remote indexes that there is none of because no mirror gave one: address and cause.
+    pub failed: Vec<(String, String)>,
+    session: OnceCell<Session>,
+}
+
+impl LoadedRepositories {
+    /// Returns the session that fetched the indexes, so that its connections serve again; begins
+    /// one if there is none.
+    ///
+    /// # Errors
+    /// [`HttpError`].
+    pub fn session(&self, settings: &Settings) -> Result<&Session, HttpError> {
+        if let Some(session) = self.session.get() {
+            return Ok(session);
+        }
+        let session = Session::new(settings)?;
+        Ok(self.session.get_or_init(|| session))
+    }
 }
 
 /// What indexes are loaded with.
@@ -86,20 +108,26 @@ pub fn load(
         .cache
         .then_some(settings.catalogue_dir.as_deref())
         .flatten();
-    let mut loader = IndexLoader {
+    let rules = Rules {
         keyring,
         allow_untrusted: settings.allow_untrusted,
-        details,
-        catalogue: catalogue.and_then(Catalogue::open),
-        limits: settings.limits,
         allow_older: settings.force_index_rollback,
+        details,
+        limits: settings.limits,
     };
+    let mut loader = IndexLoader::new(rules, catalogue.and_then(Catalogue::open));
     let mut loaded = LoadedRepositories {
         tag_order: declared.tag_order,
+        mirrors: declared.mirrors,
         ..Default::default()
     };
     let remote = RemoteIndexes::new(settings, cache, purpose);
-    let fetched = remote.refresh(&declared.repositories, &mut loader, sink);
+    let fetched = remote.refresh(&declared.repositories, &loaded, &mut loader, sink);
+    let paths = declared.repositories.iter().filter_map(|repository| {
+        let path = repository.index_path();
+        path.or_else(|| remote.copy_path(repository))
+    });
+    loader.prepare(&paths.collect::<Vec<_>>());
     for (repository, fetched) in declared.repositories.into_iter().zip(fetched) {
         let local = repository.is_local();
         let (index, warning) = match repository.index_path() {
@@ -121,7 +149,7 @@ pub fn load(
             local,
         });
     }
-    loaded.catalogue = loader.catalogue;
+    loaded.catalogue = loader.into_catalogue();
     Ok(loaded)
 }
 
@@ -185,10 +213,12 @@ impl<'a> RemoteIndexes<'a> {
         }
     }
 
-    /// Fetches the indexes that are due, several at a time.
+    /// Fetches the indexes that are due, at the same time; each is verified before it replaces the
+    /// copy.
     fn refresh(
         &self,
         repositories: &[Repository],
+        loaded: &LoadedRepositories,
         loader: &mut IndexLoader<'_>,
         sink: &mut dyn Sink,
     ) -> Vec<Refresh> {
@@ -199,58 +229,72 @@ impl<'a> RemoteIndexes<'a> {
         if !due.contains(&true) {
             return repositories.iter().map(|_| Refresh::None).collect();
         }
-        for (repository, _) in repositories.iter().zip(&due).filter(|(_, due)| **due) {
-            sink.event(Event::Note(&format!(
-                "fetch {}",
-                masked(&repository.index_url)
-            )));
+        let open = repositories.iter().zip(&due).filter(|(_, due)| **due);
+        let open: Vec<&Repository> = open.map(|(repository, _)| repository).collect();
+        for repository in &open {
+            let shown = masked(&repository.index_url);
+            sink.event(Event::Note(&format!("fetch {shown}")));
         }
-        let urls = repositories.iter().zip(&due).filter(|(_, due)| **due);
-        let requests = urls.map(|(repository, _)| crate::fetch::http::IndexRequest {
-            url: repository.index_url.clone(),
+        let requests = open.iter().map(|repository| IndexRequest {
+            urls: loaded.mirrors.addresses(&repository.index_url),
             copy: self.copy_path(repository),
         });
-        let answers = crate::fetch::http::fetch_indexes(
-            self.settings,
-            requests.collect(),
-            self.settings.limits.index_file,
-        );
-        let asked = repositories.iter().zip(&due).filter(|(_, due)| **due);
-        let mut answers = asked.map(|(repository, _)| repository).zip(answers);
+        let requests: Vec<IndexRequest> = requests.collect();
+        let mut fetched = self.fetch(&requests, loaded, loader, sink).into_iter();
         due.iter()
-            .map(|due| match due.then(|| answers.next()).flatten() {
+            .map(|due| match due.then(|| fetched.next()).flatten() {
                 None => Refresh::None,
-                Some((repository, answer)) => self.take(repository, answer, loader),
+                Some(refresh) => refresh,
             })
             .collect()
     }
 
-    /// Verifies what was fetched before it replaces the copy.
-    fn take(
+    fn fetch(
         &self,
-        repository: &Repository,
-        answer: crate::fetch::http::IndexAnswer,
+        requests: &[IndexRequest],
+        loaded: &LoadedRepositories,
         loader: &mut IndexLoader<'_>,
-    ) -> Refresh {
-        use crate::fetch::http::IndexAnswer;
-        match answer {
-            IndexAnswer::Unchanged => Refresh::Done,
-            IndexAnswer::Failed(why) => Refresh::Failed(why),
-            IndexAnswer::New { bytes, copy } => {
-                let accepted = loader.load_bytes(&bytes).and_then(|index| {
-                    // Whichever mirror answered, the repository is the declared one.
-                    loader.accept(&masked(&repository.index_url), &index)
-                });
-                match (accepted, copy) {
-                    (Err(error), _) => Refresh::Failed(error.to_string()),
-                    (Ok(()), None) => Refresh::Bytes(bytes),
-                    (Ok(()), Some(copy)) => match crate::fetch::cache::store(&copy, &bytes) {
-                        Ok(()) => Refresh::Done,
-                        Err(error) => Refresh::Failed(crate::root::cause(&error)),
-                    },
-                }
+        sink: &mut dyn Sink,
+    ) -> Vec<Refresh> {
+        let session = match loaded.session(self.settings) {
+            Ok(session) => session,
+            Err(error) => {
+                let failed = || Refresh::Failed(error.to_string());
+                return requests.iter().map(|_| failed()).collect();
             }
+        };
+        let names = requests.iter().map(|request| {
+            let declared = request.urls.first().map_or("", String::as_str);
+            loaded.mirrors.name(declared)
+        });
+        let names: Vec<String> = names.collect();
+        let mut kept: Vec<Option<Vec<u8>>> = vec![None; requests.len()];
+        let mut take = |number: usize, bytes: &[u8]| -> Result<(), String> {
+            let index = loader.load_bytes(bytes);
+            // Whichever mirror answered, the repository is one: no mirror may lag behind another.
+            index
+                .and_then(|index| loader.accept(&names[number], &index))
+                .map_err(|error| error.to_string())?;
+            match &requests[number].copy {
+                None => kept[number] = Some(bytes.to_vec()),
+                Some(copy) => crate::fetch::cache::store(copy, bytes)
+                    .map_err(|error| crate::root::cause(&error))?,
+            }
+            Ok(())
+        };
+        let force = self.settings.force_refresh;
+        let limit = self.settings.limits.index_file;
+        let answers = fetch_indexes(session, requests, force, limit, &mut take);
+        let mut refreshed = Vec::new();
+        for ((answer, request), kept) in answers.into_iter().zip(requests).zip(kept) {
+            tell(&answer, &request.urls, sink);
+            refreshed.push(match (answer.result, kept) {
+                (Err(error), _) => Refresh::Failed(error.to_string()),
+                (Ok(_), Some(bytes)) => Refresh::Bytes(bytes),
+                (Ok(_), None) => Refresh::Done,
+            });
         }
+        refreshed
     }
 
     fn open(
@@ -273,6 +317,8 @@ impl<'a> RemoteIndexes<'a> {
             }
             (Refresh::Failed(why), Err(_)) => {
                 loaded.unavailable += 1;
+                let url = without_credentials(&repository.index_url);
+                loaded.failed.push((url, why.clone()));
                 let cached = self.cache.is_some();
                 let what = if cached {
                     "updating and opening"
@@ -287,6 +333,31 @@ impl<'a> RemoteIndexes<'a> {
                 (None, Some(("opening from cache", why)))
             }
         }
+    }
+}
+
+/// Tells what servers said besides giving an index: that it moved, and which mirrors failed.
+fn tell(answer: &IndexAnswer, urls: &[String], sink: &mut dyn Sink) {
+    if let Some(moved) = &answer.moved {
+        sink.warning(&format!("Permanently redirected to {moved}"));
+    }
+    let good = answer.result.as_ref().ok().map(|given| given.number);
+    let mut told = Vec::new();
+    for (number, error) in answer.failures.iter().rev() {
+        // The first address is told of by the caller if none was any good.
+        let other = good.map_or(*number != 0, |good| good != *number);
+        if !other || told.contains(number) {
+            continue;
+        }
+        told.push(*number);
+        let shown = without_credentials(&urls[*number]);
+        sink.warning(&match good {
+            Some(good) => {
+                let instead = without_credentials(&urls[good]);
+                format!("updating {shown}: {error}; used {instead} instead")
+            }
+            None => format!("updating {shown}: {error}"),
+        });
     }
 }
 

@@ -103,6 +103,115 @@ pub struct Dependency {
     pub broken: bool,
 }
 
+/// A dependency without tag, borrowed from the text that states it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DependencyText<'a> {
+    /// The name.
+    pub name: &'a str,
+    /// Which outcomes are accepted.
+    pub operator: Operator,
+    /// The version text, empty with [`Operator::ANY`].
+    pub version: &'a str,
+    /// `!`.
+    pub conflict: bool,
+    /// The version is not well-formed.
+    pub broken: bool,
+}
+
+impl<'a> DependencyText<'a> {
+    /// Reads one expression without tag, as in packages.
+    ///
+    /// # Errors
+    /// [`DependencyError::Format`]; a bad version is not an error here but sets `broken`.
+    pub fn parse(text: &'a str) -> Result<Self, DependencyError> {
+        let dependency = Self::split(text)?;
+        if memchr::memchr(b'@', dependency.name.as_bytes()).is_some() {
+            return Err(DependencyError::Format);
+        }
+        Ok(dependency)
+    }
+
+    fn split(text: &'a str) -> Result<Self, DependencyError> {
+        let conflict = text.starts_with('!');
+        let text = if conflict { &text[1..] } else { text };
+        let is_operator = |c: char| matches!(c, '<' | '=' | '>' | '~');
+        let bytes = text.bytes();
+        let Some(at) = bytes.enumerate().find(|(_, b)| is_operator(char::from(*b))) else {
+            return Ok(Self {
+                name: text,
+                operator: Operator::ANY,
+                version: "",
+                conflict,
+                broken: false,
+            });
+        };
+        let (name, rest) = text.split_at(at.0);
+        let version = rest.trim_start_matches(is_operator);
+        if version.is_empty() {
+            return Err(DependencyError::Format);
+        }
+        let operator = Operator::parse(&rest[..rest.len() - version.len()]);
+        Ok(Self {
+            name,
+            operator,
+            version,
+            conflict,
+            broken: !operator.ignores_order() && !Version(version).is_valid(),
+        })
+    }
+
+    /// Reads a list as [`DependencyList::parse`] does, and appends what could be read; returns
+    /// whether an entry was malformed.
+    pub fn parse_list(text: &'a str, entries: &mut Vec<Self>) -> bool {
+        words(text).any(|word| match Self::parse(word) {
+            Ok(dependency) => {
+                entries.push(dependency);
+                false
+            }
+            Err(_) => true,
+        })
+    }
+
+    /// Returns the dependency with texts of its own.
+    pub fn to_owned(self) -> Dependency {
+        Dependency {
+            name: self.name.to_owned(),
+            operator: self.operator,
+            version: self.version.to_owned(),
+            conflict: self.conflict,
+            tag: None,
+            broken: self.broken,
+        }
+    }
+}
+
+impl<'a> From<&'a Dependency> for DependencyText<'a> {
+    fn from(dependency: &'a Dependency) -> Self {
+        Self {
+            name: &dependency.name,
+            operator: dependency.operator,
+            version: &dependency.version,
+            conflict: dependency.conflict,
+            broken: dependency.broken,
+        }
+    }
+}
+
+/// Splits a list at runs of spaces and newlines. A leading separator produces an empty word.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    let separator = |c| c == ' ' || c == '\n';
+    let mut rest = text.trim_end_matches(separator);
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let end = memchr::memchr2(b' ', b'\n', rest.as_bytes()).unwrap_or(rest.len());
+        let word = &rest[..end];
+        rest = rest[end..].trim_start_matches(separator);
+        Some(word)
+    })
+}
+
 /// Why a text is not a dependency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DependencyError {
@@ -141,12 +250,15 @@ impl Dependency {
     /// # Errors
     /// [`DependencyError::Format`]; a bad version is not an error here but sets `broken`.
     pub fn parse_world(text: &str) -> Result<Self, DependencyError> {
-        let mut dependency = Self::split(text)?;
-        if let Some((name, tag)) = dependency.name.split_once('@') {
-            dependency.tag = Some(tag.to_owned());
-            dependency.name = name.to_owned();
-        }
-        Ok(dependency)
+        let written = DependencyText::split(text)?;
+        let (name, tag) = match written.name.split_once('@') {
+            Some((name, tag)) => (name, Some(tag.to_owned())),
+            None => (written.name, None),
+        };
+        Ok(Self {
+            tag,
+            ..DependencyText { name, ..written }.to_owned()
+        })
     }
 
     /// Reads one expression without tag, as in packages.
@@ -154,37 +266,7 @@ impl Dependency {
     /// # Errors
     /// [`DependencyError::Format`]; a bad version is not an error here but sets `broken`.
     pub fn parse(text: &str) -> Result<Self, DependencyError> {
-        let dependency = Self::split(text)?;
-        if dependency.name.contains('@') {
-            return Err(DependencyError::Format);
-        }
-        Ok(dependency)
-    }
-
-    fn split(text: &str) -> Result<Self, DependencyError> {
-        let conflict = text.starts_with('!');
-        let text = if conflict { &text[1..] } else { text };
-        let is_operator = |c: char| matches!(c, '<' | '=' | '>' | '~');
-        let Some(at) = text.find(is_operator) else {
-            return Ok(Self {
-                conflict,
-                ..Self::any(text)
-            });
-        };
-        let (name, rest) = text.split_at(at);
-        let version = rest.trim_start_matches(is_operator);
-        if version.is_empty() {
-            return Err(DependencyError::Format);
-        }
-        let operator = Operator::parse(&rest[..rest.len() - version.len()]);
-        Ok(Self {
-            name: name.to_owned(),
-            operator,
-            version: version.to_owned(),
-            conflict,
-            tag: None,
-            broken: !operator.ignores_order() && !Version(version).is_valid(),
-        })
+        DependencyText::parse(text).map(DependencyText::to_owned)
     }
 
     /// Returns whether an offer with this version and identity answers the dependency.
@@ -243,18 +325,14 @@ impl DependencyList {
 
     fn parse_with(text: &str, parse: impl Fn(&str) -> Result<Dependency, DependencyError>) -> Self {
         let mut list = Self::default();
-        let separator = |c| c == ' ' || c == '\n';
-        let mut rest = text.trim_end_matches(separator);
-        while !rest.is_empty() {
-            let end = rest.find(separator).unwrap_or(rest.len());
-            match parse(&rest[..end]) {
+        for word in words(text) {
+            match parse(word) {
                 Ok(dependency) => list.entries.push(dependency),
                 Err(_) => {
                     list.malformed = true;
                     break;
                 }
             }
-            rest = rest[end..].trim_start_matches(separator);
         }
         list
     }

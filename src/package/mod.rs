@@ -10,6 +10,7 @@ pub mod glob;
 pub mod installed;
 pub mod name_hash;
 pub mod order;
+pub mod stated;
 pub mod table;
 pub mod version;
 pub mod world;
@@ -19,6 +20,7 @@ pub use digest::{Digest, DigestAlgorithm, Identity};
 pub use installed::{
     Acl, InstalledDb, InstalledDirectory, InstalledFile, InstalledPackage, ScriptKind,
 };
+pub use stated::Stated;
 pub use table::PackageTable;
 pub use version::Version;
 pub use world::World;

@@ -9,8 +9,8 @@
 //!
 //! ```text
 //! core     magic, then the number of names, slots, offers, triggered, dependents, packages,
-//!          identity slots, dependencies, text bytes and distinct identities; then the sections
-//!          in this order:
+//!          identity slots, dependencies, text bytes and distinct identities, and the flaws that
+//!          some record has; then the sections in this order:
 //! names         6 words each: text offset, text length, hash, first offer, first triggered, first
 //!               dependent; one more at the end closes the three ranges. Ids are in order of first
 //!               mention.
@@ -29,13 +29,16 @@
 //! Reading never panics: a damaged block gives empty texts and lists. Whoever stores the bytes must
 //! detect damage and rebuild them.
 
+use super::dependency::DependencyText;
 use super::name_hash::murmur3_32;
-use super::{Dependency, Flaws, Identity, Operator, Package};
-use std::collections::HashMap;
+use super::{Dependency, Flaws, Identity, Operator, Package, Stated};
+use bytes::Bytes;
+use hashbrown::HashTable;
+use std::hash::BuildHasher as _;
 
-const CORE_MAGIC: u32 = 0x3454_4249;
+const CORE_MAGIC: u32 = 0x3554_4249;
 const DETAILS_MAGIC: u32 = 0x3144_4249;
-const CORE_HEADER: usize = 11;
+const CORE_HEADER: usize = 12;
 const DETAILS_HEADER: usize = 3;
 const NAME_WORDS: usize = 6;
 const PACKAGE_WORDS: usize = 19;
@@ -50,9 +53,9 @@ const HASH_SEED: u32 = 5381;
 /// Package records in flat form.
 #[derive(Clone, Debug)]
 pub struct PackageTable {
-    core: Vec<u8>,
+    core: Bytes,
     layout: Layout,
-    details: Option<Vec<u8>>,
+    details: Option<Bytes>,
 }
 
 /// Word offsets of the sections of the core block.
@@ -138,48 +141,33 @@ pub struct TableError;
 impl PackageTable {
     /// Builds a table, details included, from records in file order.
     pub fn build(packages: &[Package]) -> Self {
-        let mut builder = Builder::default();
-        for package in packages {
-            builder.add(package);
-        }
-        let core = builder.finish();
-        let layout = Layout::read(&core).expect("the builder writes a valid header");
-        Self {
-            core,
-            layout,
-            details: Some(build_details(packages)),
-        }
+        Self::collect(Builder::with_details(), packages)
     }
 
     /// Builds a table without details, for packages whose descriptions nobody will ask for.
     pub fn build_core<'p>(packages: impl IntoIterator<Item = &'p Package>) -> Self {
-        let mut builder = Builder::default();
-        for package in packages {
-            builder.add(package);
-        }
-        let core = builder.finish();
-        let layout = Layout::read(&core).expect("the builder writes a valid header");
-        Self {
-            core,
-            layout,
-            details: None,
-        }
+        Self::collect(Builder::default(), packages)
     }
 
-    /// Takes a table from stored blocks.
+    fn collect<'p>(mut builder: Builder, packages: impl IntoIterator<Item = &'p Package>) -> Self {
+        for package in packages {
+            builder.add(&Stated::of(package));
+        }
+        builder.finish()
+    }
+
+    /// Takes a table from stored blocks. Texts are not looked at before they are asked for.
     ///
     /// # Errors
-    /// [`TableError`] if a header or the text of a block is not of this version.
-    pub fn from_bytes(core: Vec<u8>, details: Option<Vec<u8>>) -> Result<Self, TableError> {
+    /// [`TableError`] if a header is not of this version.
+    pub fn from_bytes(core: Bytes, details: Option<Bytes>) -> Result<Self, TableError> {
         let layout = Layout::read(&core).ok_or(TableError)?;
-        std::str::from_utf8(&core[layout.text * 4..]).map_err(|_| TableError)?;
         if let Some(block) = &details {
             let count = word(block, 1) as usize;
-            let text = (DETAILS_HEADER + count.saturating_mul(DETAILS_WORDS)) * 4;
-            let text = block.get(text..).ok_or(TableError)?;
+            let text = (DETAILS_HEADER + count.saturating_mul(DETAILS_WORDS)).saturating_mul(4);
             if word(block, 0) != DETAILS_MAGIC
                 || count != layout.package_count
-                || std::str::from_utf8(text).is_err()
+                || block.len() < text
             {
                 return Err(TableError);
             }
@@ -189,6 +177,11 @@ impl PackageTable {
             layout,
             details,
         })
+    }
+
+    /// Returns what reading found wrong with any of the records.
+    pub fn flaws(&self) -> Flaws {
+        flaws(self.word(11))
     }
 
     /// Returns the core block for storing.
@@ -486,12 +479,7 @@ impl<'a> Record<'a> {
 
     /// Returns what reading found wrong.
     pub fn flaws(&self) -> Flaws {
-        let bits = self.word(14) >> 16;
-        Flaws {
-            uninstallable: bits & 1 != 0,
-            broken_list: bits & 2 != 0,
-            unknown_field: bits & 4 != 0,
-        }
+        flaws(self.word(14) >> 16)
     }
 
     /// Returns the dependencies in file order.
@@ -620,23 +608,46 @@ impl Layout {
     }
 }
 
+fn flaws(bits: u32) -> Flaws {
+    Flaws {
+        uninstallable: bits & 1 != 0,
+        broken_list: bits & 2 != 0,
+        unknown_field: bits & 4 != 0,
+    }
+}
+
+fn flaw_bits(flaws: Flaws) -> u32 {
+    u32::from(flaws.uninstallable)
+        | u32::from(flaws.broken_list) << 1
+        | u32::from(flaws.unknown_field) << 2
+}
+
 /// Collects texts, each stored once.
 #[derive(Default)]
 struct Pool {
     bytes: Vec<u8>,
-    known: HashMap<Box<str>, u32>,
+    /// Offset and length of each text.
+    known: HashTable<[u32; 2]>,
+    hasher: foldhash::fast::RandomState,
 }
 
 impl Pool {
     fn add(&mut self, text: &str) -> [u32; 2] {
-        let length = text.len() as u32;
-        if let Some(offset) = self.known.get(text) {
-            return [*offset, length];
+        let (bytes, hasher) = (&mut self.bytes, &self.hasher);
+        let hash_of = |text: &[u8]| hasher.hash_one(text);
+        let at = |place: &[u32; 2]| place[0] as usize..(place[0] + place[1]) as usize;
+        let hash = hash_of(text.as_bytes());
+        if let Some(place) = self
+            .known
+            .find(hash, |place| &bytes[at(place)] == text.as_bytes())
+        {
+            return *place;
         }
-        let offset = self.bytes.len() as u32;
-        self.bytes.extend_from_slice(text.as_bytes());
-        self.known.insert(text.into(), offset);
-        [offset, length]
+        let place = [bytes.len() as u32, text.len() as u32];
+        bytes.extend_from_slice(text.as_bytes());
+        self.known
+            .insert_unique(hash, place, |place| hash_of(&bytes[at(place)]));
+        place
     }
 
     fn add_option(&mut self, text: Option<&str>) -> [u32; 2] {
@@ -644,123 +655,160 @@ impl Pool {
     }
 }
 
-#[derive(Default)]
 struct BuilderName {
     text: [u32; 2],
     hash: u32,
-    offers: Vec<[u32; 2]>,
-    triggered: Vec<u32>,
-    dependents: Vec<u32>,
+    /// One more than the last record that depends on the name, and that is triggered by it.
+    last: [u32; 2],
 }
 
+/// Makes a table, one record after the other in file order.
 #[derive(Default)]
-struct Builder {
+pub struct Builder {
     pool: Pool,
-    ids: HashMap<Box<str>, u32>,
+    ids: HashTable<u32>,
     names: Vec<BuilderName>,
+    /// Name, record, index into the provides or [`OWN`].
+    offers: Vec<[u32; 3]>,
+    /// Name and record.
+    triggered: Vec<[u32; 2]>,
+    /// Name and record.
+    dependents: Vec<[u32; 2]>,
     packages: Vec<u32>,
     identities: Vec<Identity>,
     dependencies: Vec<u32>,
+    flaws: u32,
     count: u32,
+    details: Option<DetailsBuilder>,
 }
 
 impl Builder {
+    /// Makes a builder of a table that people can read.
+    pub fn with_details() -> Self {
+        Self {
+            details: Some(DetailsBuilder::default()),
+            ..Self::default()
+        }
+    }
+
     fn name(&mut self, text: &str) -> u32 {
-        if let Some(id) = self.ids.get(text) {
+        let hash = hash(text);
+        let (names, bytes) = (&self.names, &self.pool.bytes);
+        let found = self.ids.find(hash.into(), |id| {
+            let name: &BuilderName = &names[*id as usize];
+            let [offset, length] = name.text.map(|part| part as usize);
+            name.hash == hash && &bytes[offset..offset + length] == text.as_bytes()
+        });
+        if let Some(id) = found {
             return *id;
         }
         let id = self.names.len() as u32;
-        self.ids.insert(text.into(), id);
-        let name = BuilderName {
+        self.names.push(BuilderName {
             text: self.pool.add(text),
-            hash: hash(text),
-            ..Default::default()
-        };
-        self.names.push(name);
+            hash,
+            last: [0; 2],
+        });
+        let names = &self.names;
+        self.ids
+            .insert_unique(hash.into(), id, |id| names[*id as usize].hash.into());
         id
     }
 
-    fn add(&mut self, package: &Package) {
+    /// Adds a record.
+    pub fn add(&mut self, stated: &Stated<'_>) {
         let record = self.count;
         self.count += 1;
-        let own = self.name(&package.name);
-        self.names[own as usize].offers.push([record, OWN]);
+        let own = self.name(stated.name);
+        self.offers.push([own, record, OWN]);
         let starts = [
-            self.list(&package.depends, |name, _| {
-                push_once(&mut name.dependents, record)
+            self.list(&stated.depends, |builder, name, _| {
+                if std::mem::replace(&mut builder.names[name as usize].last[0], record + 1)
+                    != record + 1
+                {
+                    builder.dependents.push([name, record]);
+                }
             }),
-            self.list(&package.provides, |name, i| name.offers.push([record, i])),
-            self.list(&package.install_if, |name, _| {
-                push_once(&mut name.triggered, record)
+            self.list(&stated.provides, |builder, name, i| {
+                builder.offers.push([name, record, i]);
+            }),
+            self.list(&stated.install_if, |builder, name, _| {
+                if std::mem::replace(&mut builder.names[name as usize].last[1], record + 1)
+                    != record + 1
+                {
+                    builder.triggered.push([name, record]);
+                }
             }),
         ];
         let end = (self.dependencies.len() / DEPENDENCY_WORDS) as u32;
-        let flaws = package.flaws;
-        let bits = u32::from(flaws.uninstallable)
-            | u32::from(flaws.broken_list) << 1
-            | u32::from(flaws.unknown_field) << 2;
-        let version = self.pool.add(&package.version);
-        let arch = self.pool.add_option(package.arch.as_deref());
-        self.identities.push(package.identity);
+        let bits = flaw_bits(stated.flaws);
+        self.flaws |= bits;
+        let version = self.pool.add(stated.version);
+        let arch = self.pool.add_option(stated.arch);
+        self.identities.push(stated.identity);
         self.packages.push(own);
         self.packages.extend(version);
         self.packages.extend(arch);
-        for part in package.identity.0.chunks_exact(4) {
+        for part in stated.identity.0.chunks_exact(4) {
             self.packages
                 .push(u32::from_le_bytes(part.try_into().expect("chunks of four")));
         }
-        for long in [package.size, package.installed_size] {
+        for long in [stated.size, stated.installed_size] {
             self.packages.extend([long as u32, (long >> 32) as u32]);
         }
         self.packages
-            .push(u32::from(package.provider_priority) | bits << 16);
+            .push(u32::from(stated.provider_priority) | bits << 16);
         self.packages.extend(starts);
         self.packages.push(end);
         debug_assert_eq!(self.packages.len(), self.count as usize * PACKAGE_WORDS);
+        if let Some(details) = &mut self.details {
+            details.add(stated);
+        }
     }
 
-    fn list(&mut self, list: &[Dependency], mut link: impl FnMut(&mut BuilderName, u32)) -> u32 {
+    fn list(
+        &mut self,
+        list: &[DependencyText<'_>],
+        mut link: impl FnMut(&mut Self, u32, u32),
+    ) -> u32 {
         let start = (self.dependencies.len() / DEPENDENCY_WORDS) as u32;
         for (i, dependency) in list.iter().enumerate() {
-            let name = self.name(&dependency.name);
-            link(&mut self.names[name as usize], i as u32);
+            let name = self.name(dependency.name);
+            link(self, name, i as u32);
             let flags = u32::from(dependency.operator.mask())
                 | u32::from(dependency.conflict) << 4
                 | u32::from(dependency.broken) << 5;
-            let version = self.pool.add(&dependency.version);
+            let version = self.pool.add(dependency.version);
             self.dependencies.extend([name, flags]);
             self.dependencies.extend(version);
         }
         start
     }
 
-    fn finish(self) -> Vec<u8> {
+    /// Returns the table.
+    pub fn finish(self) -> PackageTable {
         let slots = fill_slots(self.names.iter().map(|name| name.hash), |_, _| false);
         let hashes = self.identities.iter().map(|identity| fold(*identity));
         let identities = fill_slots(hashes, |a, b| self.identities[a] == self.identities[b]);
-        let (mut names, mut offers, mut triggered, mut dependents) =
-            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for name in &self.names {
-            names.extend(name.text);
-            names.push(name.hash);
-            names.extend([
-                offers.len() as u32,
-                triggered.len() as u32,
-                dependents.len() as u32,
-            ]);
-            offers.extend_from_slice(&name.offers);
-            triggered.extend_from_slice(&name.triggered);
-            dependents.extend_from_slice(&name.dependents);
-        }
-        names.extend([0, 0, 0]);
-        names.extend([
-            offers.len() as u32,
-            triggered.len() as u32,
-            dependents.len() as u32,
-        ]);
-        let header = [
+        let count = self.names.len();
+        let (offers, offer_starts) = by_name(count, &self.offers, |[name, ..]| *name);
+        let (triggered, triggered_starts) = by_name(count, &self.triggered, |[name, _]| *name);
+        let (dependents, dependent_starts) = by_name(count, &self.dependents, |[name, _]| *name);
+        let text_words = self.pool.bytes.len().div_ceil(4);
+        let mut core = Words::with_capacity(
+            CORE_HEADER
+                + (count + 1) * NAME_WORDS
+                + slots.len()
+                + offers.len() * 2
+                + triggered.len()
+                + dependents.len()
+                + self.packages.len()
+                + identities.len()
+                + self.dependencies.len()
+                + text_words,
+        );
+        core.extend([
             CORE_MAGIC,
-            self.names.len() as u32,
+            count as u32,
             slots.len() as u32,
             offers.len() as u32,
             triggered.len() as u32,
@@ -770,23 +818,114 @@ impl Builder {
             (self.dependencies.len() / DEPENDENCY_WORDS) as u32,
             self.pool.bytes.len() as u32,
             identities.iter().filter(|slot| **slot != 0).count() as u32,
-        ];
-        let mut core = Vec::new();
-        for section in [
-            &header[..],
-            &names,
-            &slots,
-            offers.as_flattened(),
-            &triggered,
-            &dependents,
-            &self.packages,
-            &identities,
-            &self.dependencies,
-        ] {
-            core.extend(section.iter().flat_map(|word| word.to_le_bytes()));
+            self.flaws,
+        ]);
+        let closing = BuilderName {
+            text: [0; 2],
+            hash: 0,
+            last: [0; 2],
+        };
+        for (i, name) in self.names.iter().chain([&closing]).enumerate() {
+            core.extend(name.text);
+            core.extend([
+                name.hash,
+                offer_starts[i],
+                triggered_starts[i],
+                dependent_starts[i],
+            ]);
         }
-        core.extend_from_slice(&self.pool.bytes);
-        core
+        core.extend(slots);
+        core.extend(
+            offers
+                .into_iter()
+                .flat_map(|[_, record, provide]| [record, provide]),
+        );
+        core.extend(triggered.into_iter().map(|[_, record]| record));
+        core.extend(dependents.into_iter().map(|[_, record]| record));
+        core.extend(self.packages);
+        core.extend(identities);
+        core.extend(self.dependencies);
+        let core = core.followed_by(&self.pool.bytes);
+        PackageTable {
+            layout: Layout::read(&core).expect("the builder writes a valid header"),
+            core,
+            details: self.details.map(DetailsBuilder::finish),
+        }
+    }
+}
+
+/// Sorts entries by name, keeping the order of those of one name; returns where each name's
+/// entries begin, and the end.
+fn by_name<T: Copy + Default>(
+    names: usize,
+    entries: &[T],
+    name: impl Fn(&T) -> u32,
+) -> (Vec<T>, Vec<u32>) {
+    let mut starts = vec![0u32; names + 2];
+    for entry in entries {
+        starts[name(entry) as usize + 2] += 1;
+    }
+    for i in 2..starts.len() {
+        starts[i] += starts[i - 1];
+    }
+    let mut sorted = vec![T::default(); entries.len()];
+    for entry in entries {
+        let next = &mut starts[name(entry) as usize + 1];
+        sorted[*next as usize] = *entry;
+        *next += 1;
+    }
+    starts.pop();
+    (sorted, starts)
+}
+
+/// A block in the making.
+struct Words(Vec<u8>);
+
+impl Words {
+    fn with_capacity(words: usize) -> Self {
+        Self(Vec::with_capacity(words * 4))
+    }
+
+    fn extend(&mut self, words: impl IntoIterator<Item = u32>) {
+        for word in words {
+            self.0.extend_from_slice(&word.to_le_bytes());
+        }
+    }
+
+    fn followed_by(mut self, text: &[u8]) -> Bytes {
+        self.0.extend_from_slice(text);
+        self.0.into()
+    }
+}
+
+#[derive(Default)]
+struct DetailsBuilder {
+    pool: Pool,
+    words: Vec<u32>,
+}
+
+impl DetailsBuilder {
+    fn add(&mut self, stated: &Stated<'_>) {
+        let Self { pool, words } = self;
+        words.extend(pool.add(stated.description));
+        words.extend(pool.add(stated.url));
+        words.extend(pool.add(stated.license));
+        words.extend(pool.add_option(stated.origin));
+        words.extend(pool.add_option(stated.maintainer));
+        words.extend(pool.add_option(stated.commit));
+        words.extend(pool.add(&stated.tags));
+        let seconds = stated.build_time.unwrap_or(u64::MAX);
+        words.extend([seconds as u32, (seconds >> 32) as u32]);
+    }
+
+    fn finish(self) -> Bytes {
+        let text = &self.pool.bytes;
+        let mut block =
+            Words::with_capacity(DETAILS_HEADER + self.words.len() + text.len().div_ceil(4));
+        let count = self.words.len() / DETAILS_WORDS;
+        block.extend([DETAILS_MAGIC, count as u32, text.len() as u32]);
+        block.extend(self.words);
+        block.followed_by(text)
     }
 }
 
@@ -809,32 +948,6 @@ fn fill_slots(
         }
     }
     slots
-}
-
-fn push_once(list: &mut Vec<u32>, record: u32) {
-    if list.last() != Some(&record) {
-        list.push(record);
-    }
-}
-
-fn build_details(packages: &[Package]) -> Vec<u8> {
-    let mut pool = Pool::default();
-    let mut words = vec![DETAILS_MAGIC, packages.len() as u32, 0];
-    for package in packages {
-        words.extend(pool.add(&package.description));
-        words.extend(pool.add(&package.url));
-        words.extend(pool.add(&package.license));
-        words.extend(pool.add_option(package.origin.as_deref()));
-        words.extend(pool.add_option(package.maintainer.as_deref()));
-        words.extend(pool.add_option(package.commit.as_deref()));
-        words.extend(pool.add(&package.tags.join(" ")));
-        let seconds = package.build_time.unwrap_or(u64::MAX);
-        words.extend([seconds as u32, (seconds >> 32) as u32]);
-    }
-    words[2] = pool.bytes.len() as u32;
-    let mut block: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-    block.extend_from_slice(&pool.bytes);
-    block
 }
 
 #[cfg(test)]
@@ -864,11 +977,7 @@ mod tests {
             package("app-doc", "2", "", "", "app docs"),
         ];
         let built = PackageTable::build(&packages);
-        let stored = PackageTable::from_bytes(
-            built.core_bytes().to_vec(),
-            built.details_bytes().map(<[u8]>::to_vec),
-        )
-        .unwrap();
+        let stored = PackageTable::from_bytes(built.core.clone(), built.details.clone()).unwrap();
         for (i, wanted) in packages.iter().enumerate() {
             assert_eq!(&stored.package(i as u32), wanted);
         }
@@ -895,12 +1004,12 @@ mod tests {
             .core_bytes()
             .to_vec();
         for cut in 0..core.len() {
-            assert!(PackageTable::from_bytes(core[..cut].to_vec(), None).is_err());
+            assert!(PackageTable::from_bytes(core[..cut].to_vec().into(), None).is_err());
         }
         for at in 0..core.len() {
             let mut changed = core.clone();
             changed[at] ^= 0xff;
-            if let Ok(table) = PackageTable::from_bytes(changed, None) {
+            if let Ok(table) = PackageTable::from_bytes(changed.into(), None) {
                 let _ = table.package(0);
                 let _ = table.find_name("a", hash("a"));
                 let _ = table.find_identity(Identity([1; 20]));

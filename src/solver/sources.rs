@@ -156,12 +156,10 @@ impl Sources {
             .chain(self.repositories.iter().map(|r| &r.table));
         let mut all = Flaws::default();
         for table in tables {
-            for record in 0..table.len() as u32 {
-                let flaws = table.record(record).flaws();
-                all.uninstallable |= flaws.uninstallable;
-                all.broken_list |= flaws.broken_list;
-                all.unknown_field |= flaws.unknown_field;
-            }
+            let flaws = table.flaws();
+            all.uninstallable |= flaws.uninstallable;
+            all.broken_list |= flaws.broken_list;
+            all.unknown_field |= flaws.unknown_field;
         }
         // One uninstallable package decides the words of both.
         let (old, broken) = if all.uninstallable {

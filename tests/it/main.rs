@@ -5,6 +5,8 @@
 
 /// Damaged, missing and untrusted input.
 mod bad_input;
+/// The catalogue of parsed indexes: deleted, damaged, out of date.
+mod catalogue;
 /// The recorded operations of apk 3.0.6: text, exit code, database and tree.
 mod expected;
 /// Explanations of real conflicts, as snapshots.
@@ -13,6 +15,8 @@ mod explanations;
 mod floors;
 /// Real packages, indexes and databases.
 mod formats;
+/// Mirrors that stall, break off, lie or lag behind: another one helps, or the error is clear.
+mod mirrors;
 /// The real apk judges roots that ibex made, and the other way round.
 mod real_apk;
 /// An index older than one seen before.

@@ -1,6 +1,7 @@
 //! What the tests share: where the data is, roots to work in, the programs to run, and how a tree
 //! is written down for comparison.
 
+pub(crate) mod mirror;
 pub(crate) mod repository;
 pub(crate) mod solver_run;
 

@@ -68,6 +68,11 @@ pub(crate) const GLOBAL: &[Opt] = &[
         "Accept indexes and packages without a valid signature",
     ),
     o("arch", List("ARCH"), "Use this architecture"),
+    o(
+        "branch",
+        Value("BRANCH"),
+        "Use the repositories of this branch: v3.20, edge, latest-stable",
+    ),
     o("cache", Bool, "Use a local cache (default yes)"),
     o(
         "cache-dir",
@@ -142,6 +147,11 @@ pub(crate) const GLOBAL: &[Opt] = &[
         "Let a package overwrite another package's files",
     ),
     o("force-refresh", Nothing, "Do not use cached copies"),
+    o(
+        "component",
+        List("NAME[,...]"),
+        "Use these components of the branch (main,community)",
+    ),
     s("help", 'h', Nothing, "Show this help"),
     s("interactive", 'i', Auto, "Ask before anything is changed"),
     o(
@@ -155,6 +165,11 @@ pub(crate) const GLOBAL: &[Opt] = &[
         "Print `info` in its classic layout (default yes)",
     ),
     o("logfile", Bool, "Write var/log/apk.log (default yes)"),
+    o(
+        "mirror",
+        List("URL"),
+        "Fetch from this mirror; several stand in for each other",
+    ),
     o("network", Bool, "Use the network (default yes)"),
     o("preserve-env", Bool, "Pass the environment on to scripts"),
     o("pretty-print", Auto, "Print sizes and times for people"),

@@ -1,7 +1,7 @@
 //! From global options and the environment to the library's settings.
 
 use crate::args::Invocation;
-use ibex::config::{RepositorySources, Settings};
+use ibex::config::{RepositorySources, Settings, Transport};
 use ibex::format::Limits;
 use std::path::PathBuf;
 
@@ -24,6 +24,9 @@ pub(crate) fn settings(invocation: &Invocation) -> Settings {
             config: values.all("repository-config"),
             file: path("repositories-file"),
             only_arguments: false,
+            mirrors: values.all("mirror"),
+            branch: values.last("branch").map(str::to_owned),
+            components: values.all("component"),
         },
         allow_untrusted: values.is("allow-untrusted"),
         network: values.choice("network").unwrap_or(true),
@@ -38,6 +41,9 @@ pub(crate) fn settings(invocation: &Invocation) -> Settings {
         limits: limits(invocation),
         check_certificate: values.choice("check-certificate").unwrap_or(true),
         timeout: values.number("timeout").unwrap_or(60),
+        transport: Transport::from_environment(&|name| {
+            std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+        }),
         root_tmpfs: values.choice("root-tmpfs"),
         catalogue_dir: catalogue_directory(),
     }
