@@ -749,6 +749,7 @@ impl<'a> Change<'a> {
             Ok(outcome) => {
                 self.database.installed = outcome.installed;
                 signal = outcome.signal;
+                outcome.ending.close()?;
                 outcome.errors
             }
             Err(Error::Transaction(error @ TransactionError::Refused { .. })) => {

@@ -18,12 +18,17 @@ pub(super) enum Act {
         gid: u32,
         mode: u32,
     },
-    /// A waiting file gets its final name, or that with `.apk-new` behind it.
-    Place {
+    /// A waiting file gets another owner than it was unpacked with.
+    Own {
         /// Position among the staged files.
         file: u32,
         uid: u32,
         gid: u32,
+    },
+    /// A waiting file gets its final name, or that with `.apk-new` behind it.
+    Place {
+        /// Position among the staged files.
+        file: u32,
         apk_new: bool,
     },
     /// A waiting file is not wanted.
@@ -100,12 +105,8 @@ impl Act {
                 }
                 directory.set_mode(name, *mode)
             }
-            Self::Place {
-                file,
-                uid,
-                gid,
-                apk_new,
-            } => place(context, *file, (*uid, *gid), *apk_new),
+            Self::Own { file, uid, gid } => own(context, *file, *uid, *gid),
+            Self::Place { file, apk_new } => place(context, *file, *apk_new),
             Self::Discard { file } => {
                 let Some(waiting) = &context.file(*file).0.staged else {
                     return Ok(());
@@ -147,19 +148,35 @@ impl Act {
             Self::Directory { path, .. }
             | Self::Remove { path, .. }
             | Self::RemoveDirectory { path, .. } => path.clone(),
-            Self::Place { file, .. } | Self::Discard { file } => staged
+            Self::Own { file, .. } | Self::Place { file, .. } | Self::Discard { file } => staged
                 .map(|staged| staged.path(&staged.files[*file as usize]))
                 .unwrap_or_default(),
         }
     }
 }
 
-fn place(
-    context: Context<'_>,
-    file: u32,
-    (uid, gid): (u32, u32),
-    apk_new: bool,
-) -> Result<(), RootError> {
+fn own(context: Context<'_>, file: u32, uid: u32, gid: u32) -> Result<(), RootError> {
+    let (file, _) = context.file(file);
+    let Some(waiting) = &file.staged else {
+        return Ok(());
+    };
+    let owned = || -> Result<(), RootError> {
+        let (directory, name) = context.root.parent(waiting)?;
+        directory.set_owner(name, uid, gid)?;
+        // Changing the owner clears the set-id bits.
+        match !file.is_link && file.attributes.mode & 0o7000 != 0 {
+            true => directory.set_mode(name, file.attributes.mode),
+            false => Ok(()),
+        }
+    };
+    match owned() {
+        // It does not wait any more: it was owned and put in place the first time.
+        Err(error) if context.again && is_missing(&error.source) => Ok(()),
+        other => other,
+    }
+}
+
+fn place(context: Context<'_>, file: u32, apk_new: bool) -> Result<(), RootError> {
     let (file, path) = context.file(file);
     let Some(waiting) = &file.staged else {
         return Ok(());
@@ -170,13 +187,6 @@ fn place(
         Err(error) => return Err(error),
     };
     let placed = || -> Result<(), RootError> {
-        // A script or a new `etc/passwd` may have changed the numbers since it was unpacked.
-        if !context.usermode && file.ids != (uid, gid) {
-            from.set_owner(temporary, uid, gid)?;
-            if !file.is_link && file.attributes.mode & 0o7000 != 0 {
-                from.set_mode(temporary, file.attributes.mode)?;
-            }
-        }
         let (to, name) = context.root.parent(&path)?;
         match apk_new {
             true => from.rename_to(temporary, &to, &format!("{name}.apk-new")),

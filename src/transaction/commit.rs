@@ -95,7 +95,8 @@ impl Staged<'_> {
                 let _ = directory.remove_file(name);
             }
         }
-        super::stage::remove_private(self.root);
+        // What cannot be removed now is removed by the next transaction.
+        let _ = super::stage::remove_private(self.root);
     }
 }
 
@@ -244,7 +245,7 @@ fn finish(
             break;
         }
     }
-    super::stage::remove_private(root);
+    super::stage::remove_private(root).or_else(|_| super::stage::remove_private(root))?;
     Ok(())
 }
 
@@ -534,6 +535,8 @@ struct Commit<'a, 's> {
 #[derive(Default)]
 struct Deciding {
     decided: Decided,
+    /// Waiting files that get another owner, before any of them is put in place.
+    owns: Vec<Act>,
     /// Directories that will have been made.
     made: HashSet<String>,
     /// Paths where something of the old version goes first, so that nothing is below them.
@@ -696,7 +699,10 @@ impl Commit<'_, '_> {
             }
             None => {
                 self.canonical.forget_learned();
-                let mut decided = decide(self, None)?.decided;
+                let mut deciding = decide(self, None)?;
+                let mut decided = deciding.decided;
+                deciding.owns.append(&mut decided.acts);
+                decided.acts = deciding.owns;
                 decided.learned = self.canonical.learned();
                 self.settle(number, decided)?
             }
@@ -712,6 +718,10 @@ impl Commit<'_, '_> {
             }
         }
         for (position, act) in decided.acts.iter().enumerate() {
+            let owns = |at: usize| matches!(decided.acts.get(at), Some(Act::Own { .. }));
+            if position > 0 && owns(position - 1) && !owns(position) {
+                self.flush_owners()?;
+            }
             broken |= !self.act(number, position as u32, act, staged, again)?;
         }
         self.modified.extend(decided.modified.iter().cloned());
@@ -775,6 +785,16 @@ impl Commit<'_, '_> {
         Ok(())
     }
 
+    /// A name may reach the disk before the owner that its file got last; whoever finds the name
+    /// later takes the file for done.
+    fn flush_owners(&self) -> Result<(), Stop> {
+        if self.promise.options.sync && self.journal.is_some() {
+            let (root, promise) = (self.root, self.promise);
+            sync_file_systems(root, promise).or_else(|_| sync_file_systems(root, promise))?;
+        }
+        Ok(())
+    }
+
     /// Does one act; returns whether it went well.
     fn act(
         &mut self,
@@ -810,7 +830,7 @@ impl Commit<'_, '_> {
             Some(Err(error)) => Some(error),
             None => None,
         };
-        let Act::Place { file, .. } = act else {
+        let (Act::Place { file, .. } | Act::Own { file, .. }) = act else {
             if let (Act::Directory { path, .. }, Some(error)) = (act, error) {
                 let text = format!("failed to update directory {path}: {}", error.cause());
                 self.sink.warning(&text);
@@ -1135,11 +1155,14 @@ impl Commit<'_, '_> {
                 Target::Keep => Act::Discard { file: number },
                 Target::Place | Target::ApkNew => Act::Place {
                     file: number,
-                    uid,
-                    gid,
                     apk_new,
                 },
             });
+            // A script or a new `etc/passwd` may have changed the numbers since it was unpacked.
+            if !self.promise.options.usermode && file.ids != (uid, gid) {
+                let file = number;
+                deciding.owns.push(Act::Own { file, uid, gid });
+            }
             self.modified.insert(folder.clone());
             if target == Target::Place && matches!(path.as_str(), "etc/passwd" | "etc/group") {
                 self.accounts.replace(self.root, &path, waiting)?;

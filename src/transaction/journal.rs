@@ -45,7 +45,7 @@
 use super::acts::Act;
 use super::database::FileDigest;
 use super::stage::StagedPackage;
-use super::{Decision, Options, ProtectedPaths};
+use super::{Decision, Options, ProtectedPaths, TransactionError};
 use crate::package::{InstalledDirectory, ScriptKind};
 use crate::plan::Plan;
 use crate::root::{Directory, NewFile, Root, RootError, is_missing};
@@ -333,7 +333,7 @@ fn read_all(root: &Root) -> Result<(&'static str, Promise, Progress, u64), Journ
 
 /// Removes the journal: nothing is promised any more.
 pub(super) fn remove(root: &Root) -> Result<(), RootError> {
-    Ending::new(root)?.close()
+    Ending::new(root)?.remove()
 }
 
 /// The last moment of a transaction: its journal is there until this is closed or dropped, so that
@@ -352,9 +352,12 @@ impl Ending {
     /// Removes the journal.
     ///
     /// # Errors
-    /// [`RootError`]; the next command that writes removes it.
-    pub fn close(mut self) -> Result<(), RootError> {
+    /// [`TransactionError::Interrupted`]; the next command that writes removes it.
+    pub fn close(mut self) -> Result<(), TransactionError> {
         self.remove()
+            .map_err(|error| TransactionError::Interrupted {
+                cause: error.to_string(),
+            })
     }
 
     fn remove(&mut self) -> Result<(), RootError> {

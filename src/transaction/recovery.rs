@@ -159,7 +159,7 @@ pub(super) fn clean(root: &Root) -> Result<usize, RootError> {
     journal::remove_unfinished(root)?;
     let waiting = root.list(stage::PRIVATE)?.len();
     if stage::has_private(root) {
-        stage::remove_private(root);
+        stage::remove_private(root)?;
     }
     Ok(waiting + database::remove_leftovers(root)?)
 }

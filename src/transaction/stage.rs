@@ -20,6 +20,7 @@ use crate::package::{
 use crate::plan::files::join;
 use crate::root::{Directory, NewFile, Root, RootError, is_missing, split};
 use rustix::fs::FileType;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
@@ -288,19 +289,19 @@ impl Staging<'_> {
                 let _ = directory.remove_file(name);
             }
         }
-        remove_private(self.root);
+        let _ = remove_private(self.root);
     }
 }
 
 /// Removes the private directory with what is left in it, when nothing waits any more.
-pub(super) fn remove_private(root: &Root) -> bool {
+pub(super) fn remove_private(root: &Root) -> Result<(), RootError> {
     root.forget_directories();
     let removed = remove_leftovers(root).and_then(|()| {
         let (directory, name) = root.parent(PRIVATE)?;
         directory.try_remove_directory(name)
     });
     root.forget_directories();
-    removed.unwrap_or(false)
+    removed.map(drop)
 }
 
 /// Returns whether something waits, or waited.
@@ -592,8 +593,14 @@ impl Unpacking<'_, '_> {
             if self.staging.usermode && !name.starts_with("user.") {
                 continue;
             }
-            if file.set_attribute(name, value).is_err() {
-                self.staged.broken.xattrs = true;
+            // Once more: a full disk and a value that does not fit give the same error.
+            let set = || file.set_attribute(name, value);
+            match set().or_else(|_| set()) {
+                Err(error) if error.source.raw_os_error() == Some(Errno::IO.raw_os_error()) => {
+                    return Err(error);
+                }
+                Err(_) => self.staged.broken.xattrs = true,
+                Ok(()) => {}
             }
         }
         file.set_time(header.mtime)

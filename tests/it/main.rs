@@ -7,6 +7,8 @@
 mod bad_input;
 /// The catalogue of parsed indexes: deleted, damaged, out of date.
 mod catalogue;
+/// A change that is stopped anywhere leaves the old root or the new one.
+mod crash;
 /// The recorded operations of apk 3.0.6: text, exit code, database and tree.
 mod expected;
 /// Explanations of real conflicts, as snapshots.
