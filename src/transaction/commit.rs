@@ -718,9 +718,10 @@ impl Commit<'_, '_> {
             }
         }
         for (position, act) in decided.acts.iter().enumerate() {
-            let owns = |at: usize| matches!(decided.acts.get(at), Some(Act::Own { .. }));
-            if position > 0 && owns(position - 1) && !owns(position) {
-                self.flush_owners()?;
+            if let Some(before) = position.checked_sub(1).map(|at| &decided.acts[at])
+                && must_not_pass(act, before, decided.reshapes)
+            {
+                self.flush_between()?;
             }
             broken |= !self.act(number, position as u32, act, staged, again)?;
         }
@@ -785,9 +786,8 @@ impl Commit<'_, '_> {
         Ok(())
     }
 
-    /// A name may reach the disk before the owner that its file got last; whoever finds the name
-    /// later takes the file for done.
-    fn flush_owners(&self) -> Result<(), Stop> {
+    /// Keeps what follows from reaching the disk before what was done so far.
+    fn flush_between(&self) -> Result<(), Stop> {
         if self.promise.options.sync && self.journal.is_some() {
             let (root, promise) = (self.root, self.promise);
             sync_file_systems(root, promise).or_else(|_| sync_file_systems(root, promise))?;
@@ -1434,6 +1434,16 @@ impl Commit<'_, '_> {
             ending: Ending::new(root)?,
         })
     }
+}
+
+/// Returns whether an act must not reach the disk before the one in front of it.
+///
+/// Whoever finds a name later takes its file for done, owner included. And where names change their
+/// kind, a file must not come through the old link into another directory.
+fn must_not_pass(act: &Act, before: &Act, reshapes: bool) -> bool {
+    let owns = |act: &Act| matches!(act, Act::Own { .. });
+    let places = |act: &Act| matches!(act, Act::Place { .. });
+    (owns(before) && !owns(act)) || (reshapes && places(before) != places(act))
 }
 
 /// Under which name a file comes.
