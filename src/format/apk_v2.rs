@@ -171,22 +171,17 @@ fn read_member<R: BufRead>(
     let bounded = GzDecoder::new(hashing).take(limits.control);
     let mut reader = tar::Reader::new(bounded, *limits);
     let mut control = None;
-    while let Some(header) = reader.next_entry()? {
-        if let Some(name) = header.path.strip_prefix(".SIGN.") {
-            read_signature(name, &mut reader, limits, signatures)?;
-            continue;
-        }
-        let files = control.get_or_insert_with(ControlFiles::default);
-        files.take(&header, &mut reader, limits)?;
-    }
+    let read = read_entries(&mut reader, limits, signatures, &mut control);
     let mut bounded = reader.into_inner();
-    io::copy(&mut bounded, &mut io::sink())?;
+    // At the limit the archive seems to end, too.
+    let rest = read.and_then(|()| Ok(io::copy(&mut bounded, &mut io::sink())?));
     if bounded.limit() == 0 {
         return Err(FormatError::TooLarge {
             what: "control part",
             limit: limits.control,
         });
     }
+    rest?;
     let Hashing { inner, hash, count } = bounded.into_inner().into_inner();
     Ok((
         Member {
@@ -196,6 +191,23 @@ fn read_member<R: BufRead>(
         },
         inner,
     ))
+}
+
+fn read_entries<R: Read>(
+    reader: &mut tar::Reader<R>,
+    limits: &Limits,
+    signatures: &mut Vec<Signature>,
+    control: &mut Option<ControlFiles>,
+) -> Result<(), FormatError> {
+    while let Some(header) = reader.next_entry()? {
+        if let Some(name) = header.path.strip_prefix(".SIGN.") {
+            read_signature(name, reader, limits, signatures)?;
+        } else {
+            let files = control.get_or_insert_with(ControlFiles::default);
+            files.take(&header, reader, limits)?;
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn read_signature<R: Read>(
@@ -310,7 +322,7 @@ impl<R: BufRead> DataReader<R> {
     /// [`FormatError`].
     pub fn next_entry(&mut self) -> Result<Option<Entry>, FormatError> {
         while let Some(header) = self.next_header()? {
-            if header.path.starts_with('.') {
+            if is_skipped(&header.path) {
                 continue;
             }
             let path = header
@@ -370,6 +382,14 @@ impl<R: BufRead> Read for DataReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.reader.read(buffer)
     }
+}
+
+/// Returns whether readers pass over a name of the data part: one that begins with a dot is for
+/// the package manager. `./usr` and `../usr` are no such names; whoever wrote them meant files,
+/// and leaving them out without a word is no help (commit.md, W31).
+fn is_skipped(name: &str) -> bool {
+    let first = name.split('/').next().unwrap_or_default();
+    first.starts_with('.') && (!matches!(first, "." | "..") || matches!(name, "." | "./"))
 }
 
 /// Returns why a path must not be used (formats.md, 2.8; commit.md, W21 and W31).

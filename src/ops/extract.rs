@@ -12,6 +12,7 @@ use crate::format::apk_v2::{Entry, EntryKind};
 use crate::progress::{Level, Sink};
 use crate::root::{Directory, Root, RootError, split};
 use crate::trust::Keyring;
+use std::collections::{HashMap, HashSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -77,6 +78,51 @@ struct Extract<'a> {
     chown: bool,
 }
 
+/// The names of a package so far; finds what must not be unpacked.
+#[derive(Default)]
+struct Survey {
+    /// Whether each is a directory.
+    names: HashMap<String, bool>,
+    files: HashSet<String>,
+}
+
+impl Survey {
+    fn entry(&mut self, entry: &Entry, extract: &Extract<'_>) -> Result<(), PackageFileError> {
+        let path = entry.path.as_str();
+        let shown = path.escape_debug();
+        if let Some(reason) = entry.malicious {
+            let text = format!("malicious file {shown}: {reason}");
+            return Err(PackageFileError::Other(text));
+        }
+        let wrong = |reason: String| {
+            let text = format!("v2 package format error: {shown}: {reason}");
+            Err(PackageFileError::Other(text))
+        };
+        let mut above = path.match_indices('/').map(|(at, _)| &path[..at]);
+        if let Some(above) = above.find(|above| self.names.get(*above) == Some(&false)) {
+            return wrong(format!("{} is no directory", above.escape_debug()));
+        }
+        let is_dir = entry.header.kind == EntryKind::Directory;
+        match self.names.insert(path.to_owned(), is_dir) {
+            Some(before) if !before || !is_dir => return wrong("the name comes twice".into()),
+            _ => {}
+        }
+        match &entry.header.kind {
+            EntryKind::Directory => return Ok(()),
+            EntryKind::HardLink(target) if !self.files.contains(target) => {
+                let target = target.escape_debug();
+                return wrong(format!("no hard link target ({target}) in archive"));
+            }
+            EntryKind::File | EntryKind::HardLink(_) => drop(self.files.insert(path.to_owned())),
+            _ => {}
+        }
+        if !extract.options.force_overwrite && extract.root.stat(path)?.is_some() {
+            return Err(PackageFileError::Other("File exists".into()));
+        }
+        Ok(())
+    }
+}
+
 impl From<RootError> for PackageFileError {
     fn from(error: RootError) -> Self {
         Self::Other(error.cause())
@@ -91,17 +137,12 @@ impl Extract<'_> {
         settings: &Settings,
         sink: &mut dyn Sink,
     ) -> Result<(), PackageFileError> {
-        // Verified to the last byte before the first file is written.
+        // Verified and looked through to the last byte before the first file is written.
         let (_, data) = package_file::open(path, keyring, settings)?;
-        package_file::read(data, |_, _| Ok(()))?;
-        let (control, data) = package_file::open(path, keyring, settings)?;
-        let name = control.package.full_name();
+        let mut survey = Survey::default();
+        package_file::read(data, |entry, _| survey.entry(entry, self))?;
+        let (_, data) = package_file::open(path, keyring, settings)?;
         package_file::read(data, |entry, content| {
-            if entry.malicious.is_some() {
-                let path = entry.path.escape_debug();
-                sink.warning(&format!("{name}: ignoring malicious file {path}"));
-                return Ok(());
-            }
             let slash = match entry.header.kind {
                 EntryKind::Directory => "/",
                 _ => "",

@@ -147,6 +147,7 @@ pub(super) fn carry_out(
         promise,
         positions,
         canonical: Canonical::new(root),
+        places: promise.links(),
         owners,
         accounts,
         old,
@@ -501,6 +502,8 @@ struct Commit<'a, 's> {
     root: &'a Root,
     promise: &'s Promise,
     canonical: Canonical<'a>,
+    /// Where old directories really were; links on the way may be gone when their turn comes.
+    places: HashMap<&'s str, &'s str>,
     owners: Ownership,
     accounts: Accounts,
     /// Where each installed package is in `old`.
@@ -647,16 +650,6 @@ impl Commit<'_, '_> {
         };
         let pre_failed = !self.script(index, &record, pre, &arguments)?;
         let (directories, broken_files) = self.files_of(index, Some(staged), |commit, known| {
-            if known.is_none() {
-                for (is_error, text) in &staged.messages {
-                    let level = if *is_error {
-                        Level::Error
-                    } else {
-                        Level::Warning
-                    };
-                    commit.sink.line(level, text);
-                }
-            }
             let mut deciding = Deciding::default();
             commit.directories(&record.package, staged, owner, before, known, &mut deciding)?;
             commit.files(index, package, staged, before, known, &mut deciding)?;
@@ -1264,18 +1257,20 @@ impl Commit<'_, '_> {
         deciding: &mut Deciding,
     ) -> Result<(), Stop> {
         for directory in &old.directories {
-            let real = self.canonical.of(&directory.path);
+            let real = self.places.get(directory.path.as_str()).copied();
+            let real = real.unwrap_or(&directory.path);
             let protected = self.promise.protected.is_protected(&directory.path);
             for file in &directory.files {
-                if !self.owners.release(&join(&real, &file.name), owner) {
+                if !self.owners.release(&join(real, &file.name), owner) {
                     continue;
                 }
                 self.modified.insert(directory.path.clone());
                 if known.is_some() {
                     continue;
                 }
-                let path = join(&directory.path, &file.name);
-                self.sink.line(Level::Trace, &path);
+                self.sink
+                    .line(Level::Trace, &join(&directory.path, &file.name));
+                let path = join(real, &file.name);
                 match self.drop_file(&path, file, protected, deciding) {
                     Err(error) if is_serious(&error) => return Err(error.into()),
                     // apk ignores failures here, too.

@@ -87,6 +87,16 @@ pub(super) struct Promise {
     pub(super) note: Vec<u8>,
 }
 
+impl Promise {
+    /// Returns the directories that were links, and what they meant.
+    pub(super) fn links(&self) -> HashMap<&str, &str> {
+        let links = self.links.iter();
+        links
+            .map(|(path, real)| (path.as_str(), real.as_str()))
+            .collect()
+    }
+}
+
 /// What was decided for the files of one change, before any of it was done.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Decided {

@@ -24,6 +24,7 @@ mod directories;
 mod hooks;
 mod interrupt;
 mod journal;
+mod obstacles;
 pub mod protect;
 mod recovery;
 mod scripts;
@@ -282,6 +283,7 @@ impl<'a> Transaction<'a> {
             staging.prepare()?;
             let packages = self.unpack_all(&staging)?;
             let decisions = self.decide(&packages, owners.clone(), &mut canonical)?;
+            self.refuse_obstacles(&packages, &decisions, &blocked, &protected)?;
             self.check_records(&packages)?;
             staging.spare(self.wanted_space(&packages)?)?;
             let before = database::digests(self.root)?;
@@ -503,6 +505,51 @@ impl<'a> Transaction<'a> {
             });
         }
         Ok(decisions)
+    }
+
+    /// Looks for what stands in the way before anything is put in place.
+    fn refuse_obstacles(
+        &self,
+        staged: &[Option<StagedPackage>],
+        decisions: &[Vec<Decision>],
+        leaving: &HashMap<String, ()>,
+        protected: &ProtectedPaths,
+    ) -> Result<(), TransactionError> {
+        let changing = self.leaving();
+        let packages = self.installed.packages.iter().zip(&changing);
+        let leaving_directories = packages
+            .filter(|(_, leaving)| **leaving)
+            .flat_map(|(package, _)| &package.directories)
+            .map(|directory| directory.path.as_str())
+            .collect();
+        let obstacles = obstacles::Obstacles::new(
+            self.root,
+            protected,
+            leaving,
+            &leaving_directories,
+            staged,
+            decisions,
+        );
+        let (mut lines, mut packages) = (Vec::new(), 0);
+        for (change, (package, decisions)) in
+            self.plan.changes.iter().zip(staged.iter().zip(decisions))
+        {
+            let (Some(package), Some(new)) = (package, &change.new) else {
+                continue;
+            };
+            let found = obstacles.of(package, decisions)?;
+            packages += u32::from(!found.is_empty());
+            let name = new.package.full_name();
+            lines.extend(found.iter().map(|line| format!("{name}: {line}")));
+        }
+        if lines.is_empty() {
+            return Ok(());
+        }
+        Err(TransactionError::Refused {
+            lines,
+            packages,
+            damaged: Vec::new(),
+        })
     }
 
     /// Returns for each installed package whether it will be removed or replaced.

@@ -13,7 +13,6 @@ use crate::package::InstalledDb;
 use crate::plan::files::Ownership;
 use crate::progress::Sink;
 use crate::root::{Root, RootError};
-use std::collections::HashMap;
 
 /// What an interruption left in a root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,11 +118,7 @@ fn recover_unmasked(root: &Root, sink: &mut dyn Sink) -> Result<Recovery, Transa
         }
         _ => {
             let installed = installed(root)?;
-            let links: HashMap<&str, &str> = promise
-                .links
-                .iter()
-                .map(|(path, real)| (path.as_str(), real.as_str()))
-                .collect();
+            let links = promise.links();
             let real = |path: &str| links.get(path).copied().unwrap_or(path).to_owned();
             let mut owners = Ownership::new(&installed, real);
             super::add_overlay(&mut owners, &promise.options);

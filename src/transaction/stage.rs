@@ -65,6 +65,22 @@ pub enum StageError {
         /// The path.
         path: String,
     },
+    /// A name that no package may bring; the text is escaped.
+    #[error("malicious file {path}: {reason}")]
+    Malicious {
+        /// The name, control characters made visible.
+        path: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The archive contradicts itself.
+    #[error("v2 package format error: {path}: {reason}")]
+    Contradiction {
+        /// The name, control characters made visible.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// The file holds another package than the index said.
     #[error("v2 package integrity error: the file holds {found}")]
     OtherPackage {
@@ -118,8 +134,6 @@ pub(super) struct StagedPackage {
     pub(super) directories: Vec<StagedDirectory>,
     pub(super) files: Vec<StagedFile>,
     pub(super) broken: Broken,
-    /// What to tell when the package is committed: is it an error, and the text.
-    pub(super) messages: Vec<(bool, String)>,
 }
 
 impl StagedPackage {
@@ -382,13 +396,11 @@ impl Unpacking<'_, '_> {
     fn run<R: std::io::BufRead>(&mut self, mut data: DataReader<R>) -> Result<(), StageError> {
         while let Some(entry) = data.next_entry()? {
             let reason = entry.malicious.or_else(|| own_files(&entry.path));
-            if reason.is_some() {
-                self.refuse(format!(
-                    "{}: ignoring malicious file {}",
-                    self.package.full_name(),
-                    entry.path.escape_debug()
-                ));
-            } else if entry.header.kind == EntryKind::Directory {
+            if let Some(reason) = reason {
+                let path = entry.path.escape_debug().to_string();
+                return Err(StageError::Malicious { path, reason });
+            }
+            if entry.header.kind == EntryKind::Directory {
                 self.directory(&entry.path, attributes(&entry))?;
             } else {
                 self.file(&entry, &mut data)?;
@@ -398,22 +410,13 @@ impl Unpacking<'_, '_> {
         Ok(())
     }
 
-    /// Notes a name that is left out; the package counts as broken.
-    fn refuse(&mut self, text: String) {
-        self.staged.broken.files = true;
-        self.staged.messages.push((false, text));
-    }
-
-    fn error(&mut self, path: &str, reason: &str) {
-        self.staged.broken.files = true;
-        let text = format!("{}: {path}: {reason}", self.package.full_name());
-        self.staged.messages.push((true, text));
-    }
-
     fn directory(&mut self, path: &str, attributes: Attributes) -> Result<(), StageError> {
         if let Some((position, _)) = self.directories.get(path) {
             self.staged.directories[*position].attributes = attributes;
             return Ok(());
+        }
+        if self.by_path.contains_key(path) {
+            return Err(contradiction(path, "the name comes twice"));
         }
         let room = self.staging.waiting_room(path)?;
         let position = self.staged.directories.len();
@@ -443,16 +446,10 @@ impl Unpacking<'_, '_> {
             self.directory("", root)?;
         }
         let Some((position, room)) = self.directories.get(parent).cloned() else {
-            self.error(&entry.path, "no dirent in archive");
-            return Ok(());
+            return Err(contradiction(&entry.path, "no dirent in archive"));
         };
-        if self.by_path.contains_key(&entry.path) {
-            self.refuse(format!(
-                "{}: ignoring second file {}",
-                self.package.full_name(),
-                entry.path
-            ));
-            return Ok(());
+        if self.by_path.contains_key(&entry.path) || self.directories.contains_key(&entry.path) {
+            return Err(contradiction(&entry.path, "the name comes twice"));
         }
         let header = &entry.header;
         let (uid, gid) =
@@ -498,9 +495,9 @@ impl Unpacking<'_, '_> {
             }
             EntryKind::HardLink(target) => {
                 let Some(first) = self.by_path.get(target.as_str()) else {
+                    let target = target.escape_debug();
                     let reason = format!("no hard link target ({target}) in archive");
-                    self.error(&entry.path, &reason);
-                    return Ok(());
+                    return Err(contradiction(&entry.path, &reason));
                 };
                 let first = &self.staged.files[*first];
                 staged.digest.clone_from(&first.digest);
@@ -604,6 +601,13 @@ impl Unpacking<'_, '_> {
             }
         }
         file.set_time(header.mtime)
+    }
+}
+
+fn contradiction(path: &str, reason: &str) -> StageError {
+    StageError::Contradiction {
+        path: path.escape_debug().to_string(),
+        reason: reason.to_owned(),
     }
 }
 

@@ -318,6 +318,10 @@ fn attributes(path: &Path, is_link: bool) -> String {
         .collect()
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().expect("no thread panics with it")
+}
+
 /// Calls a function for each number, on both cores; collects what it complains of.
 fn for_each(
     numbers: &[usize],
@@ -331,14 +335,14 @@ fn for_each(
             scope.spawn(|| {
                 while let Some(number) = numbers.get(next.fetch_add(1, Ordering::Relaxed)) {
                     match check(*number) {
-                        Ok(state) => states.lock().unwrap().push(state),
-                        Err(text) => wrong.lock().unwrap().push(format!("at {number}: {text}")),
+                        Ok(state) => lock(&states).push(state),
+                        Err(text) => lock(&wrong).push(format!("at {number}: {text}")),
                     }
                 }
             });
         }
     });
-    let wrong = wrong.into_inner().unwrap();
+    let wrong = std::mem::take(&mut *lock(&wrong));
     let shown: Vec<&String> = wrong.iter().take(3).collect();
     assert!(
         wrong.is_empty(),
@@ -350,7 +354,7 @@ fn for_each(
             .map(|text| format!("\n{text}"))
             .collect::<String>()
     );
-    states.into_inner().unwrap()
+    std::mem::take(&mut *lock(&states))
 }
 
 fn tally(name: &str, what: &str, states: &[State]) {
@@ -375,7 +379,7 @@ fn kill_at(scenario: &Scenario, number: usize, more: &[&str]) -> Result<State, S
     }
     let due = is_due(&trial.root());
     // Questions are answered meanwhile, and say what is due.
-    if number % 5 == 0 {
+    if number.is_multiple_of(5) {
         let question = trial.ibex(&["info", "--exists", "nothing-of-this-name"]);
         if question.output.contains("`ibex recover` finishes it") != due {
             return Err(format!("recovery due: {due}, told: {}", question.output));

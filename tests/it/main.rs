@@ -17,6 +17,8 @@ mod explanations;
 mod floors;
 /// Real packages, indexes and databases.
 mod formats;
+/// Attacks by packages, indexes and servers.
+mod hostile;
 /// Mirrors that stall, break off, lie or lag behind: another one helps, or the error is clear.
 mod mirrors;
 /// The real apk judges roots that ibex made, and the other way round.
