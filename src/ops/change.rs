@@ -748,8 +748,9 @@ impl<'a> Change<'a> {
         let errors = match self.transact(universe, solution, &packages, sink) {
             Ok(outcome) => {
                 self.database.installed = outcome.installed;
-                signal = outcome.signal;
                 outcome.ending.close()?;
+                // One that came when everything was promised already.
+                signal = options.interrupt.wanted();
                 outcome.errors
             }
             Err(Error::Transaction(error @ TransactionError::Refused { .. })) => {

@@ -202,7 +202,6 @@ pub(super) fn finish_switched(
         installed,
         errors,
         cut: hooks.cut,
-        signal: None,
         ending,
     })
 }
@@ -1425,7 +1424,6 @@ impl Commit<'_, '_> {
             installed: db,
             errors: self.errors,
             cut: state.cut,
-            signal: None,
             ending: Ending::new(root)?,
         })
     }

@@ -35,7 +35,7 @@ impl Interrupt {
     }
 
     /// Returns the signal that asked to stop.
-    pub(super) fn wanted(&self) -> Option<i32> {
+    pub fn wanted(&self) -> Option<i32> {
         match self.wanted.load(Ordering::Relaxed) {
             0 => None,
             signal => Some(signal as i32),
@@ -43,17 +43,18 @@ impl Interrupt {
     }
 
     /// From now on signals only ask.
-    pub(super) fn hold(&self) -> Held<'_> {
+    pub(super) fn hold(&self) -> Held {
         self.idle.store(false, Ordering::SeqCst);
-        Held(self)
+        Held(self.idle())
     }
 }
 
 /// While this is there, signals only ask.
-pub(super) struct Held<'a>(&'a Interrupt);
+#[derive(Debug)]
+pub(super) struct Held(Arc<AtomicBool>);
 
-impl Drop for Held<'_> {
+impl Drop for Held {
     fn drop(&mut self) {
-        self.0.idle.store(true, Ordering::SeqCst);
+        self.0.store(true, Ordering::SeqCst);
     }
 }

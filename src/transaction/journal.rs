@@ -44,6 +44,7 @@
 
 use super::acts::Act;
 use super::database::FileDigest;
+use super::interrupt::Held;
 use super::stage::StagedPackage;
 use super::{Decision, Options, ProtectedPaths, TransactionError};
 use crate::package::{InstalledDirectory, ScriptKind};
@@ -351,12 +352,19 @@ pub(super) fn remove(root: &Root) -> Result<(), RootError> {
 #[derive(Debug)]
 pub struct Ending {
     directory: Option<Arc<Directory>>,
+    held: Option<Held>,
 }
 
 impl Ending {
     pub(super) fn new(root: &Root) -> Result<Self, RootError> {
         let directory = Some(root.directory(DIRECTORY)?);
-        Ok(Self { directory })
+        let held = None;
+        Ok(Self { directory, held })
+    }
+
+    /// Makes signals wait until this is over.
+    pub(super) fn hold(&mut self, held: Option<Held>) {
+        self.held = held;
     }
 
     /// Removes the journal.

@@ -158,8 +158,6 @@ pub struct Outcome {
     pub errors: u32,
     /// Scripts that an interruption cut off, and that were not run again.
     pub cut: Vec<CutScript>,
-    /// A signal asked to stop when everything was promised already.
-    pub signal: Option<i32>,
     /// The journal, which is there until this goes.
     pub ending: Ending,
 }
@@ -251,8 +249,7 @@ impl<'a> Transaction<'a> {
         let staged = self.stage()?;
         // From here on a signal is answered when everything is done.
         let mut outcome = staged.commit(sink)?;
-        drop(held);
-        outcome.signal = interrupt.and_then(Interrupt::wanted);
+        outcome.ending.hold(held);
         Ok(outcome)
     }
 
