@@ -27,6 +27,8 @@ mod mirrors;
 mod real_apk;
 /// An index older than one seen before.
 mod rollback;
+/// Completion scripts in real shells, manual pages in real formatters.
+mod shells;
 /// The solver cases of apk through the real binary.
 mod solver_binary;
 /// apk's solver cases and version data, on the solver alone.
