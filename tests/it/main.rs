@@ -19,6 +19,8 @@ mod floors;
 mod formats;
 /// Attacks by packages, indexes and servers.
 mod hostile;
+/// Images from real packages: the same tree as apk's, the same bytes every time.
+mod image_build;
 /// What disturbs a change from outside: signals, other programs, full and vanishing disks.
 mod interruptions;
 /// Mirrors that stall, break off, lie or lag behind: another one helps, or the error is clear.
