@@ -142,7 +142,8 @@ fn recover_first(root: &Root, sink: &mut dyn Sink) -> Result<Option<Recovery>, E
             let text = "Removed what an interrupted transaction left";
             sink.line(Level::Detail, text);
         }
-        Recovery::Finished { .. } => {
+        Recovery::Finished { outcome, .. } => {
+            super::history::settle(root, &outcome.installed, sink);
             sink.line(Level::Notice, "The interrupted transaction is finished.");
         }
         Recovery::GivenUp { packages, .. } => sink.warning(&given_up(packages)),

@@ -133,6 +133,7 @@ pub fn run(
         }
         Recovery::Finished { outcome, .. } => {
             report.state = State::Finished;
+            super::history::settle(&root, &outcome.installed, sink);
             report.errors = outcome.errors;
             let cut = outcome.cut.iter().map(|cut| Cut {
                 script: cut.name.clone(),

@@ -24,6 +24,7 @@ mod directories;
 mod hooks;
 mod interrupt;
 mod journal;
+pub mod kept;
 mod obstacles;
 pub mod protect;
 mod recovery;
@@ -52,7 +53,6 @@ use journal::Promise;
 use serde::{Deserialize, Serialize};
 use stage::{StagedPackage, Staging};
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -278,7 +278,7 @@ impl<'a> Transaction<'a> {
         };
         let mut prepared = || -> Result<_, TransactionError> {
             staging.prepare()?;
-            let packages = self.unpack_all(&staging)?;
+            let packages = self.unpack_all(&staging, &protected)?;
             let decisions = self.decide(&packages, owners.clone(), &mut canonical)?;
             self.refuse_obstacles(&packages, &decisions, &blocked, &protected)?;
             self.check_records(&packages)?;
@@ -370,12 +370,13 @@ impl<'a> Transaction<'a> {
     fn unpack_all(
         &self,
         staging: &Staging<'_>,
+        protected: &ProtectedPaths,
     ) -> Result<Vec<Option<StagedPackage>>, TransactionError> {
         let changes = &self.plan.changes;
-        let wanted: Vec<(usize, &Path)> = changes
+        let wanted: Vec<(usize, &Source)> = changes
             .iter()
             .enumerate()
-            .filter_map(|(i, c)| Some((i, file_to_unpack(c)?)))
+            .filter_map(|(i, c)| Some((i, source_to_unpack(c)?)))
             .collect();
         let slots: Vec<Mutex<Option<_>>> = changes.iter().map(|_| Mutex::new(None)).collect();
         let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
@@ -383,14 +384,17 @@ impl<'a> Transaction<'a> {
         let work = || {
             let stopped = || interrupt.and_then(Interrupt::wanted).is_some();
             while !failed.load(Ordering::Relaxed) && !stopped() {
-                let Some((index, file)) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) else {
+                let Some((index, source)) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) else {
                     break;
                 };
                 let new = changes[*index]
                     .new
                     .as_ref()
                     .expect("only new packages have a file");
-                let result = staging.unpack(&new.package, file);
+                let result = match source {
+                    Source::File(file) => staging.unpack(&new.package, file),
+                    _ => staging.unpack_kept(new.package.identity, protected),
+                };
                 failed.fetch_or(result.is_err(), Ordering::Relaxed);
                 *slots[*index].lock().expect("no thread panics with it") = Some(result);
             }
@@ -645,7 +649,8 @@ impl<'a> Transaction<'a> {
     /// (commit.md, W15). Whatever this overlooks is found while unpacking, and undone.
     fn check_space(&self) -> Result<(), TransactionError> {
         let changes = self.plan.changes.iter();
-        let new = changes.filter(|change| file_to_unpack(change).is_some());
+        let new =
+            changes.filter(|change| matches!(source_to_unpack(change), Some(Source::File(_))));
         let wanted = new
             .filter_map(|change| change.new.as_ref())
             .map(|new| new.package.installed_size)
@@ -728,16 +733,14 @@ fn is_leaving(change: &Change) -> bool {
     }
 }
 
-fn file_to_unpack(change: &Change) -> Option<&Path> {
+fn source_to_unpack(change: &Change) -> Option<&Source> {
     let new = change.new.as_ref()?;
     let unchanged = change
         .old
         .as_ref()
         .is_some_and(|old| old.identity == new.package.identity);
-    match &new.source {
-        Source::File(path) if !unchanged || change.reinstall => Some(path),
-        _ => None,
-    }
+    let readable = matches!(new.source, Source::File(_) | Source::Kept);
+    (readable && (!unchanged || change.reinstall)).then_some(&new.source)
 }
 
 /// Returns the text behind `NAME-VERSION: ` when staging failed.

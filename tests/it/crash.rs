@@ -831,6 +831,7 @@ fn base(repository: &Repository) -> Vec<String> {
         "x86_64",
         "--force-no-chroot",
         "--no-cache",
+        "--history=no",
         "-X",
         &path,
     ]
@@ -1080,6 +1081,7 @@ fn branch_change() -> Option<Scenario> {
         "--arch",
         "x86_64",
         "--no-cache",
+        "--history=no",
         "-X",
         &line,
         "--initdb",
@@ -1092,6 +1094,7 @@ fn branch_change() -> Option<Scenario> {
         "--arch",
         "x86_64",
         "--no-cache",
+        "--history=no",
         "-X",
         &line,
         "upgrade",
