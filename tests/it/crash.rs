@@ -651,7 +651,7 @@ fn apply(
             let beside = root.join(".replayed");
             fs::write(&beside, text)?;
             fs::set_permissions(&beside, fs::Permissions::from_mode(0o755))?;
-            let mut command = match root.join("bin/sh").exists() {
+            let mut command = match root.join("bin/sh").symlink_metadata().is_ok() {
                 true => {
                     let mut command = Command::new("unshare");
                     command
