@@ -18,15 +18,6 @@ impl Accounts {
         })
     }
 
-    /// Takes over a table that will be at `path` and is in another file yet.
-    pub(super) fn replace(&mut self, root: &Root, path: &str, at: &str) -> Result<(), RootError> {
-        match path {
-            "etc/passwd" => self.users = table(root, at)?,
-            _ => self.groups = table(root, at)?,
-        }
-        Ok(())
-    }
-
     /// Returns the numbers for names; unknown names leave the archive's numbers.
     pub(super) fn ids(&self, uname: &str, uid: u32, gname: &str, gid: u32) -> (u32, u32) {
         let find = |table: &HashMap<String, u32>, name: &str, number| match table.get(name) {

@@ -154,6 +154,8 @@ pub(super) fn carry_out(
         new: promise.plan.changes.iter().map(|_| None).collect(),
         references,
         directory_owners,
+        protected_digests: HashMap::new(),
+        taken: Vec::new(),
         modified: BTreeSet::new(),
         lost: BTreeSet::new(),
         around: Surroundings {
@@ -514,6 +516,10 @@ struct Commit<'a, 's> {
     /// How many packages record each directory.
     references: HashMap<String, usize>,
     directory_owners: DirectoryOwners,
+    /// What this run recorded for files in protected directories, for packages that follow.
+    protected_digests: HashMap<String, Digest>,
+    /// Canonical paths that left a package which stays, and whose they were.
+    taken: Vec<(Owner, String)>,
     modified: BTreeSet<String>,
     lost: BTreeSet<String>,
     around: Surroundings,
@@ -574,6 +580,7 @@ impl Commit<'_, '_> {
             self.executed = index as u32 + 1;
             steps.done(change, self.sink);
         }
+        self.forget_taken();
         self.triggers()?;
         self.write_database()
     }
@@ -922,7 +929,8 @@ impl Commit<'_, '_> {
         }
     }
 
-    /// Reads the accounts anew if a package brought them.
+    /// Reads the accounts anew if a package brought them: they count for the packages after it, as
+    /// with apk.
     fn reload_after(&mut self, decided: &Decided, staged: Option<&StagedPackage>) {
         let mut etc = decided.directories.iter().filter(|d| d.path == "etc");
         let brought = etc.any(|etc| {
@@ -1069,7 +1077,8 @@ impl Commit<'_, '_> {
             for directory in &known.directories {
                 let real = self.canonical.of(&directory.path);
                 for file in &directory.files {
-                    self.owners.take(join(&real, &file.name), Owner::New(index));
+                    let key = join(&real, &file.name);
+                    self.take(key, &directory.path, file, Owner::New(index));
                 }
             }
             let with_files = known.directories.iter().filter(|d| !d.files.is_empty());
@@ -1129,8 +1138,11 @@ impl Commit<'_, '_> {
             acl: self.acl(&file.attributes),
             digest: file.digest.clone(),
         };
-        if let Some(waiting) = &file.staged {
-            let recorded = recorded_digest(previous, folder, &file.name, before, &self.old);
+        if file.staged.is_some() {
+            let recorded = match previous {
+                Some(Owner::New(_)) => self.protected_digests.get(&key).cloned(),
+                _ => recorded_digest(previous, folder, &file.name, before, &self.old),
+            };
             let target = match previous {
                 Some(Owner::Overlay) => Target::Keep,
                 _ => self.target(&path, folder, &entry, recorded, before, deciding)?,
@@ -1156,12 +1168,41 @@ impl Commit<'_, '_> {
                 deciding.owns.push(Act::Own { file, uid, gid });
             }
             self.modified.insert(folder.clone());
-            if target == Target::Place && matches!(path.as_str(), "etc/passwd" | "etc/group") {
-                self.accounts.replace(self.root, &path, waiting)?;
+        }
+        self.take(key, folder, &entry, Owner::New(index));
+        Ok(Some(entry))
+    }
+
+    /// Keeps the books of a path that a package takes.
+    fn take(&mut self, key: String, folder: &str, entry: &InstalledFile, owner: Owner) {
+        if self.promise.protected.is_protected(folder)
+            && let Some(digest) = &entry.digest
+        {
+            self.protected_digests.insert(key.clone(), digest.clone());
+        }
+        let previous = self.owners.owner(&key);
+        if let Some(previous) = previous.filter(|previous| *previous != owner) {
+            self.taken.push((previous, key.clone()));
+        }
+        self.owners.take(key, owner);
+    }
+
+    /// Removes files from the records of the packages that they were taken from.
+    fn forget_taken(&mut self) {
+        for (owner, key) in std::mem::take(&mut self.taken) {
+            let record = match owner {
+                Owner::Old(at) => self.old.get_mut(at),
+                Owner::New(at) => self.new.get_mut(at),
+                Owner::Overlay => None,
+            };
+            let Some(Some(record)) = record else { continue };
+            let (folder, name) = split(&key);
+            for directory in &mut record.directories {
+                if self.canonical.of(&directory.path) == folder {
+                    directory.files.retain(|file| file.name != name);
+                }
             }
         }
-        self.owners.take(key, Owner::New(index));
-        Ok(Some(entry))
     }
 
     /// Decides under which name a file comes, if the one that is there was changed.

@@ -1126,16 +1126,4 @@ fn the_real_branch_change_is_stopped() {
         fail_at(&scenario, kinds[number % 2], number)
     });
     tally(scenario.name, "errors", &states);
-    let cut = PowerCut::record(&scenario);
-    let count = cut.operations.len();
-    let points: Vec<usize> = match everything() {
-        true => (0..=count).collect(),
-        false => (0..=12).map(|n| n * count / 12).collect(),
-    };
-    let states = for_each(&points, |count| cut.check(&scenario, count, Luck::Nothing));
-    tally(
-        scenario.name,
-        "power cut, all lost that was not flushed",
-        &states,
-    );
 }

@@ -3,6 +3,8 @@
 // Tests may write files and read the environment as they like.
 #![allow(clippy::disallowed_methods, clippy::print_stderr, missing_docs)]
 
+/// Recorded cases of apk 3.0.6 on the fixtures and on real data.
+mod agreement;
 /// Damaged, missing and untrusted input.
 mod bad_input;
 /// The catalogue of parsed indexes: deleted, damaged, out of date.
@@ -13,6 +15,8 @@ mod crash;
 mod expected;
 /// Explanations of real conflicts, as snapshots.
 mod explanations;
+/// The repositories in `fixtures/`: a rebuild, the first command of the README, what is hostile.
+mod fixtures;
 /// Imports point down: the floors of the architecture page.
 mod floors;
 /// Real packages, indexes and databases.
@@ -23,6 +27,8 @@ mod history;
 mod hostile;
 /// Images from real packages: the same tree as apk's, the same bytes every time.
 mod image_build;
+/// Image descriptions, chosen packages, lock files and their errors.
+mod image_packages;
 /// What disturbs a change from outside: signals, other programs, full and vanishing disks.
 mod interruptions;
 /// Mirrors that stall, break off, lie or lag behind: another one helps, or the error is clear.

@@ -6,6 +6,7 @@
 
 pub(crate) mod complete;
 pub(crate) mod help;
+pub(crate) mod image;
 pub(crate) mod man;
 pub(crate) mod options;
 
@@ -18,6 +19,8 @@ pub(crate) struct Values {
     given: HashMap<&'static str, Vec<String>>,
     /// The ids in the order in which they were given.
     order: Vec<&'static str>,
+    /// The name or letter by which an option was given last, for messages.
+    names: HashMap<&'static str, String>,
 }
 
 impl Values {
@@ -63,7 +66,13 @@ impl Values {
         self.last(id).and_then(|value| value.parse().ok())
     }
 
-    fn add(&mut self, id: &'static str, value: &str) {
+    /// Returns how an option was written on the command line.
+    pub(crate) fn typed<'a>(&'a self, id: &'a str) -> &'a str {
+        self.names.get(id).map_or(id, String::as_str)
+    }
+
+    fn add(&mut self, id: &'static str, name: &str, value: &str) {
+        self.names.insert(id, name.to_owned());
         self.given.entry(id).or_default().push(value.to_owned());
         self.order.push(id);
     }
@@ -74,6 +83,8 @@ impl Values {
 pub(crate) struct Invocation {
     /// The command; `None` with what [`Stop`] does not cover.
     pub(crate) applet: &'static Applet,
+    /// What `image` is to do.
+    pub(crate) subcommand: Option<&'static Applet>,
     /// Options.
     pub(crate) values: Values,
     /// Arguments, in order.
@@ -97,6 +108,8 @@ pub(crate) enum Stop {
     Output(String, u8),
     /// Print this behind `ERROR: ` and exit with 1.
     Error(String),
+    /// The same for `image`, which exits with 2.
+    Usage(String),
 }
 
 /// Understands a command line. `program` is the name it was called by; `config` is the text of the
@@ -109,6 +122,9 @@ pub(crate) fn parse(
     let called = program.rsplit('/').next().unwrap_or(program);
     let by_name = called.strip_prefix("apk_").and_then(find_applet);
     let applet = by_name.or_else(|| scan_for_applet(words));
+    if called == "apko" || applet.is_some_and(|applet| applet.name == "image") {
+        return image::parse(called, words);
+    }
     let scope = Scope::new(applet);
     let mut values = Values::default();
     let mut warnings = Vec::new();
@@ -140,6 +156,7 @@ pub(crate) fn parse(
     }
     Ok(Invocation {
         applet,
+        subcommand: None,
         values,
         arguments,
         warnings,
@@ -189,6 +206,11 @@ impl Scope {
             groups.push(applet.options);
             groups.extend(applet.groups.iter().map(|group| group.options()));
         }
+        Self { groups, applet }
+    }
+
+    /// Makes one of these groups alone.
+    fn of(groups: Vec<&'static [Opt]>, applet: Option<&'static Applet>) -> Self {
         Self { groups, applet }
     }
 
@@ -367,7 +389,7 @@ impl Parser<'_> {
             "print-arch" => return Err(Stop::Output(format!("{}\n", ibex::config::ARCH), 0)),
             _ => {}
         }
-        self.values.add(option.id, value);
+        self.values.add(option.id, name, value);
         Ok(())
     }
 }
@@ -427,7 +449,7 @@ fn read_config(text: &str, scope: &Scope, values: &mut Values, warnings: &mut Ve
             _ => {
                 let value = value.unwrap_or(if negated { "no" } else { "yes" });
                 if is_valid(option, value) {
-                    values.add(option.id, value);
+                    values.add(option.id, name, value);
                 } else {
                     warn(format!("invalid argument for option '{name}': '{value}'"));
                 }

@@ -6,6 +6,7 @@ mod change;
 mod complete;
 mod files;
 mod history;
+mod image;
 mod question;
 mod recover;
 mod settings;
@@ -35,6 +36,7 @@ pub(crate) fn run(
         "completions" => complete::completions(invocation, &command_line[0], console),
         "man" => complete::man(invocation, console),
         "extract" => files::extract(invocation, console),
+        "image" => Ok(image::run(invocation, console)),
         "history" => history::run(invocation, console),
         "index" => files::index(invocation, console),
         "verify" => files::verify(invocation, console),
