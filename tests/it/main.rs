@@ -27,6 +27,8 @@ mod history;
 mod hostile;
 /// Images from real packages: the same tree as apk's, the same bytes every time.
 mod image_build;
+/// Images through the command line: built, verified, compared, measured, and their bills.
+mod image_output;
 /// Image descriptions, chosen packages, lock files and their errors.
 mod image_packages;
 /// What disturbs a change from outside: signals, other programs, full and vanishing disks.

@@ -534,7 +534,8 @@ impl Workshop<'_> {
             ..place
         };
         let chosen = solution.selected().map(|id| {
-            let package = universe.package(id);
+            let mut package = universe.package(id);
+            package.build_time = package.build_time.filter(|time| *time > 0);
             let source = place.source(&universe, id);
             let source = match (source, self.settings().network) {
                 // A package without data is not read for installing.
