@@ -25,6 +25,7 @@ mod hooks;
 mod interrupt;
 mod journal;
 pub mod kept;
+mod links;
 mod obstacles;
 pub mod protect;
 mod recovery;
@@ -81,6 +82,8 @@ pub struct Options {
     /// Keep a journal. Without one an interruption leaves the tree between two states; only right
     /// for a tree that is thrown away then.
     pub journal: bool,
+    /// Share files with the cache by hard links; for roots that nobody writes to.
+    pub hard_links: bool,
     /// Paths of the administrator's overlay.
     pub overlay: Vec<String>,
     /// Architectures to write to `etc/apk/arch`.
@@ -103,6 +106,7 @@ impl Default for Options {
             usermode: false,
             sync: false,
             journal: true,
+            hard_links: false,
             overlay: Vec::new(),
             write_arch: None,
             limits: Limits::default(),
@@ -269,6 +273,7 @@ impl<'a> Transaction<'a> {
             root: self.root,
             accounts: &accounts,
             usermode: self.options.usermode,
+            hard_links: self.options.hard_links,
             limits: self.options.limits,
             sync: self.options.sync,
             interrupt: self.interrupt,
@@ -392,7 +397,8 @@ impl<'a> Transaction<'a> {
                     .as_ref()
                     .expect("only new packages have a file");
                 let result = match source {
-                    Source::File(file) => staging.unpack(&new.package, file),
+                    Source::File(file) => staging.unpack(&new.package, file, false),
+                    Source::Unpacked(file) => staging.unpack(&new.package, file, true),
                     _ => staging.unpack_kept(new.package.identity, protected),
                 };
                 failed.fetch_or(result.is_err(), Ordering::Relaxed);
@@ -739,7 +745,10 @@ fn source_to_unpack(change: &Change) -> Option<&Source> {
         .old
         .as_ref()
         .is_some_and(|old| old.identity == new.package.identity);
-    let readable = matches!(new.source, Source::File(_) | Source::Kept);
+    let readable = matches!(
+        new.source,
+        Source::File(_) | Source::Unpacked(_) | Source::Kept
+    );
     (readable && (!unchanged || change.reinstall)).then_some(&new.source)
 }
 

@@ -7,6 +7,10 @@
 mod agreement;
 /// Damaged, missing and untrusted input.
 mod bad_input;
+/// Branches and the choice among mirrors.
+mod branches;
+/// The store of packages that all roots of a user share.
+mod cache;
 /// The catalogue of parsed indexes: deleted, damaged, out of date.
 mod catalogue;
 /// A change that is stopped anywhere leaves the old root or the new one.
@@ -35,6 +39,8 @@ mod image_packages;
 mod interruptions;
 /// Mirrors that stall, break off, lie or lag behind: another one helps, or the error is clear.
 mod mirrors;
+/// nginx: TLS, HTTP/2, open connections, conditions, passwords.
+mod nginx;
 /// The real apk judges roots that ibex made, and the other way round.
 mod real_apk;
 /// An index older than one seen before.
