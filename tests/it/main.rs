@@ -19,6 +19,8 @@ mod formats;
 mod hostile;
 /// Images from real packages: the same tree as apk's, the same bytes every time.
 mod image_build;
+/// Images in the hands of skopeo, umoci, podman, runc, a registry, tar and cpio.
+mod image_tools;
 /// Mirrors that stall, break off, lie or lag behind: another one helps, or the error is clear.
 mod mirrors;
 /// The real apk judges roots that ibex made, and the other way round.
