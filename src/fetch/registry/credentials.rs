@@ -197,7 +197,10 @@ mod tests {
             auth("one:pass:word"),
             auth("two:secret"),
         );
-        std::fs::write(&path, text).unwrap();
+        std::fs::File::create(&path)
+            .unwrap()
+            .write_all(text.as_bytes())
+            .unwrap();
         let missing = directory.path().join("no.json");
         let files = CredentialFiles(vec![missing, path]);
         let find = |registry: &str, repository: &str| {
