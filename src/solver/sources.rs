@@ -123,9 +123,14 @@ pub struct RegisteredInput(Option<Arc<(PackageTable, Vec<Registered>)>>);
 impl RegisteredInput {
     /// Takes the packages in the order of the arguments.
     pub fn new(packages: &[(Package, Registered)]) -> Self {
+        let owned: Vec<Package> = packages
+            .iter()
+            .map(|(package, _)| package.clone())
+            .collect();
         Self((!packages.is_empty()).then(|| {
             Arc::new((
-                PackageTable::build_core(packages.iter().map(|(package, _)| package)),
+                // What is installed from here is recorded with its details.
+                PackageTable::build(&owned),
                 packages.iter().map(|(_, origin)| *origin).collect(),
             ))
         }))

@@ -15,6 +15,8 @@ mod explanations;
 mod floors;
 /// Real packages, indexes and databases.
 mod formats;
+/// History, undo and rollback.
+mod history;
 /// Attacks by packages, indexes and servers.
 mod hostile;
 /// Images from real packages: the same tree as apk's, the same bytes every time.

@@ -239,12 +239,23 @@ pub(crate) fn all_names(repository: &Path) -> Vec<String> {
 
 /// Writes a tree down: path → type, mode, owner, group, time, and content or target.
 ///
-/// Times of files younger than `started` and of anything but files are left out.
+/// Times of files younger than `started` and of anything but files are left out, and so is the
+/// history, which no other program has.
 pub(crate) fn tree(root: &Path, started: i64) -> BTreeMap<String, String> {
     let mut rows = BTreeMap::new();
     walk(root, root, started, &mut rows);
+    rows.retain(|path, _| path != HISTORY && !path.starts_with("var/lib/ibex/"));
+    for parent in ["var/lib/", "var/"] {
+        // Directories that were made only for it.
+        if !rows.keys().any(|path| path.starts_with(parent)) {
+            rows.remove(parent.trim_end_matches('/'));
+        }
+    }
     rows
 }
+
+/// Where ibex keeps the history of a root.
+const HISTORY: &str = "var/lib/ibex";
 
 /// Files whose content depends on the day, on paths, or on the log of the run.
 const VOLATILE: [&str; 6] = [
