@@ -16,6 +16,7 @@ pub mod index;
 pub mod known;
 pub mod log;
 mod package_file;
+pub mod publish;
 pub mod query;
 pub mod refresh;
 pub mod update;

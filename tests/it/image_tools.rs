@@ -8,6 +8,7 @@ use ibex::fetch::registry::{
 };
 use ibex::image::output::{self, Bundle, LayoutShape};
 use ibex::image::{BuiltImage, Compression, Document, Layering, oci};
+use ibex::ops::publish;
 use ibex::root::tree::EntryKind;
 use std::collections::BTreeMap;
 use std::fs;
@@ -496,6 +497,65 @@ fn a_registry_takes_the_image_and_skopeo_gets_it_back() {
         list.output.contains(&manifest.descriptor.digest),
         "{}",
         list.output
+    );
+}
+
+#[test]
+fn publishing_mounts_what_another_repository_has_and_attaches_documents() {
+    if !has("docker-registry") || !has("skopeo") {
+        return;
+    }
+    let Some(case) = Case::new(Compression::Gzip(6), Layering::One) else {
+        return;
+    };
+    let server = LocalRegistry::start();
+    let store = ibex::image::Store::open(&case.path("store")).expect("a store");
+    let host = format!("127.0.0.1:{}", server.port);
+    let references = ["a:1", "a:2", "b/c:1"].map(|name| format!("{host}/{name}"));
+    let publication = publish::Publication {
+        images: std::slice::from_ref(&case.image),
+        index: &case.index,
+        references: &references,
+        credentials: &CredentialFiles::default(),
+        insecure: &[],
+        attachments: &[publish::Attachment {
+            subject: case.index.descriptor.clone(),
+            artifact_type: "application/spdx+json".to_owned(),
+            content: b"{}".to_vec(),
+        }],
+        store: Some(&store),
+    };
+    let done = publish::publish(&publication).expect("it is published");
+    let digest = &case.index.descriptor.digest;
+    assert_eq!(
+        done.digests,
+        [format!("{host}/a@{digest}"), format!("{host}/b/c@{digest}")]
+    );
+    assert_eq!(done.references.len(), 4);
+    // The layer went over the wire once; the configuration and two empty ones are small.
+    assert_eq!(done.pushed.mounted, 1);
+    assert!(done.pushed.bytes < case.image.layers[0].descriptor.size + 10_000);
+    let again = publish::publish(&publication).expect("it is published");
+    assert_eq!(
+        (again.pushed.sent, again.pushed.bytes, again.pushed.mounted),
+        (0, 0, 0)
+    );
+    for reference in &references {
+        let source = format!("docker://{reference}");
+        let raw = run(
+            "skopeo",
+            &["inspect", "--tls-verify=false", "--raw", &source],
+        )
+        .success();
+        assert_eq!(raw.output.as_bytes(), case.index.bytes);
+    }
+    let bad = publish::Publication {
+        references: &["Bad".to_owned()],
+        ..publication
+    };
+    assert_eq!(
+        publish::publish(&bad).expect_err("an error").code(),
+        "E-USAGE"
     );
 }
 
