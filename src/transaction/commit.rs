@@ -107,6 +107,8 @@ impl<'a> Staged<'a> {
             protected: self.protected,
             references,
             directory_owners,
+            protected_digests: HashMap::new(),
+            taken: Vec::new(),
             modified: BTreeSet::new(),
             lost: BTreeSet::new(),
             around: Surroundings {
@@ -134,6 +136,7 @@ impl<'a> Staged<'a> {
             steps.done(change, commit.sink);
         }
         super::stage::remove_private(root);
+        commit.forget_taken(&mut old, &mut new);
         let (mut new, errors) = commit.triggers(&plan.changes, new, &old, &fresh);
         let mut packages: Vec<InstalledPackage> = old.into_iter().flatten().collect();
         packages.extend(new.iter_mut().filter_map(Option::take));
@@ -333,6 +336,10 @@ struct Commit<'a, 's> {
     /// How many packages record each directory.
     references: HashMap<String, usize>,
     directory_owners: DirectoryOwners,
+    /// What this run recorded for files in protected directories, for packages that follow.
+    protected_digests: HashMap<String, Digest>,
+    /// Canonical paths that left a package which stays, and whose they were.
+    taken: Vec<(Owner, String)>,
     modified: BTreeSet<String>,
     lost: BTreeSet<String>,
     around: Surroundings,
@@ -433,6 +440,15 @@ impl Commit<'_, '_> {
                     broken.files = true;
                 }
             }
+        }
+        // Names that a package brings itself count for the packages after it, as with apk.
+        let accounts = ["passwd", "group"];
+        let mut files = staged
+            .files
+            .iter()
+            .filter(|file| accounts.contains(&file.name.as_str()));
+        if files.any(|file| staged.directories[file.directory].path == "etc") {
+            self.reload_accounts();
         }
         if let (Some(before), Some(position)) = (before, position) {
             self.drop_files(before, Owner::Old(position), &inodes);
@@ -624,7 +640,10 @@ impl Commit<'_, '_> {
         };
         if let Some(waiting) = &file.staged {
             self.own(waiting, file, &entry.acl)?;
-            let recorded = recorded_digest(previous, folder, &file.name, before, others);
+            let recorded = match previous {
+                Some(Owner::New(_)) => self.protected_digests.get(&key).cloned(),
+                _ => recorded_digest(previous, folder, &file.name, before, others),
+            };
             if previous == Some(Owner::Overlay) {
                 self.discard(file)?;
             } else {
@@ -636,12 +655,39 @@ impl Commit<'_, '_> {
             {
                 inodes.insert(stat.inode);
             }
-            if matches!(path.as_str(), "etc/passwd" | "etc/group") {
-                self.reload_accounts();
-            }
+        }
+        if self.protected.is_protected(folder)
+            && let Some(digest) = &entry.digest
+        {
+            self.protected_digests.insert(key.clone(), digest.clone());
+        }
+        if let Some(previous) = previous.filter(|previous| *previous != owner) {
+            self.taken.push((previous, key.clone()));
         }
         self.owners.take(key, owner);
         Ok(Some(entry))
+    }
+
+    /// Removes files from the records of the packages that they were taken from.
+    fn forget_taken(
+        &mut self,
+        old: &mut [Option<InstalledPackage>],
+        new: &mut [Option<InstalledPackage>],
+    ) {
+        for (owner, key) in std::mem::take(&mut self.taken) {
+            let record = match owner {
+                Owner::Old(at) => old.get_mut(at),
+                Owner::New(at) => new.get_mut(at),
+                Owner::Overlay => None,
+            };
+            let Some(Some(record)) = record else { continue };
+            let (folder, name) = split(&key);
+            for directory in &mut record.directories {
+                if self.canonical.of(&directory.path) == folder {
+                    directory.files.retain(|file| file.name != name);
+                }
+            }
+        }
     }
 
     fn discard(&self, file: &StagedFile) -> Result<(), RootError> {

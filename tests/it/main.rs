@@ -3,6 +3,8 @@
 // Tests may write files and read the environment as they like.
 #![allow(clippy::disallowed_methods, clippy::print_stderr, missing_docs)]
 
+/// Recorded cases of apk 3.0.6 on the fixtures and on real data.
+mod agreement;
 /// Damaged, missing and untrusted input.
 mod bad_input;
 /// The catalogue of parsed indexes: deleted, damaged, out of date.
@@ -11,6 +13,8 @@ mod catalogue;
 mod expected;
 /// Explanations of real conflicts, as snapshots.
 mod explanations;
+/// The repositories in `fixtures/`: a rebuild, the first command of the README, what is hostile.
+mod fixtures;
 /// Imports point down: the floors of the architecture page.
 mod floors;
 /// Real packages, indexes and databases.

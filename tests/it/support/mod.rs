@@ -100,6 +100,12 @@ pub(crate) fn ibex() -> Command {
     command
 }
 
+/// Copies the built binary. Another process does it: a child forked meanwhile by another test would
+/// hold the copy open for writing, and it could not be run ("text file busy").
+pub(crate) fn copy_program(to: &Path) {
+    run(Command::new("cp").arg(env!("CARGO_BIN_EXE_ibex")).arg(to)).success();
+}
+
 /// Returns where parsed indexes are kept: all tests share them, as all roots of a user do.
 fn shared_catalogue() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("catalogue")
