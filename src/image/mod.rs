@@ -24,6 +24,7 @@ pub mod oci;
 pub mod output;
 mod record;
 mod request;
+mod sandbox;
 mod scripts;
 pub mod store;
 
