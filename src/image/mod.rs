@@ -22,9 +22,11 @@ mod layer;
 mod mutate;
 pub mod oci;
 pub mod output;
+pub mod read;
 mod record;
 mod request;
 mod sandbox;
+pub mod sbom;
 mod scripts;
 pub mod store;
 
