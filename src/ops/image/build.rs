@@ -110,6 +110,8 @@ pub struct Built {
     pub provenance: Vec<BTreeMap<String, Provenance>>,
     /// `URL@COMMIT` of the description.
     pub source: Option<String>,
+    /// Files of the user's own.
+    pub added: Vec<String>,
     /// The layers.
     store: Store,
     /// The place of the layers if it is temporary.
@@ -231,6 +233,7 @@ impl Built {
                 name,
                 provenance,
                 source: self.source.as_deref(),
+                added: &self.added,
                 tool,
             })?;
             for warning in &inventory.warnings {
@@ -455,6 +458,9 @@ pub fn build(
         index,
         provenance,
         source: plan.source,
+        added: (plan.description.x_build.files.iter())
+            .map(|file| file.path.trim_matches('/').to_owned())
+            .collect(),
         store,
         _place: place,
     })
