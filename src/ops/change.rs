@@ -582,6 +582,10 @@ impl<'a> Change<'a> {
         else {
             return Ok(Preupgraded::GoOn(Vec::new()));
         };
+        if only && preupgrade && !arguments.is_empty() {
+            // There is nothing that comes before an upgrade of some packages.
+            return Ok(Preupgraded::Done(Outcome::Done(0)));
+        }
         let wanted = preupgrade
             && !self.options.after_preupgrade
             && arguments.is_empty()
@@ -608,9 +612,10 @@ impl<'a> Change<'a> {
                 Preupgraded::GoOn(marks)
             })
         };
-        let Some(request) = first.request else {
+        let Some(mut request) = first.request else {
             return nothing(Vec::new());
         };
+        request.options.force_broken_world = self.options.force_broken_world;
         let marks = request.marks.clone();
         let solution = solver::solve(universe, &request);
         if solution.errors > 0 {
@@ -732,8 +737,9 @@ impl<'a> Change<'a> {
         sink.error(solver::TITLE);
         sink.event(Event::Text(&report));
         if self.options.explain != Explain::No
-            && let Some(explanation) = solver::explain(universe, request)
+            && let Some(mut explanation) = solver::explain(universe, request)
         {
+            explanation.compare(&self.database.world);
             sink.event(Event::Text(&match self.options.explain {
                 Explain::Json => explanation.to_json(),
                 Explain::Text | Explain::No => explanation.to_string(),
