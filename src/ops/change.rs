@@ -315,11 +315,10 @@ impl<'a> Change<'a> {
                 let deletion = solver::del(&mut universe, &world, &given, *rdepends)
                     .map_err(|unknown| unknown_names(unknown.del_lines().collect()))?;
                 let request = deletion.request.clone();
-                let kept = (!given.is_empty()).then_some((&world, &deletion));
                 self.commit(
                     &mut universe,
                     request,
-                    kept,
+                    Some((&world, &deletion)),
                     &repositories,
                     &HashMap::new(),
                     sink,
@@ -428,13 +427,27 @@ impl<'a> Change<'a> {
     fn sources(&self, repositories: &LoadedRepositories) -> Sources {
         let mut sources = solver_sources(repositories, &self.architectures.list);
         sources.installed = InstalledInput::from_db(&self.database.installed);
-        if let Some(cache) = self.package_cache() {
-            sources.cache_files = cache_files(&cache.path);
-            if self.settings.is_tmpfs(&self.database.root) {
-                sources.remembered = remembered(&cache.path);
+        match (self.package_cache(), repositories.store(self.settings)) {
+            (Some(cache), _) => sources.cache_files = cache_files(&cache.path),
+            // Listing thousands of files takes longer than many a change; who has a network needs
+            // the names only to tell how much is to be downloaded.
+            (None, Some(store)) if self.wants_store_names() => {
+                sources.cache_files = store.apk_names();
             }
+            (None, _) => {}
+        }
+        if let Some(cache) = self.package_cache()
+            && self.settings.is_tmpfs(&self.database.root)
+        {
+            sources.remembered = remembered(&cache.path);
         }
         sources
+    }
+
+    /// Returns whether it matters which packages are in the user's store.
+    fn wants_store_names(&self) -> bool {
+        let options = self.options;
+        !self.settings.network || options.interactive || options.verbosity > 1
     }
 
     /// Reads the arguments of `add`; registers files and the virtual package.
@@ -616,7 +629,6 @@ impl<'a> Change<'a> {
         let errors = self.carry_out(
             universe,
             &solution,
-            None,
             repositories,
             &HashMap::new(),
             only,
@@ -666,20 +678,19 @@ impl<'a> Change<'a> {
     ) -> Result<Outcome, Error> {
         request.options.force_broken_world = self.options.force_broken_world;
         let text = "Not committing changes due to missing repository tags.";
-        self.check_tags(universe, &request.world, text, sink)?;
+        if deletion.is_none() {
+            self.check_tags(universe, &request.world, text, sink)?;
+        }
         match self.solve(universe, &request, repositories, sink) {
             Solved::Failed(code) => Ok(Outcome::Done(code)),
             Solved::Solution(solution) => {
-                let code = self.carry_out(
-                    universe,
-                    &solution,
-                    deletion,
-                    repositories,
-                    files,
-                    true,
-                    sink,
-                    ask,
-                )?;
+                if let Some((world, deletion)) = deletion {
+                    self.tell_kept(universe, world, deletion, &solution, sink);
+                    // Solving has sorted the world, and so are the warnings.
+                    self.check_tags(universe, &solution.world, text, sink)?;
+                }
+                let code =
+                    self.carry_out(universe, &solution, repositories, files, true, sink, ask)?;
                 Ok(Outcome::Done(code))
             }
         }
@@ -729,6 +740,23 @@ impl<'a> Change<'a> {
             }));
         }
         Solved::Failed(solution.errors.min(99) as u8)
+    }
+
+    /// Says what `del` does not remove, and why.
+    fn tell_kept(
+        &self,
+        universe: &Universe<'_>,
+        world: &World,
+        deletion: &Deletion,
+        solution: &Solution,
+        sink: &mut dyn Sink,
+    ) {
+        let verbosity = u32::from(self.options.verbosity);
+        if verbosity > 0 && !deletion.names.is_empty() {
+            let width = self.options.width;
+            let text = solver::kept(universe, world, deletion, solution, verbosity, width);
+            lines(&text, sink);
+        }
     }
 
     /// Returns to the packages and the world of an earlier time.
@@ -793,16 +821,7 @@ impl<'a> Change<'a> {
         };
         solution.world = target.world;
         let files = HashMap::new();
-        let code = self.carry_out(
-            &universe,
-            &solution,
-            None,
-            repositories,
-            &files,
-            true,
-            sink,
-            ask,
-        )?;
+        let code = self.carry_out(&universe, &solution, repositories, &files, true, sink, ask)?;
         for line in history::remarks(&self.report.borrow()) {
             sink.info(&line);
         }
@@ -818,7 +837,6 @@ impl<'a> Change<'a> {
         &mut self,
         universe: &Universe<'_>,
         solution: &Solution,
-        deletion: Option<(&World, &Deletion)>,
         repositories: &LoadedRepositories,
         files: &HashMap<Identity, PathBuf>,
         last_line: bool,
@@ -827,17 +845,6 @@ impl<'a> Change<'a> {
     ) -> Result<u8, Error> {
         let options = self.options;
         let verbosity = u32::from(options.verbosity);
-        if let Some((world, deletion)) = deletion.filter(|_| verbosity > 0) {
-            let text = solver::kept(
-                universe,
-                world,
-                deletion,
-                solution,
-                verbosity,
-                options.width,
-            );
-            lines(&text, sink);
-        }
         if verbosity > 1 || options.interactive {
             let style = SummaryStyle {
                 verbosity,
@@ -878,6 +885,9 @@ impl<'a> Change<'a> {
         }
         let errors = match self.transact(universe, solution, &packages, sink) {
             Ok(outcome) => {
+                if outcome.errors == 0 {
+                    self.write_repositories()?;
+                }
                 self.database.installed = outcome.installed;
                 outcome.errors
             }
@@ -906,6 +916,24 @@ impl<'a> Change<'a> {
         Ok(errors.min(99) as u8)
     }
 
+    /// Writes the repository files that counted for a change instead of the root's own.
+    fn write_repositories(&self) -> Result<(), Error> {
+        for (path, text) in &self.settings.sources.replaced {
+            let written =
+                self.database
+                    .root
+                    .replace(path, text.as_bytes(), 0o644, self.wants_sync());
+            written.map_err(|error| Error::Arguments {
+                lines: vec![
+                    format!("cannot write {path}: {}", error.cause()),
+                    "the packages were changed; edit the file by hand".to_owned(),
+                ],
+                code: 99,
+            })?;
+        }
+        Ok(())
+    }
+
     fn last_line(&self, totals: Totals, sink: &mut dyn Sink) {
         let db = &self.database.installed;
         sink.info(&match self.options.verbosity {
@@ -928,35 +956,40 @@ impl<'a> Change<'a> {
             .architectures
             .write
             .then(|| self.architectures.list.clone());
-        let plan = Plan::from_solution(universe, solution, |package| {
-            if self.kept.contains(&universe.identity(package)) {
-                return Source::Kept;
+        let mut again = true;
+        loop {
+            let plan = Plan::from_solution(universe, solution, |package| {
+                if self.kept.contains(&universe.identity(package)) {
+                    return Source::Kept;
+                }
+                packages.source(universe, package)
+            });
+            self.report.borrow_mut().changes = history::changed(&plan);
+            let (plan, downloads) = download::fetch_missing(plan, packages, sink)?;
+            let mut recorder = Recorder::begin(
+                &self.database,
+                self.options,
+                &plan,
+                &solution.world,
+                options.sync,
+                sink,
+            );
+            let transaction = Transaction {
+                root: &self.database.root,
+                installed: self.database.installed.clone(),
+                plan: &plan,
+                world: &solution.world,
+                options: &options,
+                runner: None,
+            };
+            let outcome = transaction.run(sink);
+            recorder.end(&self.database, &outcome, sink);
+            match outcome {
+                // The cache was changed or deleted under us: what is gone is fetched again, once.
+                Err(error) if again && downloads.drop_damaged(&error) => again = false,
+                outcome => return outcome.map_err(Error::Transaction),
             }
-            packages.source(universe, package)
-        });
-        self.report.borrow_mut().changes = history::changed(&plan);
-        let (plan, downloads) = download::fetch_missing(plan, packages, sink)?;
-        let mut recorder = Recorder::begin(
-            &self.database,
-            self.options,
-            &plan,
-            &solution.world,
-            options.sync,
-            sink,
-        );
-        let transaction = Transaction {
-            root: &self.database.root,
-            installed: self.database.installed.clone(),
-            plan: &plan,
-            world: &solution.world,
-            options: &options,
-            runner: None,
-        };
-        let outcome = transaction
-            .run(sink)
-            .inspect_err(|error| downloads.drop_damaged(error));
-        recorder.end(&self.database, &outcome, sink);
-        outcome.map_err(Error::Transaction)
+        }
     }
 
     /// Returns whether to flush: asked for, or the running system on real hardware.
