@@ -136,6 +136,8 @@ pub struct ChangeOptions {
     pub transaction: transaction::Options,
     /// Keep a history, and the packages that leave in this many transactions; `None`: neither.
     pub history: Option<u32>,
+    /// Signals that ask to stop.
+    pub interrupt: transaction::Interrupt,
     /// The command line, for the log.
     pub command_line: Vec<String>,
     /// The version line, for the log.
@@ -889,12 +891,16 @@ impl<'a> Change<'a> {
             }
             return Ok(totals.errors.min(99) as u8);
         }
+        let mut signal = None;
         let errors = match self.transact(universe, solution, &packages, sink) {
             Ok(outcome) => {
                 if outcome.errors == 0 {
                     self.write_repositories()?;
                 }
                 self.database.installed = outcome.installed;
+                outcome.ending.close()?;
+                // One that came when everything was promised already.
+                signal = options.interrupt.wanted();
                 outcome.errors
             }
             Err(Error::Transaction(error @ TransactionError::Refused { .. })) => {
@@ -919,7 +925,8 @@ impl<'a> Change<'a> {
             };
             self.last_line(totals, sink);
         }
-        Ok(errors.min(99) as u8)
+        // A shell reports a program that a signal ended in the same way.
+        Ok(signal.map_or(errors.min(99) as u8, |signal| 128 + signal as u8))
     }
 
     /// Writes the repository files that counted for a change instead of the root's own.
@@ -987,6 +994,8 @@ impl<'a> Change<'a> {
                 world: &solution.world,
                 options: &options,
                 runner: None,
+                note: Vec::new(),
+                interrupt: Some(&self.options.interrupt),
             };
             let outcome = transaction.run(sink);
             recorder.end(&self.database, &outcome, sink);
