@@ -19,6 +19,7 @@ pub mod known;
 pub mod log;
 pub mod mirrors;
 mod package_file;
+pub mod publish;
 pub mod query;
 pub mod recover;
 pub mod refresh;
