@@ -218,7 +218,8 @@ impl<'a> Audit<'a> {
         };
         let concerns = match self.options.mode {
             Mode::Backup => !matches!(rule, None | Some(Protection::Ignore)),
-            Mode::System | Mode::Full => rule.is_none(),
+            Mode::System => rule != Some(Protection::Ignore),
+            Mode::Full => rule.is_none(),
         };
         if concerns && self.options.check_permissions && differs(acl, stat) {
             let found = Some((stat, None));

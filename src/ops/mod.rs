@@ -19,12 +19,16 @@ pub mod known;
 pub mod log;
 pub mod mirrors;
 mod package_file;
+pub mod publish;
 pub mod query;
+pub mod recover;
 pub mod refresh;
+pub mod snapshot;
 pub mod store;
 pub mod update;
 pub mod verify;
 
+use crate::transaction::TransactionError;
 use thiserror::Error;
 
 /// Why an operation did not happen, with apk's exit code (cli.md, 1.9).
@@ -85,7 +89,7 @@ pub enum Error {
     Cancelled,
     /// The transaction did not happen or failed.
     #[error(transparent)]
-    Transaction(#[from] crate::transaction::TransactionError),
+    Transaction(#[from] TransactionError),
 }
 
 impl Error {
@@ -102,10 +106,34 @@ impl Error {
         lines
     }
 
+    /// Returns what the user can do next, for people only: apk says nothing of the kind.
+    pub fn hints(&self) -> Vec<String> {
+        let missing = |cause: &str| cause.contains("No such file or directory");
+        let hint = match self {
+            Self::Root { cause } if missing(cause) => {
+                "`--root DIR` must exist; `add --initdb` makes its last part"
+            }
+            Self::Lock { cause } if cause.contains("temporarily unavailable") => {
+                "something else is changing this root; `--wait SECONDS` waits for it"
+            }
+            Self::Log { cause } | Self::Lock { cause } if cause.contains("Permission denied") => {
+                "only root may change this system; another root needs `--root DIR --usermode`"
+            }
+            Self::Database { cause } if missing(cause) => {
+                "there is no package database in this root; `add --initdb` makes one"
+            }
+            _ => return Vec::new(),
+        };
+        vec![hint.to_owned()]
+    }
+
     /// Returns apk's exit code: 99 for everything that fails before or outside of a count.
     pub fn code(&self) -> u8 {
         match self {
             Self::Arguments { code, .. } => *code,
+            Self::Transaction(
+                error @ (TransactionError::Interrupted { .. } | TransactionError::Signal(_)),
+            ) => error.code(),
             _ => 99,
         }
     }

@@ -62,6 +62,7 @@ pub(crate) fn run_command(
         verbosity: if json { 0 } else { invocation.verbosity() },
         width: console.width(),
         interactive: summary,
+        show_plan: console.terminal && invocation.verbosity() == 1 && !json,
         solver: match values.last("solver") {
             Some("apk") => SolverChoice::Apk,
             Some("complete") => SolverChoice::Complete,
@@ -86,6 +87,7 @@ pub(crate) fn run_command(
             limits: settings.limits,
             ..transaction_options(values)?
         },
+        interrupt: super::interrupt(),
         version: help::version(&command_line[0]).trim_end().to_owned(),
         command_line: command_line.clone(),
         after_preupgrade: is_second_run(),
