@@ -35,7 +35,8 @@ pub(crate) struct Profile {
     /// what names one build, conflicts of a package with itself, names that several
     /// packages have or provide, bare offers and priorities, packages without data, several builds
     /// of one version, conditions of install_if that are conflicts or met by what is provided,
-    /// packages that install themselves and need more, `del` of what is needed.
+    /// packages that install themselves and need more or have several versions, `del` of what is
+    /// needed, a world broken by force.
     pub(crate) recent: bool,
 }
 
@@ -168,6 +169,7 @@ pub(crate) fn scene(profile: Profile) -> impl Strategy<Value = Scene> {
             move |(layout, repositories, records, world, cache, options, command)| {
                 let (network, force, tmpfs, verbosity) = options;
                 let verbosity = if profile.verbosity { verbosity } else { "" };
+                let force = if profile.recent { force } else { "" };
                 let (network, tmpfs) = match profile.places {
                     true => (network, tmpfs),
                     false => ("", ""),
@@ -300,6 +302,9 @@ impl Scene {
             });
             record.provides.sort_unstable();
             record.provides.dedup_by_key(|(name, _)| *name);
+            if own.iter().filter(|name| **name == record.name).count() > 1 {
+                record.install_if.clear();
+            }
             record
                 .install_if
                 .retain(|need| !need.conflict && own.contains(&need.name));
