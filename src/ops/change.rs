@@ -793,9 +793,10 @@ impl<'a> Change<'a> {
             .architectures
             .write
             .then(|| self.architectures.list.clone());
-        let plan = Plan::from_solution(universe, solution, |package| {
+        let mut plan = Plan::from_solution(universe, solution, |package| {
             packages.source(universe, package)
         });
+        plan.restate(&self.database.installed);
         let (plan, downloads) = download::fetch_missing(plan, packages, sink)?;
         let transaction = Transaction {
             root: &self.database.root,
