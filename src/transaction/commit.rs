@@ -71,6 +71,11 @@ impl<'a> Staged<'a> {
         } = self.transaction;
         let mut old: Vec<Option<InstalledPackage>> =
             installed.packages.into_iter().map(Some).collect();
+        let names: Vec<String> = old
+            .iter()
+            .flatten()
+            .map(|package| package.package.name.clone())
+            .collect();
         let positions = old.iter().enumerate().filter_map(|(at, package)| {
             package
                 .as_ref()
@@ -84,6 +89,14 @@ impl<'a> Staged<'a> {
             for directory in &package.directories {
                 *references.entry(directory.path.clone()).or_insert(0) += 1;
                 directory_owners.add(&package.package, Owner::Old(at), directory);
+            }
+        }
+        // Directories of the overlay stay, whoever else leaves them.
+        for path in &options.overlay {
+            let mut directory = split(path).0;
+            while !directory.is_empty() {
+                *references.entry(directory.to_owned()).or_insert(0) += 1;
+                directory = split(directory).0;
             }
         }
         // Where old files really are; links on the way may be gone when their turn comes.
@@ -107,6 +120,8 @@ impl<'a> Staged<'a> {
             protected: self.protected,
             references,
             directory_owners,
+            taken: Vec::new(),
+            placed: HashMap::new(),
             modified: BTreeSet::new(),
             lost: BTreeSet::new(),
             around: Surroundings {
@@ -134,6 +149,7 @@ impl<'a> Staged<'a> {
             steps.done(change, commit.sink);
         }
         super::stage::remove_private(root);
+        commit.hand_over(&plan.changes, &names, &mut new, &mut old);
         let (mut new, errors) = commit.triggers(&plan.changes, new, &old, &fresh);
         let mut packages: Vec<InstalledPackage> = old.into_iter().flatten().collect();
         packages.extend(new.iter_mut().filter_map(Option::take));
@@ -333,6 +349,10 @@ struct Commit<'a, 's> {
     /// How many packages record each directory.
     references: HashMap<String, usize>,
     directory_owners: DirectoryOwners,
+    /// Paths that went from one package to another: the old owner, the new one, the path.
+    taken: Vec<(Owner, Owner, String)>,
+    /// Digests of configuration that this transaction put in place or beside.
+    placed: HashMap<String, Digest>,
     modified: BTreeSet<String>,
     lost: BTreeSet<String>,
     around: Surroundings,
@@ -540,6 +560,8 @@ impl Commit<'_, '_> {
             self.directory_owners.add(&record.package, owner, &entry);
             *self.references.entry(path.clone()).or_insert(0) += 1;
             record.directories.push(entry);
+            // For triggers a directory is modified when a package brings it, with or without files.
+            self.modified.insert(path.clone());
             if path.is_empty() {
                 continue;
             }
@@ -624,11 +646,18 @@ impl Commit<'_, '_> {
         };
         if let Some(waiting) = &file.staged {
             self.own(waiting, file, &entry.acl)?;
-            let recorded = recorded_digest(previous, folder, &file.name, before, others);
+            let recorded = match previous {
+                // It came a moment ago; nobody can have changed it since.
+                Some(Owner::New(_)) => self.placed.get(&key).cloned(),
+                _ => recorded_digest(previous, folder, &file.name, before, others),
+            };
             if previous == Some(Owner::Overlay) {
                 self.discard(file)?;
             } else {
                 self.place(waiting, &path, folder, &entry, recorded, before)?;
+                if let (true, Some(digest)) = (self.protected.is_protected(folder), &entry.digest) {
+                    self.placed.insert(key.clone(), digest.clone());
+                }
             }
             self.modified.insert(folder.clone());
             if before.is_some()
@@ -639,6 +668,9 @@ impl Commit<'_, '_> {
             if matches!(path.as_str(), "etc/passwd" | "etc/group") {
                 self.reload_accounts();
             }
+        }
+        if let Some(previous) = previous.filter(|previous| *previous != owner) {
+            self.taken.push((previous, owner, key.clone()));
         }
         self.owners.take(key, owner);
         Ok(Some(entry))
@@ -783,6 +815,7 @@ impl Commit<'_, '_> {
     fn release_directories(&mut self, old: &InstalledPackage, owner: Owner) {
         let mut unused = Vec::new();
         for directory in &old.directories {
+            self.modified.insert(directory.path.clone());
             self.directory_owners.remove(&directory.path, owner);
             if let Some(count) = self.references.get_mut(&directory.path) {
                 *count -= 1;
@@ -820,6 +853,39 @@ impl Commit<'_, '_> {
         self.script(old, ScriptKind::PostDeinstall, &arguments);
     }
 
+    /// Takes paths that another package has now out of the records of their old owners.
+    fn hand_over(
+        &mut self,
+        changes: &[Change],
+        names: &[String],
+        new: &mut [Option<InstalledPackage>],
+        old: &mut [Option<InstalledPackage>],
+    ) {
+        let name = |owner: Owner| match owner {
+            Owner::Old(at) => names.get(at).map(String::as_str),
+            Owner::New(at) => changes[at]
+                .new
+                .as_ref()
+                .map(|new| new.package.name.as_str()),
+            Owner::Overlay => None,
+        };
+        for (from, to, key) in std::mem::take(&mut self.taken) {
+            let Some(loser) = name(from).filter(|loser| name(to) != Some(*loser)) else {
+                continue;
+            };
+            let records = new.iter_mut().chain(old.iter_mut()).flatten();
+            for record in records.filter(|record| record.package.name == loser) {
+                let (_, file_name) = split(&key);
+                for directory in &mut record.directories {
+                    let holds = directory.files.iter().any(|file| file.name == file_name);
+                    if holds && join(&self.canonical.of(&directory.path), file_name) == key {
+                        directory.files.retain(|file| file.name != file_name);
+                    }
+                }
+            }
+        }
+    }
+
     /// Runs the triggers; returns the records and the number of failed steps.
     fn triggers(
         mut self,
@@ -829,6 +895,8 @@ impl Commit<'_, '_> {
         fresh: &[bool],
     ) -> (Vec<Option<InstalledPackage>>, u32) {
         let mut all = self.lost.clone();
+        let overlay = self.options.overlay.iter();
+        all.extend(overlay.map(|path| split(path).0.to_owned()));
         let records = new.iter().chain(old).flatten();
         all.extend(
             records

@@ -23,6 +23,8 @@ mod mirrors;
 mod real_apk;
 /// An index older than one seen before.
 mod rollback;
+/// Details of installing and auditing that apk was asked about.
+mod semantics;
 /// The solver cases of apk through the real binary.
 mod solver_binary;
 /// apk's solver cases and version data, on the solver alone.
