@@ -25,6 +25,8 @@ mod real_apk;
 mod rollback;
 /// Details of installing and auditing that apk was asked about.
 mod semantics;
+/// Completion scripts in real shells, manual pages in real formatters.
+mod shells;
 /// The solver cases of apk through the real binary.
 mod solver_binary;
 /// apk's solver cases and version data, on the solver alone.

@@ -279,6 +279,24 @@ impl<'a> View<'a> {
         })
     }
 
+    /// Returns each name that begins with `prefix` and that a package has, or provides if
+    /// `provided`, with the first package that does.
+    pub fn names_beginning<'v>(
+        &'v self,
+        prefix: &'v str,
+        provided: bool,
+    ) -> impl Iterator<Item = (&'v str, PackageRef)> + 'v {
+        let fitting = self.names().filter_map(move |(source, name)| {
+            let text = self.table(source).name(name);
+            text.starts_with(prefix).then_some(text)
+        });
+        fitting.filter_map(move |text| {
+            let mut offers = self.offers(text);
+            let offer = offers.find(|offer| provided || offer.provide.is_none())?;
+            Some((text, offer.package))
+        })
+    }
+
     /// Returns the place of a name in apk's name table (solver.md, Appendix A): its bucket, and
     /// within a bucket the newest name first.
     pub(super) fn table_key(&self, source: usize, name: NameRef) -> (u32, Reverse<(usize, u32)>) {

@@ -31,7 +31,7 @@ pub(crate) fn text(called: &str, applet: Option<&Applet>) -> String {
     format!("{}\n{}", version(called), command.render_long_help())
 }
 
-fn overview_command(name: &str) -> Command {
+pub(super) fn overview_command(name: &str) -> Command {
     let commands = APPLETS.iter().map(|applet| {
         let about = if applet.planned {
             format!("{} (not implemented yet)", applet.about)
@@ -48,7 +48,7 @@ fn overview_command(name: &str) -> Command {
         .args(arguments(GLOBAL, "Global options"))
 }
 
-fn applet_command(name: &str, applet: &Applet) -> Command {
+pub(super) fn applet_command(name: &str, applet: &Applet) -> Command {
     let usage = format!("{name} {} [OPTION]... {}", applet.name, applet.arguments);
     let mut command = base(format!("{name} {}", applet.name))
         .about(applet.about)

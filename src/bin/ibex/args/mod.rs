@@ -4,7 +4,9 @@
 //! groups, `--no-NAME`, an applet in any place), so the scan is ours; the help is rendered by clap
 //! from the same definitions.
 
+pub(crate) mod complete;
 pub(crate) mod help;
+pub(crate) mod man;
 pub(crate) mod options;
 
 use options::{APPLETS, Applet, GLOBAL, Opt, Takes};

@@ -605,6 +605,13 @@ pub(crate) const APPLETS: &[Applet] = &[
         CACHE,
         &[],
     ),
+    applet(
+        "completions",
+        "bash|zsh|fish",
+        "Print a script that completes command lines",
+        &[o("candidates", Nothing, "")],
+        &[],
+    ),
     planned(
         "convdb",
         "",
@@ -698,6 +705,7 @@ pub(crate) const APPLETS: &[Applet] = &[
         LIST,
         &[Group::Query],
     ),
+    applet("man", "DIR", "Write the manual pages", &[], &[]),
     applet(
         "manifest",
         "NAME|FILE...",

@@ -3,6 +3,7 @@
 mod audit;
 mod cache;
 mod change;
+mod complete;
 mod files;
 mod question;
 mod settings;
@@ -25,6 +26,8 @@ pub(crate) fn run(
         "add" | "del" | "fix" | "upgrade" => change::run(invocation, command_line, console),
         "audit" => audit::run(invocation, console),
         "cache" => cache::run(invocation, console),
+        "completions" => complete::completions(invocation, &command_line[0], console),
+        "man" => complete::man(invocation, console),
         "extract" => files::extract(invocation, console),
         "index" => files::index(invocation, console),
         "verify" => files::verify(invocation, console),
