@@ -151,9 +151,23 @@ impl ImageError {
 
     /// Makes an error of the output.
     pub fn output(path: &Path, error: &io::Error) -> Self {
+        let mut cause = crate::root::cause(error);
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        if error.kind() == io::ErrorKind::PermissionDenied
+            && let Ok(found) = std::fs::metadata(folder.unwrap_or(Path::new(".")))
+        {
+            use std::os::unix::fs::MetadataExt;
+            let uid = rustix::process::geteuid().as_raw();
+            let (owner, mode) = (found.uid(), found.mode() & 0o7777);
+            cause.push_str(&format!(
+                " (running as uid {uid}; directory owned by {owner}, mode {mode:04o})"
+            ));
+        }
         Self::Output {
             path: path.to_owned(),
-            cause: crate::root::cause(error),
+            cause,
         }
     }
 

@@ -14,18 +14,30 @@
 //! reads a configuration file, a clock, an environment variable or a network, and nothing here
 //! chooses packages.
 
+mod accounts;
+mod archive;
+mod build;
 mod error;
+mod layer;
+mod mutate;
+pub mod oci;
+pub mod output;
+mod record;
 mod request;
+mod scripts;
+pub mod store;
 
+pub use build::build;
 pub use error::ImageError;
 pub use request::{
     Account, BuildRequest, Certificate, Compression, ContainerConfig, DatabasePlace, FileSource,
     FileToAdd, Group, HealthCheck, Layering, NamedContent, PathKind, PathMutation, ScriptMode,
     Service,
 };
+pub use store::Store;
 
 use crate::package::InstalledDb;
-use crate::root::Root;
+use crate::root::{Root, RootError};
 use std::path::PathBuf;
 
 /// An operating system and processor, as OCI spells them.
@@ -172,4 +184,17 @@ pub struct BuiltImage {
     pub warnings: Vec<Warning>,
     /// The finished tree.
     pub root: Root,
+}
+
+/// Replaces the content of a file, which keeps its owner and mode; a new one gets `mode`.
+fn tree_file(root: &Root, path: &str, content: &[u8], mode: u32) -> Result<(), RootError> {
+    let known = root.stat(path)?;
+    let known = known.filter(|stat| stat.kind == rustix::fs::FileType::RegularFile);
+    let mode = known.map_or(mode, |stat| stat.mode);
+    root.replace(path, content, mode, false)?;
+    let (directory, name) = root.parent(path)?;
+    if let Some(stat) = known {
+        directory.set_owner(name, stat.uid, stat.gid)?;
+    }
+    directory.set_mode(name, mode)
 }

@@ -24,11 +24,11 @@ const LINKS: u32 = 40;
 
 /// Content that can be read where it is, such as in a compressed archive.
 pub trait Packed: fmt::Debug + Send + Sync {
-    /// Opens `size` bytes from `offset` of what is packed.
+    /// Returns `size` bytes from `offset` of what is packed.
     ///
     /// # Errors
-    /// What the system said, or that the packed data is damaged.
-    fn open(&self, offset: u64, size: u64) -> io::Result<Box<dyn Read + '_>>;
+    /// What the system said, or that the packed data is damaged or ends earlier.
+    fn unpack(&self, offset: u64, size: u64) -> io::Result<Vec<u8>>;
 }
 
 /// Where the bytes of a file are.
@@ -78,6 +78,19 @@ struct Node {
 }
 
 impl Node {
+    fn differs(&self, other: &Self) -> bool {
+        let attributes = |node: &Self| (node.mode, node.uid, node.gid, node.mtime, node.links);
+        attributes(self) != attributes(other)
+            || match (&self.kind, &other.kind) {
+                (Kind::Directory(a), Kind::Directory(b)) => a != b,
+                // Content is only ever replaced by a new node, or written behind its end.
+                (Kind::File(a), Kind::File(b)) => a.size() != b.size(),
+                (Kind::Symlink(a), Kind::Symlink(b)) => a != b,
+                (Kind::Device(..), Kind::Device(..)) => false,
+                _ => true,
+            }
+    }
+
     fn file_type(&self) -> FileType {
         match &self.kind {
             Kind::Directory(_) => FileType::Directory,
@@ -140,6 +153,10 @@ struct Inner {
     /// The time of everything that is made.
     now: u64,
 }
+
+/// What a tree was at some time.
+#[derive(Clone, Debug)]
+pub struct Saved(Vec<Node>);
 
 /// The number of the root directory.
 pub(super) const ROOT: usize = 0;
@@ -221,8 +238,65 @@ impl Tree {
         }
     }
 
+    /// Remembers what the tree is now.
+    pub fn save(&self) -> Saved {
+        Saved(self.nodes().clone())
+    }
+
+    /// Makes the tree what it was; directories opened since then must not be used.
+    pub fn restore(&self, saved: Saved) {
+        *self.nodes() = saved.0;
+    }
+
+    /// Returns whether something has changed since then.
+    pub fn has_changed(&self, saved: &Saved) -> bool {
+        let nodes = self.nodes();
+        nodes.len() != saved.0.len() || nodes.iter().zip(&saved.0).any(|(a, b)| a.differs(b))
+    }
+
+    /// Returns how many nodes were ever made; numbers of entries below it were there by now.
+    pub fn mark(&self) -> u64 {
+        self.nodes().len() as u64
+    }
+
+    /// Puts bytes into the temporary file, without a name.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn spooled(&self, bytes: &[u8]) -> io::Result<Content> {
+        let length = bytes.len() as u64;
+        let offset = self.0.next.fetch_add(length, Ordering::Relaxed);
+        self.spool()?.write_all_at(bytes, offset)?;
+        let piece = (offset, length);
+        Ok(Content::Spooled(if length > 0 {
+            vec![piece]
+        } else {
+            Vec::new()
+        }))
+    }
+
+    /// Returns the path of a directory without links; `None` if it is not there.
+    pub fn real_path(&self, path: &str) -> Option<String> {
+        let (nodes, mut names) = (self.follow(path).ok()?, Vec::new());
+        let all = self.nodes();
+        for pair in nodes.windows(2) {
+            let Kind::Directory(children) = &all[pair[0]].kind else {
+                return None;
+            };
+            let name = children.iter().find(|(_, child)| **child == pair[1])?.0;
+            names.push(name.clone());
+        }
+        Some(names.join("/"))
+    }
+
     /// Follows a path from the root to a node, through links.
     pub(super) fn resolve(&self, path: &str) -> Result<usize, Errno> {
+        let nodes = self.follow(path)?;
+        Ok(*nodes.last().expect("the root is among them"))
+    }
+
+    /// Follows a path through links; returns the nodes from the root on.
+    fn follow(&self, path: &str) -> Result<Vec<usize>, Errno> {
         let nodes = self.nodes();
         let mut at = vec![ROOT];
         let mut rest: Vec<String> = path.split('/').rev().map(str::to_owned).collect();
@@ -256,7 +330,7 @@ impl Tree {
             }
             rest.extend(target.split('/').rev().map(str::to_owned));
         }
-        Ok(at.pop().expect("the root stays"))
+        Ok(at)
     }
 
     /// Follows a path to a directory.
@@ -560,6 +634,19 @@ impl Tree {
             .map(drop)
     }
 
+    /// Sets an extended attribute of a file.
+    ///
+    /// # Errors
+    /// What a file system would say.
+    pub fn set_attribute(&self, path: &str, name: &str, value: &[u8]) -> Result<(), Errno> {
+        let (parent, file) = split(path);
+        let directory = self.resolve_directory(parent)?;
+        self.change_child(directory, file, |node| {
+            node.xattrs.insert(name.to_owned(), value.to_vec());
+            Ok(())
+        })
+    }
+
     fn spool(&self) -> io::Result<&File> {
         if let Some(file) = self.0.spool.get() {
             return Ok(file);
@@ -670,12 +757,7 @@ impl Read for TreeReader {
                 size,
             } => {
                 if self.unpacked.is_none() {
-                    let mut whole = Vec::new();
-                    source.open(*offset, *size)?.read_to_end(&mut whole)?;
-                    if whole.len() as u64 != *size {
-                        return Err(io::ErrorKind::UnexpectedEof.into());
-                    }
-                    self.unpacked = Some(io::Cursor::new(whole));
+                    self.unpacked = Some(io::Cursor::new(source.unpack(*offset, *size)?));
                 }
                 self.unpacked
                     .as_mut()
@@ -785,9 +867,10 @@ mod tests {
         #[derive(Debug)]
         struct Letters;
         impl Packed for Letters {
-            fn open(&self, offset: u64, size: u64) -> io::Result<Box<dyn Read + '_>> {
-                let all = b"abcdefghij".get(offset as usize..).unwrap_or_default();
-                Ok(Box::new(all.take(size)))
+            fn unpack(&self, offset: u64, size: u64) -> io::Result<Vec<u8>> {
+                let end = (offset + size) as usize;
+                let bytes = b"abcdefghij".get(offset as usize..end);
+                Ok(bytes.ok_or(io::ErrorKind::UnexpectedEof)?.to_vec())
             }
         }
         let tree = Tree::new(0);

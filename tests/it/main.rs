@@ -17,6 +17,8 @@ mod floors;
 mod formats;
 /// Attacks by packages, indexes and servers.
 mod hostile;
+/// Images from real packages: the same tree as apk's, the same bytes every time.
+mod image_build;
 /// Mirrors that stall, break off, lie or lag behind: another one helps, or the error is clear.
 mod mirrors;
 /// The real apk judges roots that ibex made, and the other way round.

@@ -33,28 +33,6 @@ impl RealApk {
     }
 }
 
-/// All packages of the repository that can live together: `vlan`, which `network-extras` needs,
-/// conflicts with `ifupdown-ng`.
-fn all_names(repository: &Path) -> Vec<String> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(repository.join("x86_64")).expect("a repository") {
-        let file = entry
-            .expect("a readable folder")
-            .file_name()
-            .to_string_lossy()
-            .into_owned();
-        let Some(stem) = file.strip_suffix(".apk") else {
-            continue;
-        };
-        let name = stem.rsplitn(3, '-').nth(2).expect("NAME-VERSION-rN");
-        if !matches!(name, "vlan" | "network-extras") {
-            names.push(name.to_owned());
-        }
-    }
-    names.sort();
-    names
-}
-
 fn initialise(sandbox: &Sandbox, repository: &Path, names: &[&str]) -> support::Run {
     let keys = repository.join("keys");
     let mut command = sandbox.ibex();
@@ -149,7 +127,7 @@ fn the_98_packages_give_the_tree_that_apk_makes() {
         return;
     };
     let Some(apk) = RealApk::new() else { return };
-    let names = all_names(&repository);
+    let names = support::all_names(&repository);
     assert_eq!(names.len(), 98);
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let (ours, theirs) = (Sandbox::new(), Sandbox::new());

@@ -215,6 +215,28 @@ impl Sandbox {
     }
 }
 
+/// All packages of the repository that can live together: `vlan`, which `network-extras` needs,
+/// conflicts with `ifupdown-ng`.
+pub(crate) fn all_names(repository: &Path) -> Vec<String> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(repository.join("x86_64")).expect("a repository") {
+        let file = entry
+            .expect("a readable folder")
+            .file_name()
+            .to_string_lossy()
+            .into_owned();
+        let Some(stem) = file.strip_suffix(".apk") else {
+            continue;
+        };
+        let name = stem.rsplitn(3, '-').nth(2).expect("NAME-VERSION-rN");
+        if !matches!(name, "vlan" | "network-extras") {
+            names.push(name.to_owned());
+        }
+    }
+    names.sort();
+    names
+}
+
 /// Writes a tree down: path → type, mode, owner, group, time, and content or target.
 ///
 /// Times of files younger than `started` and of anything but files are left out.

@@ -1,0 +1,384 @@
+//! Images from real packages: the tree is the one that apk makes, whoever builds, and the same bytes
+//! come out every time.
+
+use crate::support::{self, Sandbox};
+use ibex::format::Limits;
+use ibex::format::index::UnverifiedIndex;
+use ibex::image::{
+    self, BuildRequest, BuiltImage, Compression, ContainerConfig, DatabasePlace, Layering,
+    NamedContent, ScriptMode, ScriptResult, Store,
+};
+use ibex::package::{Package, World};
+use ibex::plan::{NewPackage, Source};
+use ibex::progress::Silent;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+/// Returns the packages of a repository, by name.
+fn index(repository: &Path, arch: &str) -> BTreeMap<String, Package> {
+    let bytes = fs::read(repository.join(arch).join("APKINDEX.tar.gz")).expect("an index");
+    let index = UnverifiedIndex::read(&bytes, &Limits::default()).expect("an index");
+    let packages = index.parse().expect("an index").packages;
+    packages
+        .into_iter()
+        .map(|package| (package.name.clone(), package))
+        .collect()
+}
+
+/// Returns the names in the order in which they are installed.
+fn order(repository: &Path, arch: &str, names: &[&str]) -> Vec<String> {
+    let sandbox = Sandbox::new();
+    let mut command = sandbox.ibex();
+    let usermode = !rustix::process::geteuid().is_root();
+    command.args(usermode.then_some("--usermode"));
+    command.args(["--initdb", "--arch", arch, "--simulate", "--keys-dir"]);
+    command
+        .arg(repository.join("keys"))
+        .arg("-X")
+        .arg(repository)
+        .arg("add")
+        .args(names);
+    let run = support::run(&mut command).success();
+    let names = run.output.lines().filter_map(|line| {
+        let (_, rest) = line.split_once(") Installing ")?;
+        Some(rest.split(' ').next()?.to_owned())
+    });
+    names.collect()
+}
+
+/// Makes a request for packages of a repository.
+pub(crate) fn request(repository: &Path, arch: &str, names: &[&str]) -> BuildRequest {
+    let packages = index(repository, arch);
+    let order = order(repository, arch, names);
+    let new = order.iter().map(|name| {
+        let package = packages[name].clone();
+        let file = format!("{}-{}.apk", package.name, package.version);
+        NewPackage {
+            source: match package.installed_size {
+                0 => Source::None,
+                _ => Source::File(repository.join(arch).join(file)),
+            },
+            tag: None,
+            package,
+        }
+    });
+    let packages: Vec<NewPackage> = new.collect();
+    let build_time = packages
+        .iter()
+        .filter_map(|new| new.package.build_time)
+        .max();
+    BuildRequest {
+        architecture: arch.to_owned(),
+        packages,
+        world: World::parse(&names.join(" ")).expect("names"),
+        repositories: vec!["https://mirror.example/alpine/v3.19/main".to_owned()],
+        keys: vec![NamedContent {
+            name: "test.rsa.pub".to_owned(),
+            content: b"a key\n".to_vec(),
+        }],
+        runtime_keys: Vec::new(),
+        groups: Vec::new(),
+        users: Vec::new(),
+        configuration_json: None,
+        paths: Vec::new(),
+        files: Vec::new(),
+        certificates: Vec::new(),
+        certificate_providers: Vec::new(),
+        services: Vec::new(),
+        remove: Vec::new(),
+        database: DatabasePlace::Auto,
+        scripts: ScriptMode::Emulate,
+        fail_on_skipped_script: false,
+        layering: Layering::One,
+        compression: Compression::Gzip(6),
+        build_time: build_time.unwrap_or(0),
+        clamp_mtime: false,
+        config: ContainerConfig::default(),
+        limits: Limits::default(),
+    }
+}
+
+/// Builds with a store of its own.
+pub(crate) fn build(request: &BuildRequest) -> (BuiltImage, tempfile::TempDir) {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = Store::open(directory.path()).expect("a store");
+    let image = image::build(request, &store, &mut Silent).expect("an image");
+    (image, directory)
+}
+
+/// Unpacks the layers of an image, one over the other, by GNU tar.
+fn unpack(image: &BuiltImage, folder: &Path) {
+    for layer in &image.layers {
+        let decompress = match layer.descriptor.media_type.rsplit_once('+') {
+            Some((_, "gzip")) => "--gzip",
+            Some((_, "zstd")) => "--zstd",
+            _ => "--no-auto-compress",
+        };
+        let mut tar = Command::new("tar");
+        tar.args([
+            "-x",
+            "-p",
+            "--numeric-owner",
+            "--overwrite",
+            "--xattrs",
+            "--xattrs-include=*",
+        ]);
+        tar.arg(decompress)
+            .arg("-f")
+            .arg(&layer.path)
+            .arg("-C")
+            .arg(folder);
+        support::run(&mut tar).success();
+    }
+}
+
+/// What an image has beside what apk makes of the same packages: the lock, the plain script archive
+/// (which apk 2 writes compressed or not as it finds it), devices, empty homes of users, the
+/// digest of the certificate bundle, and what the builder gave.
+const BESIDE: [&str; 11] = [
+    "dev/console",
+    "dev/null",
+    "dev/random",
+    "dev/urandom",
+    "dev/zero",
+    "etc/apk/arch",
+    "etc/apk/keys/test.rsa.pub",
+    "etc/apk/repositories",
+    "etc/ssl/certs/.ca-certificates.crt.sha256",
+    "lib/apk/db/lock",
+    "proc",
+];
+
+/// Compares an image with the root that the real apk makes, scripts included.
+fn compare(repository: &Path, names: &[&str], image: &BuiltImage) -> Vec<String> {
+    let (ours, theirs) = (Sandbox::new(), Sandbox::new());
+    let program = Sandbox::with_minirootfs("3.20.3").expect("the data is there");
+    let home = program.root();
+    let libraries = format!("{0}/lib:{0}/usr/lib", home.display());
+    let mut apk = Command::new(home.join("lib/ld-musl-x86_64.so.1"));
+    apk.env_clear()
+        .arg("--library-path")
+        .arg(libraries)
+        .arg(home.join("sbin/apk"));
+    apk.arg("--root")
+        .arg(theirs.root())
+        .args(["--initdb", "--arch", "x86_64", "--keys-dir"]);
+    apk.arg(repository.join("keys"))
+        .arg("-X")
+        .arg(repository)
+        .arg("add")
+        .args(names);
+    support::run(&mut apk).success();
+    unpack(image, &ours.root());
+    let started = 1_730_000_000;
+    let mut wanted = support::tree(&theirs.root(), started);
+    let mut found = support::tree(&ours.root(), started);
+    // What scripts make has the time of the build in an image, the time of the run elsewhere.
+    for (path, row) in &mut found {
+        if let Some(other) = wanted.get(path) {
+            let (ours, theirs): (Vec<&str>, Vec<&str>) =
+                (row.split('\t').collect(), other.split('\t').collect());
+            if theirs[4] == "-" || ours[0] == "link" {
+                let mut fields = ours.clone();
+                fields[4] = theirs[4];
+                *row = fields.join("\t");
+            }
+        }
+    }
+    let homes: Vec<String> = fs::read_to_string(ours.root().join("etc/passwd"))
+        .expect("users")
+        .lines()
+        .filter_map(|line| {
+            line.split(':')
+                .nth(5)
+                .map(|home| home.trim_matches('/').to_owned())
+        })
+        .collect();
+    let beside = |path: &str| {
+        BESIDE.contains(&path)
+            || path.starts_with("lib/apk/db/scripts.tar")
+            || path.starts_with("lib/apk/db/installed")
+            || path.starts_with("lib/apk/exec")
+            || path.starts_with("var/cache/")
+            || path.starts_with("var/log/apk.log")
+    };
+    wanted.retain(|path, _| !beside(path));
+    let home = |path: &str| {
+        homes
+            .iter()
+            .any(|home| home == path || home.starts_with(&format!("{path}/")))
+    };
+    found.retain(|path, row| {
+        let extra_home = home(path) && !wanted.contains_key(path) && row.starts_with("dir");
+        !beside(path) && !extra_home
+    });
+    support::differences(&wanted, &found)
+}
+
+#[test]
+fn an_image_is_the_root_that_apk_makes_with_scripts_run() {
+    let (Some(repository), true) = (support::data("alpine-v3.19"), support::is_root()) else {
+        return;
+    };
+    let names = support::all_names(&repository);
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let request = request(&repository, "x86_64", &names);
+    let (image, _store) = build(&request);
+    assert_eq!(image.installed.packages.len(), 98);
+    let outcome = |outcome: &image::ScriptOutcome| {
+        let image::ScriptOutcome {
+            package,
+            script,
+            result,
+            detail,
+        } = outcome;
+        format!(
+            "{package} {script}: {}{}{detail}",
+            result.as_str(),
+            if detail.is_empty() { "" } else { ": " }
+        )
+    };
+    let scripts: Vec<String> = image.scripts.iter().map(outcome).collect();
+    assert!(
+        image
+            .scripts
+            .iter()
+            .all(|outcome| outcome.result != ScriptResult::NotRun),
+        "{}",
+        scripts.join("\n")
+    );
+    let differences = compare(&repository, &names, &image);
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+#[test]
+fn the_same_request_is_the_same_image() {
+    let Some(repository) = support::data("alpine-v3.19") else {
+        return;
+    };
+    let mut request = request(&repository, "x86_64", &["busybox", "openssl", "musl"]);
+    let (first, store) = build(&request);
+    let (second, _other) = build(&request);
+    assert_eq!(first.manifest, second.manifest);
+    // From what the first build left: the same documents, layers, database and tree.
+    let kept = Store::open(store.path()).expect("a store");
+    let third = image::build(&request, &kept, &mut Silent).expect("an image");
+    assert_eq!(first.manifest, third.manifest);
+    assert_eq!(first.config, third.config);
+    assert_eq!(first.layers, third.layers);
+    assert_eq!(first.scripts, third.scripts);
+    let tree = |image: &BuiltImage| {
+        let entries = image.root.tree().expect("a tree").entries().into_iter();
+        let row = |entry: ibex::root::tree::TreeEntry| {
+            let content = match entry.kind {
+                ibex::root::tree::EntryKind::File(content) => {
+                    let mut bytes = Vec::new();
+                    let tree = image.root.tree().expect("a tree");
+                    std::io::Read::read_to_end(&mut tree.reader(&content), &mut bytes)
+                        .expect("content");
+                    image::store::sha256_hex(&bytes)
+                }
+                other => format!("{other:?}"),
+            };
+            let owner = (entry.mode, entry.uid, entry.gid, entry.mtime, entry.links);
+            (entry.path, owner, content)
+        };
+        entries.map(row).collect::<Vec<_>>()
+    };
+    assert_eq!(tree(&first), tree(&third));
+    // A damaged layer is made again, and so is a damaged segment.
+    let damage = |folder: &str| {
+        for entry in walk(&store.path().join(folder)) {
+            let mut bytes = fs::read(&entry).expect("a file");
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            fs::write(&entry, bytes).expect("a file");
+        }
+    };
+    damage("blobs");
+    damage("segments");
+    let fourth = image::build(&request, &kept, &mut Silent).expect("an image");
+    assert_eq!(first.layers, fourth.layers);
+    // Another wish is another image.
+    request.clamp_mtime = true;
+    request.build_time = 1_600_000_000;
+    let other = image::build(&request, &kept, &mut Silent).expect("an image");
+    assert_ne!(first.manifest, other.manifest);
+    let late = |image: &BuiltImage| {
+        let entries = image.root.tree().expect("a tree").entries();
+        entries
+            .iter()
+            .filter(|entry| entry.mtime > 1_600_000_000)
+            .count()
+    };
+    assert!(late(&first) > 0);
+}
+
+/// Returns the files below a folder.
+fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("a readable folder").path();
+        match path.is_dir() {
+            true => files.extend(walk(&path)),
+            false => files.push(path),
+        }
+    }
+    files
+}
+
+#[test]
+fn layers_add_up_to_the_same_tree() {
+    let (Some(repository), true) = (support::data("alpine-v3.19"), support::is_root()) else {
+        return;
+    };
+    let mut request = request(&repository, "x86_64", &["alpine-base", "openssh", "tzdata"]);
+    let (one, _store) = build(&request);
+    let whole = Sandbox::new();
+    unpack(&one, &whole.root());
+    let whole = support::tree(&whole.root(), i64::MAX);
+    for (budget, compression) in [
+        (0, Compression::Gzip(1)),
+        (1, Compression::None),
+        (2, Compression::Zstd(3)),
+        (10, Compression::Gzip(6)),
+        (1000, Compression::Zstd(1)),
+    ] {
+        request.layering = Layering::Origin { budget };
+        request.compression = compression;
+        let (image, _store) = build(&request);
+        assert!(
+            image.layers.len() <= budget.max(1) + 1,
+            "{}",
+            image.layers.len()
+        );
+        let folder = Sandbox::new();
+        unpack(&image, &folder.root());
+        let found = support::tree(&folder.root(), i64::MAX);
+        let differences = support::differences(&whole, &found);
+        assert!(
+            differences.is_empty(),
+            "{budget}: {}",
+            differences.join("\n")
+        );
+        for layer in &image.layers {
+            let mut names = Vec::new();
+            let open = image::output::open_layer(&layer.path, &layer.descriptor.media_type);
+            let mut archive = tar::Archive::new(open.expect("a layer"));
+            for entry in archive.entries().expect("an archive") {
+                let entry = entry.expect("an entry");
+                if entry.header().entry_type().is_hard_link() {
+                    let target = entry.link_name_bytes().expect("a target").into_owned();
+                    assert!(names.contains(&target), "a link before its target");
+                }
+                names.push(entry.path_bytes().into_owned());
+            }
+            let count = names.len();
+            names.sort();
+            names.dedup();
+            assert_eq!(names.len(), count, "a name is twice in one layer");
+        }
+    }
+}
