@@ -120,6 +120,12 @@ impl<'a> Staged<'a> {
             protected: self.protected,
             references,
             directory_owners,
+            leaving: plan
+                .changes
+                .iter()
+                .filter(|change| super::is_leaving(change))
+                .filter_map(|change| change.old.as_ref().map(|old| old.identity))
+                .collect(),
             taken: Vec::new(),
             placed: HashMap::new(),
             modified: BTreeSet::new(),
@@ -351,6 +357,8 @@ struct Commit<'a, 's> {
     directory_owners: DirectoryOwners,
     /// Paths that went from one package to another: the old owner, the new one, the path.
     taken: Vec<(Owner, Owner, String)>,
+    /// Packages that leave or change.
+    leaving: HashSet<crate::package::Identity>,
     /// Digests of configuration that this transaction put in place or beside.
     placed: HashMap<String, Digest>,
     modified: BTreeSet<String>,
@@ -376,6 +384,7 @@ impl Commit<'_, '_> {
         let Some(new) = &change.new else {
             let before = before?;
             self.remove(&before, Owner::Old(position?));
+            self.tell_of_replaced(&before.package, others);
             return None;
         };
         let Some(staged) = staged else {
@@ -882,6 +891,25 @@ impl Commit<'_, '_> {
                         directory.files.retain(|file| file.name != file_name);
                     }
                 }
+            }
+        }
+    }
+
+    /// Tells of packages whose files the removed one may have had: the database knows only the
+    /// last owner of a path, so nobody gets them back (commit.md, W10).
+    fn tell_of_replaced(&mut self, gone: &Package, others: &[Option<InstalledPackage>]) {
+        for other in others.iter().flatten().map(|other| &other.package) {
+            let replaces = |entry: &crate::package::Dependency| {
+                entry.name == other.name && entry.accepts(&other.version, other.identity)
+            };
+            let stays = other.name != gone.name && !self.leaving.contains(&other.identity);
+            if stays && gone.replaces.iter().any(replaces) {
+                self.sink.warning(&format!(
+                    "{} may have had files of {}, which stays: ibex fix --reinstall {}",
+                    gone.full_name(),
+                    other.full_name(),
+                    other.name
+                ));
             }
         }
     }

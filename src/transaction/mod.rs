@@ -579,6 +579,9 @@ fn file_to_unpack(change: &Change) -> Option<&Path> {
 fn stage_cause(error: &StageError) -> String {
     match error {
         StageError::Format(FormatError::Io(source)) => crate::root::cause(source),
+        StageError::Format(error @ FormatError::Package { reason }) => {
+            format!("{error}: {}", reason.escape_debug())
+        }
         StageError::Root(error) if error.source.kind() == std::io::ErrorKind::NotFound => {
             "package mentioned in index not found (try 'apk update')".to_owned()
         }

@@ -13,7 +13,7 @@ use super::accounts::Accounts;
 use crate::format::apk_v2::{ControlPart, DataReader, Entry, EntryKind, PackageReader};
 use crate::format::{FormatError, Limits};
 use crate::package::installed::Broken;
-use crate::package::{Digest, DigestAlgorithm, Package};
+use crate::package::{Digest, DigestAlgorithm, InstalledPackage, Package};
 use crate::plan::files::join;
 use crate::root::{Directory, NewFile, Root, RootError, is_missing, split};
 use rustix::fs::FileType;
@@ -174,6 +174,13 @@ impl Staging<'_> {
             buffer: vec![0; COPY_BUFFER],
         };
         unpacking.run(data)?;
+        // What the database cannot hold is refused now, not when everything is in place.
+        let control = &unpacking.staged.control;
+        crate::format::installed::check(&InstalledPackage {
+            package: control.package.clone(),
+            scripts: control.scripts.clone(),
+            ..InstalledPackage::default()
+        })?;
         Ok(unpacking.staged)
     }
 

@@ -15,6 +15,8 @@ mod explanations;
 mod floors;
 /// Real packages, indexes and databases.
 mod formats;
+/// The fuzz targets on a small corpus.
+mod fuzz_replay;
 /// Attacks by packages, indexes and servers.
 mod hostile;
 /// Images from real packages: the same tree as apk's, the same bytes every time.
@@ -25,6 +27,8 @@ mod mirrors;
 mod real_apk;
 /// An index older than one seen before.
 mod rollback;
+/// The page on attacks and weak points names tests that exist.
+mod security_page;
 /// Details of installing and auditing that apk was asked about.
 mod semantics;
 /// Completion scripts in real shells, manual pages in real formatters.
@@ -35,3 +39,5 @@ mod solver_binary;
 mod solver_cases;
 /// Roots, programs and trees for the other modules.
 mod support;
+/// The weak points found in apk, W1 to W37.
+mod weak_points;
