@@ -7,7 +7,7 @@ use super::log::LogTee;
 use super::package_file;
 use super::refresh::{self, LoadedRepositories, Purpose};
 use crate::config::{CacheDirectory, Settings};
-use crate::package::{Identity, PackageTable, World};
+use crate::package::{Identity, InstalledDb, PackageTable, World};
 use crate::plan::{Plan, Source};
 use crate::progress::{Event, Level, Sink};
 use crate::solver::{
@@ -809,7 +809,30 @@ impl<'a> Change<'a> {
         let outcome = transaction
             .run(sink)
             .inspect_err(|error| downloads.drop_damaged(error));
-        outcome.map_err(Error::Transaction)
+        let outcome = outcome.map_err(Error::Transaction)?;
+        self.remember_installed(&outcome.installed, sink);
+        Ok(outcome)
+    }
+
+    /// Keeps the records of installed packages in the package cache of a root that is lost at
+    /// reboot, for packages that no repository has any more (commit.md, 15.1).
+    fn remember_installed(&self, installed: &InstalledDb, sink: &mut dyn Sink) {
+        let Some(cache) = self.package_cache() else {
+            return;
+        };
+        if !self.settings.is_tmpfs(&self.database.root) {
+            return;
+        }
+        let mut text = String::new();
+        for package in &installed.packages {
+            crate::format::apkindex::write_record(&package.package, &mut text);
+        }
+        let stored = crate::fetch::cache::store(&cache.path.join("installed"), text.as_bytes());
+        if let Err(error) = stored {
+            let path = cache.path.join("installed");
+            let cause = crate::root::cause(&error);
+            sink.warning(&format!("cannot write {}: {cause}", path.display()));
+        }
     }
 
     /// Returns whether to flush: asked for, or the running system on real hardware.

@@ -124,10 +124,10 @@ impl RegisteredInput {
     /// Takes the packages in the order of the arguments.
     pub fn new(packages: &[(Package, Registered)]) -> Self {
         Self((!packages.is_empty()).then(|| {
-            Arc::new((
-                PackageTable::build_core(packages.iter().map(|(package, _)| package)),
-                packages.iter().map(|(_, origin)| *origin).collect(),
-            ))
+            // With details: what is recorded of them is known from nowhere else.
+            let (packages, origins): (Vec<Package>, Vec<Registered>) =
+                packages.iter().cloned().unzip();
+            Arc::new((PackageTable::build(&packages), origins))
         }))
     }
 

@@ -93,6 +93,61 @@ fn a_reinstalled_package_keeps_its_record() {
 }
 
 #[test]
+fn what_the_command_line_brings_is_recorded_in_full() {
+    let made = package("given", "1", vec![directory("usr"), file("usr/x", "x")]).with(|p| {
+        p.url = "https://example.org".into();
+        p.maintainer = Some("Somebody <somebody@example.org>".into());
+    });
+    let mut case = Case::new(&[made]);
+    let path = case.sandbox.beside("given-1.apk");
+    fs::rename(case.repository.file("given-1.apk"), &path).expect("it was published");
+    case.repository = Repository::named(&case.sandbox, "empty");
+    case.repository.publish(1);
+    // A root in memory, where that needs to be allowed.
+    let add = [
+        "add",
+        "--force-non-repository",
+        path.to_str().expect("text"),
+    ];
+    case.run(&add).success();
+    let record = case.record("given");
+    for line in [
+        "T:the package given",
+        "U:https://example.org",
+        "o:given",
+        "m:Somebody ",
+    ] {
+        assert!(record.contains(&format!("\n{line}")), "{record}");
+    }
+    case.run(&["add", "--force-non-repository", "-t", "virtual=1", "given"])
+        .success();
+    let record = case.record("virtual");
+    assert!(record.contains("\nT:virtual meta package\n"), "{record}");
+}
+
+#[test]
+fn a_root_in_memory_is_remembered_in_its_cache() {
+    let made = package("a", "1", vec![directory("usr"), file("usr/x", "x")]);
+    let case = Case::new(&[made]);
+    case.sandbox.write("etc/apk/cache/.keep", "");
+    for (choice, wanted) in [("--root-tmpfs=no", false), ("--root-tmpfs=yes", true)] {
+        let mut command = case.sandbox.ibex();
+        command
+            .args(["--arch", "x86_64", "--no-network", choice])
+            .args(["--repositories-file", "/dev/null", "-X"])
+            .arg(case.repository.path())
+            .args(["add", "a"]);
+        if !rustix::process::geteuid().is_root() {
+            command.arg("--usermode");
+        }
+        support::run(&mut command).success();
+        let kept = case.sandbox.read("etc/apk/cache/installed");
+        assert_eq!(kept.contains("\nP:a\nV:1\n"), wanted, "{choice}: {kept}");
+        assert_eq!(kept.ends_with("\n\n"), wanted);
+    }
+}
+
+#[test]
 fn an_empty_world_is_an_empty_line() {
     let case = Case::new(&[package("a", "1", vec![directory("usr")])]);
     assert_eq!(case.sandbox.read("etc/apk/world"), "\n");
