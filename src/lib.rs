@@ -18,7 +18,7 @@
 //! 5  bin/ibex                prints, prompts, exits; sees only the public items of this library
 //! 4  ops                     one file an operation; joins the floors below, knows no format
 //!    image                   a root as an image; stands on transaction, knows no network
-//! 3  fetch     transaction   touch the world
+//! 3  fetch     transaction   history   touch the world
 //! 2  config    solver, plan  solver and plan are pure: values in, values out
 //! 1  format    trust   root  bytes, keys, disk
 //! 0  package   progress      values
@@ -36,6 +36,7 @@
 pub mod config;
 pub mod fetch;
 pub mod format;
+pub mod history;
 pub mod image;
 pub mod ops;
 pub mod package;

@@ -3,11 +3,12 @@
 use super::Error;
 use super::database::{Database, OpenOptions};
 use super::download::{self, PackageFiles};
+use super::history::{self, Moment, Recorder};
 use super::log::LogTee;
 use super::package_file;
 use super::refresh::{self, LoadedRepositories, Purpose};
 use crate::config::{CacheDirectory, Settings};
-use crate::package::{Identity, InstalledDb, PackageTable, World};
+use crate::package::{Dependency, Identity, InstalledDb, Operator, PackageTable, World};
 use crate::plan::{Plan, Source};
 use crate::progress::{Event, Level, Sink};
 use crate::solver::{
@@ -16,8 +17,10 @@ use crate::solver::{
     VirtualPackage,
 };
 use crate::transaction::{self, Transaction, TransactionError};
+use serde::Serialize;
 use sha1::{Digest, Sha1};
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,6 +66,8 @@ pub enum Command {
         /// `--directory-permissions`.
         directory_permissions: bool,
     },
+    /// `undo`, `rollback`.
+    Return(Moment),
 }
 
 /// Which search decides.
@@ -129,6 +134,8 @@ pub struct ChangeOptions {
     pub sync: Option<bool>,
     /// How files are put in place.
     pub transaction: transaction::Options,
+    /// Keep a history, and the packages that leave in this many transactions; `None`: neither.
+    pub history: Option<u32>,
     /// The command line, for the log.
     pub command_line: Vec<String>,
     /// The version line, for the log.
@@ -146,6 +153,23 @@ pub enum Outcome {
     RunAgain,
 }
 
+/// What a change came to, for programs.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// Nothing was done; it only shows what would be done.
+    pub simulated: bool,
+    /// The packages that change, in order.
+    pub changes: Vec<crate::history::Changed>,
+    /// The entries of the world afterwards.
+    pub world: Vec<String>,
+    /// Files that scripts had changed and that stay as they are.
+    pub left_as_they_are: Vec<crate::history::ChangedFile>,
+    /// Files that come back as they were when they left, not as their package brought them.
+    pub changed_in_place: Vec<String>,
+    /// Steps that failed.
+    pub errors: u32,
+}
+
 /// Asks a yes-or-no question; `true` is yes.
 pub type Ask<'a> = &'a mut dyn FnMut(&str) -> bool;
 
@@ -159,6 +183,19 @@ pub fn run(
     sink: &mut dyn Sink,
     ask: Ask<'_>,
 ) -> Result<Outcome, Error> {
+    run_reported(settings, options, sink, ask).map(|(outcome, _)| outcome)
+}
+
+/// Makes a change and tells what it came to.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_reported(
+    settings: &Settings,
+    options: &ChangeOptions,
+    sink: &mut dyn Sink,
+    ask: Ask<'_>,
+) -> Result<(Outcome, Report), Error> {
     let open = OpenOptions {
         create: options.create,
         usermode: options.usermode,
@@ -177,7 +214,9 @@ pub fn run(
         &options.command_line,
         &options.version,
     );
-    Change::new(settings, options, database)?.run(&mut tee, ask)
+    let mut change = Change::new(settings, options, database)?;
+    let outcome = change.run(&mut tee, ask)?;
+    Ok((outcome, change.report.into_inner()))
 }
 
 /// A change under way.
@@ -188,6 +227,9 @@ struct Change<'a> {
     architectures: crate::config::Architectures,
     cache: Option<CacheDirectory>,
     keyring: crate::trust::Keyring,
+    /// Packages that come back from what the root kept.
+    kept: HashSet<Identity>,
+    report: RefCell<Report>,
 }
 
 /// How a run of the solver ended.
@@ -228,10 +270,12 @@ impl<'a> Change<'a> {
             architectures,
             cache,
             keyring,
+            kept: HashSet::new(),
+            report: RefCell::default(),
         })
     }
 
-    fn run(mut self, sink: &mut dyn Sink, ask: Ask<'_>) -> Result<Outcome, Error> {
+    fn run(&mut self, sink: &mut dyn Sink, ask: Ask<'_>) -> Result<Outcome, Error> {
         let repositories = self.repositories(sink)?;
         let mut sources = self.sources(&repositories);
         for warning in sources.warnings() {
@@ -303,6 +347,7 @@ impl<'a> Change<'a> {
                     ask,
                 )
             }
+            Command::Return(moment) => self.go_back(*moment, sources, &repositories, sink, ask),
             Command::Fix {
                 arguments,
                 options,
@@ -347,7 +392,10 @@ impl<'a> Change<'a> {
     fn repositories(&self, sink: &mut dyn Sink) -> Result<LoadedRepositories, Error> {
         let refreshes = !self.options.simulate
             && !self.options.after_preupgrade
-            && !matches!(self.options.command, Command::Del { .. });
+            && !matches!(
+                self.options.command,
+                Command::Del { .. } | Command::Return(_)
+            );
         let purpose = if refreshes {
             Purpose::Write
         } else {
@@ -683,6 +731,84 @@ impl<'a> Change<'a> {
         Solved::Failed(solution.errors.min(99) as u8)
     }
 
+    /// Returns to the packages and the world of an earlier time.
+    fn go_back(
+        &mut self,
+        moment: Moment,
+        mut sources: Sources,
+        repositories: &LoadedRepositories,
+        sink: &mut dyn Sink,
+        ask: Ask<'_>,
+    ) -> Result<Outcome, Error> {
+        let target = history::target(&self.database, moment)?;
+        let available = |identity| {
+            let tables = sources
+                .repositories
+                .iter()
+                .map(|repository| &repository.table);
+            tables
+                .clone()
+                .any(|table| table.find_identity(identity).is_some())
+        };
+        let back = history::packages_back(&self.database, &target, available)?;
+        let registered: Vec<_> = back
+            .iter()
+            .map(|kept| (kept.record.package.clone(), Registered::File))
+            .collect();
+        sources.registered = RegisteredInput::new(&registered);
+        self.kept = registered
+            .iter()
+            .map(|(package, _)| package.identity)
+            .collect();
+        self.report
+            .borrow_mut()
+            .left_as_they_are
+            .clone_from(&target.left);
+        self.report.borrow_mut().changed_in_place =
+            back.into_iter().flat_map(|kept| kept.changed).collect();
+        let mut request = Request {
+            world: target.pins(),
+            ..Request::default()
+        };
+        let mut universe = Universe::new(&sources, &request.world);
+        let mut solution = loop {
+            let solution = match self.solve(&mut universe, &request, repositories, sink) {
+                Solved::Failed(code) => return Ok(Outcome::Done(code)),
+                Solved::Solution(solution) => solution,
+            };
+            // What installs itself now may not have been there then.
+            let selected = solution.selected();
+            let known = request.world.entries.len();
+            let extra = selected.filter(|package| !target.has(universe.identity(*package)));
+            let keep_out = extra.map(|package| Dependency {
+                conflict: true,
+                operator: Operator::CHECKSUM,
+                version: universe.identity(package).to_q1(),
+                ..Dependency::any(universe.package_name(package))
+            });
+            request.world.entries.extend(keep_out.collect::<Vec<_>>());
+            if request.world.entries.len() == known {
+                break solution;
+            }
+        };
+        solution.world = target.world;
+        let files = HashMap::new();
+        let code = self.carry_out(
+            &universe,
+            &solution,
+            None,
+            repositories,
+            &files,
+            true,
+            sink,
+            ask,
+        )?;
+        for line in history::remarks(&self.report.borrow()) {
+            sink.info(&line);
+        }
+        Ok(Outcome::Done(code))
+    }
+
     /// Shows a solution and carries it out; returns the exit code.
     #[expect(
         clippy::too_many_arguments,
@@ -731,8 +857,16 @@ impl<'a> Change<'a> {
             cache: self.package_cache(),
             files,
         };
+        self.report.borrow_mut().world = solution
+            .world
+            .entries
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         if options.simulate {
             let plan = Plan::from_solution(universe, solution, |_| Source::None);
+            self.report.borrow_mut().simulated = true;
+            self.report.borrow_mut().changes = history::changed(&plan);
             for line in plan.step_lines() {
                 sink.info(&line);
             }
@@ -759,6 +893,7 @@ impl<'a> Change<'a> {
             }
             Err(other) => return Err(other),
         };
+        self.report.borrow_mut().errors = errors;
         if last_line {
             let db = &self.database.installed;
             let totals = Totals {
@@ -794,10 +929,22 @@ impl<'a> Change<'a> {
             .write
             .then(|| self.architectures.list.clone());
         let mut plan = Plan::from_solution(universe, solution, |package| {
+            if self.kept.contains(&universe.identity(package)) {
+                return Source::Kept;
+            }
             packages.source(universe, package)
         });
         plan.restate(&self.database.installed);
+        self.report.borrow_mut().changes = history::changed(&plan);
         let (plan, downloads) = download::fetch_missing(plan, packages, sink)?;
+        let mut recorder = Recorder::begin(
+            &self.database,
+            self.options,
+            &plan,
+            &solution.world,
+            options.sync,
+            sink,
+        );
         let transaction = Transaction {
             root: &self.database.root,
             installed: self.database.installed.clone(),
@@ -809,6 +956,7 @@ impl<'a> Change<'a> {
         let outcome = transaction
             .run(sink)
             .inspect_err(|error| downloads.drop_damaged(error));
+        recorder.end(&self.database, &outcome, sink);
         let outcome = outcome.map_err(Error::Transaction)?;
         self.remember_installed(&outcome.installed, sink);
         Ok(outcome)

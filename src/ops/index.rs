@@ -231,13 +231,19 @@ fn warn_of_missing_providers(packages: &[Package], width: usize, sink: &mut dyn 
     ));
 }
 
-/// Writes a file beside its final name and renames it.
+/// Writes a file beside its final name and renames it. What is no regular file, such as a device
+/// or a pipe, is written to and never replaced.
 fn write(output: &Path, bytes: &[u8]) -> Result<(), Error> {
     let folder = match output.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
+    let special = std::fs::metadata(output).is_ok_and(|meta| !meta.is_file() && !meta.is_dir());
     let attempt = || -> std::io::Result<()> {
+        if special {
+            let mut file = std::fs::OpenOptions::new().write(true).open(output)?;
+            return file.write_all(bytes);
+        }
         let mut file = tempfile::Builder::new()
             .prefix(".ibex-index.")
             .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))

@@ -11,6 +11,7 @@ pub mod database;
 pub mod download;
 pub mod extract;
 pub mod fetch;
+pub mod history;
 pub mod index;
 pub mod known;
 pub mod log;
@@ -59,6 +60,12 @@ pub enum Error {
     #[error("Unable to setup the cache: {cause}")]
     Cache {
         /// What the system said.
+        cause: String,
+    },
+    /// The history cannot be read.
+    #[error("Unable to read history: {cause}")]
+    History {
+        /// What is wrong.
         cause: String,
     },
     /// Arguments that cannot be understood or found; each line is an error of its own.

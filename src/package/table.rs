@@ -333,6 +333,11 @@ impl PackageTable {
         Record { table: self, base }
     }
 
+    /// Returns whether the details block was loaded.
+    pub fn has_details(&self) -> bool {
+        self.details.is_some()
+    }
+
     /// Returns the details of a record, if the block was loaded.
     pub fn details(&self, index: u32) -> Option<Details<'_>> {
         let block = self.details.as_deref()?;

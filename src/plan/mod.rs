@@ -60,6 +60,8 @@ pub enum Source {
     File(PathBuf),
     /// It must be fetched from this address first.
     Remote(String),
+    /// The root itself kept it when it left after an earlier transaction.
+    Kept,
     /// It can not be had; a reinstallation is skipped.
     Unavailable,
 }

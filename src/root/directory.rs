@@ -132,6 +132,28 @@ impl Directory {
         }
     }
 
+    /// Returns when what has a name was changed last: its content, then its attributes, in
+    /// nanoseconds since 1970.
+    ///
+    /// # Errors
+    /// [`RootError`]; a tree in memory keeps no such times.
+    pub fn modified(&self, name: &str) -> Result<(i64, i64), RootError> {
+        let Some(fd) = self.fd() else {
+            return Err(self.error("examine", name, Errno::OPNOTSUPP));
+        };
+        let stat = fs::statat(fd, name, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|errno| self.error("examine", name, errno))?;
+        let of = |seconds: i64, fraction: i64| {
+            seconds
+                .saturating_mul(1_000_000_000)
+                .saturating_add(fraction)
+        };
+        Ok((
+            of(stat.st_mtime, stat.st_mtime_nsec as i64),
+            of(stat.st_ctime, stat.st_ctime_nsec as i64),
+        ))
+    }
+
     /// Returns the names, sorted by bytes, without `.` and `..`.
     ///
     /// # Errors

@@ -123,11 +123,16 @@ pub struct RegisteredInput(Option<Arc<(PackageTable, Vec<Registered>)>>);
 impl RegisteredInput {
     /// Takes the packages in the order of the arguments.
     pub fn new(packages: &[(Package, Registered)]) -> Self {
+        let owned: Vec<Package> = packages
+            .iter()
+            .map(|(package, _)| package.clone())
+            .collect();
         Self((!packages.is_empty()).then(|| {
-            // With details: what is recorded of them is known from nowhere else.
-            let (packages, origins): (Vec<Package>, Vec<Registered>) =
-                packages.iter().cloned().unzip();
-            Arc::new((PackageTable::build(&packages), origins))
+            Arc::new((
+                // What is installed from here is recorded with its details.
+                PackageTable::build(&owned),
+                packages.iter().map(|(_, origin)| *origin).collect(),
+            ))
         }))
     }
 

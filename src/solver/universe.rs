@@ -823,8 +823,21 @@ impl<'a> Universe<'a> {
     /// (replaces, triggers) is not in it.
     pub fn package(&self, package: PackageId) -> Package {
         let entry = &self.packages[package.0 as usize];
-        let source = &self.sources[entry.source as usize];
-        let mut owned = source.table.package(entry.record);
+        let first = &self.sources[entry.source as usize];
+        // The installed packages are here without descriptions; a repository that has the same
+        // package knows them.
+        let complete = || {
+            let identity = self.identity(package);
+            let later = self.sources[entry.source as usize..].iter();
+            later
+                .filter(|source| source.table.has_details())
+                .find_map(|source| Some((source, source.table.find_identity(identity)?)))
+        };
+        let (source, record) = match first.table.has_details() {
+            true => (first, entry.record),
+            false => complete().unwrap_or((first, entry.record)),
+        };
+        let mut owned = source.table.package(record);
         owned.size = self.size(package);
         owned
     }

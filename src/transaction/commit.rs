@@ -71,11 +71,6 @@ impl<'a> Staged<'a> {
         } = self.transaction;
         let mut old: Vec<Option<InstalledPackage>> =
             installed.packages.into_iter().map(Some).collect();
-        let names: Vec<String> = old
-            .iter()
-            .flatten()
-            .map(|package| package.package.name.clone())
-            .collect();
         let positions = old.iter().enumerate().filter_map(|(at, package)| {
             package
                 .as_ref()
@@ -126,8 +121,8 @@ impl<'a> Staged<'a> {
                 .filter(|change| super::is_leaving(change))
                 .filter_map(|change| change.old.as_ref().map(|old| old.identity))
                 .collect(),
+            protected_digests: HashMap::new(),
             taken: Vec::new(),
-            placed: HashMap::new(),
             modified: BTreeSet::new(),
             lost: BTreeSet::new(),
             around: Surroundings {
@@ -155,7 +150,7 @@ impl<'a> Staged<'a> {
             steps.done(change, commit.sink);
         }
         super::stage::remove_private(root);
-        commit.hand_over(&plan.changes, &names, &mut new, &mut old);
+        commit.forget_taken(&mut old, &mut new);
         let (mut new, errors) = commit.triggers(&plan.changes, new, &old, &fresh);
         let mut packages: Vec<InstalledPackage> = old.into_iter().flatten().collect();
         packages.extend(new.iter_mut().filter_map(Option::take));
@@ -355,12 +350,12 @@ struct Commit<'a, 's> {
     /// How many packages record each directory.
     references: HashMap<String, usize>,
     directory_owners: DirectoryOwners,
-    /// Paths that went from one package to another: the old owner, the new one, the path.
-    taken: Vec<(Owner, Owner, String)>,
     /// Packages that leave or change.
     leaving: HashSet<crate::package::Identity>,
-    /// Digests of configuration that this transaction put in place or beside.
-    placed: HashMap<String, Digest>,
+    /// What this run recorded for files in protected directories, for packages that follow.
+    protected_digests: HashMap<String, Digest>,
+    /// Canonical paths that left a package which stays, and whose they were.
+    taken: Vec<(Owner, String)>,
     modified: BTreeSet<String>,
     lost: BTreeSet<String>,
     around: Surroundings,
@@ -462,6 +457,15 @@ impl Commit<'_, '_> {
                     broken.files = true;
                 }
             }
+        }
+        // Names that a package brings itself count for the packages after it, as with apk.
+        let accounts = ["passwd", "group"];
+        let mut files = staged
+            .files
+            .iter()
+            .filter(|file| accounts.contains(&file.name.as_str()));
+        if files.any(|file| staged.directories[file.directory].path == "etc") {
+            self.reload_accounts();
         }
         if let (Some(before), Some(position)) = (before, position) {
             self.drop_files(before, Owner::Old(position), &inodes);
@@ -656,17 +660,13 @@ impl Commit<'_, '_> {
         if let Some(waiting) = &file.staged {
             self.own(waiting, file, &entry.acl)?;
             let recorded = match previous {
-                // It came a moment ago; nobody can have changed it since.
-                Some(Owner::New(_)) => self.placed.get(&key).cloned(),
+                Some(Owner::New(_)) => self.protected_digests.get(&key).cloned(),
                 _ => recorded_digest(previous, folder, &file.name, before, others),
             };
             if previous == Some(Owner::Overlay) {
                 self.discard(file)?;
             } else {
                 self.place(waiting, &path, folder, &entry, recorded, before)?;
-                if let (true, Some(digest)) = (self.protected.is_protected(folder), &entry.digest) {
-                    self.placed.insert(key.clone(), digest.clone());
-                }
             }
             self.modified.insert(folder.clone());
             if before.is_some()
@@ -674,15 +674,39 @@ impl Commit<'_, '_> {
             {
                 inodes.insert(stat.inode);
             }
-            if matches!(path.as_str(), "etc/passwd" | "etc/group") {
-                self.reload_accounts();
-            }
+        }
+        if self.protected.is_protected(folder)
+            && let Some(digest) = &entry.digest
+        {
+            self.protected_digests.insert(key.clone(), digest.clone());
         }
         if let Some(previous) = previous.filter(|previous| *previous != owner) {
-            self.taken.push((previous, owner, key.clone()));
+            self.taken.push((previous, key.clone()));
         }
         self.owners.take(key, owner);
         Ok(Some(entry))
+    }
+
+    /// Removes files from the records of the packages that they were taken from.
+    fn forget_taken(
+        &mut self,
+        old: &mut [Option<InstalledPackage>],
+        new: &mut [Option<InstalledPackage>],
+    ) {
+        for (owner, key) in std::mem::take(&mut self.taken) {
+            let record = match owner {
+                Owner::Old(at) => old.get_mut(at),
+                Owner::New(at) => new.get_mut(at),
+                Owner::Overlay => None,
+            };
+            let Some(Some(record)) = record else { continue };
+            let (folder, name) = split(&key);
+            for directory in &mut record.directories {
+                if self.canonical.of(&directory.path) == folder {
+                    directory.files.retain(|file| file.name != name);
+                }
+            }
+        }
     }
 
     fn discard(&self, file: &StagedFile) -> Result<(), RootError> {
@@ -860,39 +884,6 @@ impl Commit<'_, '_> {
         self.drop_files(old, owner, &HashSet::new());
         self.release_directories(old, owner);
         self.script(old, ScriptKind::PostDeinstall, &arguments);
-    }
-
-    /// Takes paths that another package has now out of the records of their old owners.
-    fn hand_over(
-        &mut self,
-        changes: &[Change],
-        names: &[String],
-        new: &mut [Option<InstalledPackage>],
-        old: &mut [Option<InstalledPackage>],
-    ) {
-        let name = |owner: Owner| match owner {
-            Owner::Old(at) => names.get(at).map(String::as_str),
-            Owner::New(at) => changes[at]
-                .new
-                .as_ref()
-                .map(|new| new.package.name.as_str()),
-            Owner::Overlay => None,
-        };
-        for (from, to, key) in std::mem::take(&mut self.taken) {
-            let Some(loser) = name(from).filter(|loser| name(to) != Some(*loser)) else {
-                continue;
-            };
-            let records = new.iter_mut().chain(old.iter_mut()).flatten();
-            for record in records.filter(|record| record.package.name == loser) {
-                let (_, file_name) = split(&key);
-                for directory in &mut record.directories {
-                    let holds = directory.files.iter().any(|file| file.name == file_name);
-                    if holds && join(&self.canonical.of(&directory.path), file_name) == key {
-                        directory.files.retain(|file| file.name != file_name);
-                    }
-                }
-            }
-        }
     }
 
     /// Tells of packages whose files the removed one may have had: the database knows only the

@@ -19,6 +19,7 @@ mod commit;
 mod database;
 mod directories;
 mod hooks;
+pub mod kept;
 mod obstacles;
 pub mod protect;
 mod scripts;
@@ -40,7 +41,6 @@ use directories::Canonical;
 use files::{Claim, Claimant, Owner, Ownership};
 use stage::{StagedPackage, Staging};
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -225,7 +225,7 @@ impl<'a> Transaction<'a> {
             blocked: &blocked,
         };
         staging.prepare()?;
-        let result = self.unpack_all(&staging).and_then(|packages| {
+        let result = self.unpack_all(&staging, &protected).and_then(|packages| {
             let decisions = self.decide(&packages, owners.clone(), &mut canonical)?;
             self.refuse_obstacles(&packages, &decisions, &blocked, &protected)?;
             self.reserve()?;
@@ -269,25 +269,29 @@ impl<'a> Transaction<'a> {
     fn unpack_all(
         &self,
         staging: &Staging<'_>,
+        protected: &ProtectedPaths,
     ) -> Result<Vec<Option<StagedPackage>>, TransactionError> {
         let changes = &self.plan.changes;
-        let wanted: Vec<(usize, &Path)> = changes
+        let wanted: Vec<(usize, &Source)> = changes
             .iter()
             .enumerate()
-            .filter_map(|(i, c)| Some((i, file_to_unpack(c)?)))
+            .filter_map(|(i, c)| Some((i, source_to_unpack(c)?)))
             .collect();
         let slots: Vec<Mutex<Option<_>>> = changes.iter().map(|_| Mutex::new(None)).collect();
         let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
         let work = || {
             while !failed.load(Ordering::Relaxed) {
-                let Some((index, file)) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) else {
+                let Some((index, source)) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) else {
                     break;
                 };
                 let new = changes[*index]
                     .new
                     .as_ref()
                     .expect("only new packages have a file");
-                let result = staging.unpack(&new.package, file);
+                let result = match source {
+                    Source::File(file) => staging.unpack(&new.package, file),
+                    _ => staging.unpack_kept(new.package.identity, protected),
+                };
                 failed.fetch_or(result.is_err(), Ordering::Relaxed);
                 *slots[*index].lock().expect("no thread panics with it") = Some(result);
             }
@@ -563,16 +567,14 @@ fn is_leaving(change: &Change) -> bool {
     }
 }
 
-fn file_to_unpack(change: &Change) -> Option<&Path> {
+fn source_to_unpack(change: &Change) -> Option<&Source> {
     let new = change.new.as_ref()?;
     let unchanged = change
         .old
         .as_ref()
         .is_some_and(|old| old.identity == new.package.identity);
-    match &new.source {
-        Source::File(path) if !unchanged || change.reinstall => Some(path),
-        _ => None,
-    }
+    let readable = matches!(new.source, Source::File(_) | Source::Kept);
+    (readable && (!unchanged || change.reinstall)).then_some(&new.source)
 }
 
 /// Returns the text behind `NAME-VERSION: ` when staging failed.

@@ -201,7 +201,7 @@ impl Staging<'_> {
     ///
     /// No directory is made before packages are committed in their order: one of them may bring a
     /// link of the same name first, as `var/run` is.
-    fn waiting_room(&self, path: &str) -> Result<String, RootError> {
+    pub(super) fn waiting_room(&self, path: &str) -> Result<String, RootError> {
         let room = self.nearest(path)?;
         let device = |path: &str| Ok(self.root.directory(path)?.stat_self()?.inode.0);
         let same = device(&room)? == device(PRIVATE)?;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module with what it may import, from the bottom floor up.
-const MAY_IMPORT: [(&str, &[&str]); 13] = [
+const MAY_IMPORT: [(&str, &[&str]); 14] = [
     ("package", &[]),
     ("progress", &[]),
     ("format", &["package", "progress", "trust"]),
@@ -25,6 +25,7 @@ const MAY_IMPORT: [(&str, &[&str]); 13] = [
         "transaction",
         &["package", "progress", "root", "format", "trust", "plan"],
     ),
+    ("history", &["package", "root", "plan"]),
     (
         "image",
         &[
@@ -39,6 +40,7 @@ const MAY_IMPORT: [(&str, &[&str]); 13] = [
     (
         "ops",
         &[
+            "history",
             "image",
             "package",
             "progress",

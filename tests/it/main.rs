@@ -3,6 +3,8 @@
 // Tests may write files and read the environment as they like.
 #![allow(clippy::disallowed_methods, clippy::print_stderr, missing_docs)]
 
+/// Recorded cases of apk 3.0.6 on the fixtures and on real data.
+mod agreement;
 /// Damaged, missing and untrusted input.
 mod bad_input;
 /// The catalogue of parsed indexes: deleted, damaged, out of date.
@@ -11,12 +13,16 @@ mod catalogue;
 mod expected;
 /// Explanations of real conflicts, as snapshots.
 mod explanations;
+/// The repositories in `fixtures/`: a rebuild, the first command of the README, what is hostile.
+mod fixtures;
 /// Imports point down: the floors of the architecture page.
 mod floors;
 /// Real packages, indexes and databases.
 mod formats;
 /// The fuzz targets on a small corpus.
 mod fuzz_replay;
+/// History, undo and rollback.
+mod history;
 /// Attacks by packages, indexes and servers.
 mod hostile;
 /// Images from real packages: the same tree as apk's, the same bytes every time.

@@ -248,7 +248,7 @@ fn a_user_without_privileges_builds_a_root() {
     }
     // Everything the user must be able to reach lies outside of private directories.
     let program = sandbox.beside("ibex");
-    fs::copy(env!("CARGO_BIN_EXE_ibex"), &program).expect("a copy");
+    support::copy_program(&program);
     let mut command = Command::new("setpriv");
     command
         .args(["--reuid=65534", "--regid=65534", "--clear-groups"])

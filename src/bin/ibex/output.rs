@@ -16,6 +16,8 @@ pub(crate) struct Console {
     progress: Option<Progress>,
     /// Where `--progress-fd` wants numbers.
     machine: Option<std::fs::File>,
+    /// Standard output is for data alone.
+    data_only: bool,
 }
 
 /// A bar on the last line of the terminal (cli.md, 1.10).
@@ -34,7 +36,15 @@ impl Console {
             error_terminal: io::stderr().is_terminal(),
             progress: None,
             machine: None,
+            data_only: false,
         }
+    }
+
+    /// Keeps standard output free for data: messages are silenced, output of scripts goes to
+    /// standard error.
+    pub(crate) fn keep_for_data(&mut self) {
+        self.verbosity = 0;
+        self.data_only = true;
     }
 
     /// Turns the progress bar on, with the text of one filled cell.
@@ -138,6 +148,7 @@ impl Sink for Console {
                 let mut line = line.to_vec();
                 line.push(b'\n');
                 match stream {
+                    Stream::Stdout if self.data_only => write(io::stderr().lock(), &line),
                     Stream::Stdout => write(io::stdout().lock(), &line),
                     Stream::Stderr => write(io::stderr().lock(), &line),
                 }

@@ -48,7 +48,10 @@ pub fn dot(
             .filter_map(|identity| view.find(*identity))
             .filter(|package| selection.admits(view, *package))
             .collect(),
-        arguments => selection.select(view, arguments).packages,
+        // In the order of the command line.
+        Arguments::Patterns(words) => (words.chunks(1))
+            .flat_map(|word| selection.select(view, Arguments::Patterns(word)).packages)
+            .collect(),
     };
     let mut walk = Walk {
         view,

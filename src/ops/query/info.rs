@@ -196,9 +196,12 @@ fn whole_size(bytes: u64) -> String {
     format!("{value} {}", UNITS[unit])
 }
 
-/// Answers `info` without words: the installed packages, one a line.
-pub fn installed_list(view: &View<'_>, verbosity: u32) -> Answer {
-    let mut packages: Vec<PackageRef> = view.installed_packages().collect();
+/// Answers `info` without words: the installed packages that the filters let pass, one a line.
+pub fn installed_list(view: &View<'_>, selection: &Selection, verbosity: u32) -> Answer {
+    let mut packages: Vec<PackageRef> = view
+        .installed_packages()
+        .filter(|package| selection.admits(view, *package))
+        .collect();
     view.sort(&mut packages);
     let mut text = String::new();
     for package in packages {

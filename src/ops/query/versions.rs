@@ -128,15 +128,17 @@ fn latest(view: &View<'_>, installed: PackageRef, all_tags: bool) -> PackageRef 
     latest
 }
 
-/// Returns the tag under which a package is to be had, unless it is to be had without.
+/// Returns the first tag under which a package is to be had; apk tells it although the package may
+/// be had without, too.
 fn tag<'v>(view: &'v View<'_>, package: PackageRef) -> Option<&'v str> {
     if view.is_installed(package) {
         return None;
     }
-    let repositories = view.repositories_of(package);
-    let mut tags = repositories.flat_map(|number| &view.repositories()[number].tags);
-    let first = tags.next()?.as_deref()?;
-    tags.all(Option::is_some).then_some(first)
+    let mut repositories = view.repositories_of(package);
+    repositories.find_map(|number| {
+        let mut tags = view.repositories()[number].tags.iter();
+        tags.find_map(Option::as_deref)
+    })
 }
 
 /// Words that name installed packages, as `version`, `manifest`, `fix` and `del` take them: exact

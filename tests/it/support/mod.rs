@@ -100,6 +100,12 @@ pub(crate) fn ibex() -> Command {
     command
 }
 
+/// Copies the built binary. Another process does it: a child forked meanwhile by another test would
+/// hold the copy open for writing, and it could not be run ("text file busy").
+pub(crate) fn copy_program(to: &Path) {
+    run(Command::new("cp").arg(env!("CARGO_BIN_EXE_ibex")).arg(to)).success();
+}
+
 /// Returns where parsed indexes are kept: all tests share them, as all roots of a user do.
 fn shared_catalogue() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("catalogue")
@@ -239,12 +245,23 @@ pub(crate) fn all_names(repository: &Path) -> Vec<String> {
 
 /// Writes a tree down: path → type, mode, owner, group, time, and content or target.
 ///
-/// Times of files younger than `started` and of anything but files are left out.
+/// Times of files younger than `started` and of anything but files are left out, and so is the
+/// history, which no other program has.
 pub(crate) fn tree(root: &Path, started: i64) -> BTreeMap<String, String> {
     let mut rows = BTreeMap::new();
     walk(root, root, started, &mut rows);
+    rows.retain(|path, _| path != HISTORY && !path.starts_with("var/lib/ibex/"));
+    for parent in ["var/lib/", "var/"] {
+        // Directories that were made only for it.
+        if !rows.keys().any(|path| path.starts_with(parent)) {
+            rows.remove(parent.trim_end_matches('/'));
+        }
+    }
     rows
 }
+
+/// Where ibex keeps the history of a root.
+const HISTORY: &str = "var/lib/ibex";
 
 /// Files whose content depends on the day, on paths, or on the log of the run.
 const VOLATILE: [&str; 6] = [

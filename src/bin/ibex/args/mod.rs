@@ -18,6 +18,8 @@ pub(crate) struct Values {
     given: HashMap<&'static str, Vec<String>>,
     /// The ids in the order in which they were given.
     order: Vec<&'static str>,
+    /// The name or letter by which an option was given last, for messages.
+    names: HashMap<&'static str, String>,
 }
 
 impl Values {
@@ -63,7 +65,13 @@ impl Values {
         self.last(id).and_then(|value| value.parse().ok())
     }
 
-    fn add(&mut self, id: &'static str, value: &str) {
+    /// Returns how an option was written on the command line.
+    pub(crate) fn typed<'a>(&'a self, id: &'a str) -> &'a str {
+        self.names.get(id).map_or(id, String::as_str)
+    }
+
+    fn add(&mut self, id: &'static str, name: &str, value: &str) {
+        self.names.insert(id, name.to_owned());
         self.given.entry(id).or_default().push(value.to_owned());
         self.order.push(id);
     }
@@ -367,7 +375,7 @@ impl Parser<'_> {
             "print-arch" => return Err(Stop::Output(format!("{}\n", ibex::config::ARCH), 0)),
             _ => {}
         }
-        self.values.add(option.id, value);
+        self.values.add(option.id, name, value);
         Ok(())
     }
 }
@@ -427,7 +435,7 @@ fn read_config(text: &str, scope: &Scope, values: &mut Values, warnings: &mut Ve
             _ => {
                 let value = value.unwrap_or(if negated { "no" } else { "yes" });
                 if is_valid(option, value) {
-                    values.add(option.id, value);
+                    values.add(option.id, name, value);
                 } else {
                     warn(format!("invalid argument for option '{name}': '{value}'"));
                 }

@@ -232,7 +232,21 @@ pub(crate) const COMMIT: &[Opt] = &[
         Nothing,
         "Preset for booting from memory",
     ),
-    o("json", Nothing, "Explain as JSON"),
+    o(
+        "history",
+        Bool,
+        "Record the transaction and keep what undoing it needs (default yes)",
+    ),
+    o(
+        "history-keep",
+        Number("COUNT"),
+        "Keep the packages that left in this many transactions (10)",
+    ),
+    o(
+        "json",
+        Nothing,
+        "Print what was done, or why there is no solution, as JSON",
+    ),
     o(
         "overlay-from-stdin",
         Nothing,
@@ -685,6 +699,13 @@ pub(crate) const APPLETS: &[Applet] = &[
         &[Group::Commit],
     ),
     applet(
+        "history",
+        "[list | show NUMBER]",
+        "Show the transactions that changed the root",
+        &[o("json", Nothing, "Print it as JSON")],
+        &[],
+    ),
+    applet(
         "index",
         "FILE...",
         "Make a repository index of package files",
@@ -764,6 +785,13 @@ pub(crate) const APPLETS: &[Applet] = &[
         &[Group::Query],
     ),
     applet(
+        "rollback",
+        "NUMBER",
+        "Return to the packages and the world as they were after a transaction",
+        &[],
+        &[Group::Commit],
+    ),
+    applet(
         "search",
         "[PATTERN]...",
         "Search packages",
@@ -771,6 +799,13 @@ pub(crate) const APPLETS: &[Applet] = &[
         &[Group::Query],
     ),
     applet("stats", "", "Show statistics", &[], &[]),
+    applet(
+        "undo",
+        "[NUMBER]",
+        "Take back one transaction, the newest if none is named",
+        &[],
+        &[Group::Commit],
+    ),
     applet("update", "", "Refresh the indexes", &[], &[]),
     applet(
         "upgrade",

@@ -1,10 +1,11 @@
-//! `add`, `del`, `fix`, `upgrade`.
+//! `add`, `del`, `fix`, `upgrade`, `undo`, `rollback`.
 
 use super::settings::settings;
 use crate::args::{Invocation, Values, help};
 use crate::output::Console;
 use ibex::ops::Error;
 use ibex::ops::change::{self, ChangeOptions, Command, Explain, Outcome, SolverChoice};
+use ibex::ops::history::{self, Moment};
 use ibex::solver::{AddOptions, FixOptions, UpgradeOptions};
 use ibex::transaction;
 use std::io::{Read, Write};
@@ -25,12 +26,16 @@ pub(crate) fn run(
     let settings = settings(invocation);
     let diskless = values.is("initramfs-diskless-boot");
     let force = values.is("force");
+    let json = values.is("json");
+    if json {
+        console.keep_for_data();
+    }
     let options = ChangeOptions {
-        command: command(invocation),
+        command: command(invocation)?,
         create: values.is("initdb") || diskless,
         usermode: usermode(values),
         simulate: values.is("simulate"),
-        verbosity: invocation.verbosity(),
+        verbosity: if json { 0 } else { invocation.verbosity() },
         width: console.width(),
         interactive: interactive(values, console),
         solver: match values.last("solver") {
@@ -47,6 +52,12 @@ pub(crate) fn run(
         log: values.choice("logfile").unwrap_or(true),
         wait: values.number("wait").map(Duration::from_secs),
         sync: values.choice("sync"),
+        history: values.choice("history").unwrap_or(!diskless).then(|| {
+            let keep = values
+                .number("history-keep")
+                .unwrap_or(history::KEEP.into());
+            u32::try_from(keep).unwrap_or(u32::MAX)
+        }),
         transaction: transaction::Options {
             limits: settings.limits,
             ..transaction_options(values)?
@@ -57,16 +68,21 @@ pub(crate) fn run(
     };
     progress(values, console);
     let mut ask = |question: &str| ask(question);
-    match change::run(&settings, &options, console, &mut ask)? {
+    let (outcome, report) = change::run_reported(&settings, &options, console, &mut ask)?;
+    if json && outcome != Outcome::RunAgain {
+        let text = serde_json::to_string(&report).expect("a report is made of texts and numbers");
+        console.print(&format!("{text}\n"));
+    }
+    match outcome {
         Outcome::Done(code) => Ok(code),
         Outcome::RunAgain => Err(run_again(&command_line)),
     }
 }
 
-fn command(invocation: &Invocation) -> Command {
+fn command(invocation: &Invocation) -> Result<Command, Error> {
     let values = &invocation.values;
     let arguments = invocation.arguments.clone();
-    match invocation.applet.name {
+    Ok(match invocation.applet.name {
         "add" => Command::Add {
             arguments,
             options: AddOptions {
@@ -89,6 +105,15 @@ fn command(invocation: &Invocation) -> Command {
             },
             directory_permissions: values.is("directory-permissions"),
         },
+        "rollback" => Command::Return(Moment::After(match arguments.as_slice() {
+            [number] => transaction_number(number)?,
+            _ => return Err(usage("rollback needs the number of a transaction, or 0")),
+        })),
+        "undo" => Command::Return(Moment::Without(match arguments.as_slice() {
+            [] => None,
+            [number] => Some(transaction_number(number)?),
+            _ => return Err(usage("undo takes back one transaction at a time")),
+        })),
         _ => Command::Upgrade {
             arguments,
             options: UpgradeOptions {
@@ -101,6 +126,19 @@ fn command(invocation: &Invocation) -> Command {
             preupgrade_only: values.is("preupgrade-only"),
             preupgrade_depends: values.all("preupgrade-depends"),
         },
+    })
+}
+
+/// Reads the number of a transaction.
+pub(super) fn transaction_number(text: &str) -> Result<i64, Error> {
+    let number = text.parse().ok().filter(|number| *number >= 0);
+    number.ok_or_else(|| usage(&format!("'{text}' is not the number of a transaction")))
+}
+
+fn usage(line: &str) -> Error {
+    Error::Arguments {
+        lines: vec![line.to_owned()],
+        code: 1,
     }
 }
 

@@ -88,7 +88,8 @@ pub(crate) fn fetch(
     let values = &invocation.values;
     let invalid = |id: &str, text: &str| Error::Arguments {
         lines: vec![format!(
-            "command line: invalid argument for option '{id}': '{text}'"
+            "command line: invalid argument for option '{}': '{text}'",
+            values.typed(id)
         )],
         code: 1,
     };
@@ -125,7 +126,7 @@ fn seconds(text: &str) -> Option<u64> {
     if let Ok(number) = text.parse() {
         return Some(number);
     }
-    let time: jiff::civil::DateTime = text.parse().ok()?;
+    let time = jiff::civil::DateTime::strptime("%Y-%m-%d %H:%M:%S", text).ok()?;
     let time = time.to_zoned(jiff::tz::TimeZone::system()).ok()?;
     u64::try_from(time.timestamp().as_second()).ok()
 }

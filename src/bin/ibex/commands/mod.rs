@@ -5,6 +5,7 @@ mod cache;
 mod change;
 mod complete;
 mod files;
+mod history;
 mod question;
 mod settings;
 mod update;
@@ -23,12 +24,15 @@ pub(crate) fn run(
         return Err(not_implemented(invocation.applet.name));
     }
     match invocation.applet.name {
-        "add" | "del" | "fix" | "upgrade" => change::run(invocation, command_line, console),
+        "add" | "del" | "fix" | "rollback" | "undo" | "upgrade" => {
+            change::run(invocation, command_line, console)
+        }
         "audit" => audit::run(invocation, console),
         "cache" => cache::run(invocation, console),
         "completions" => complete::completions(invocation, &command_line[0], console),
         "man" => complete::man(invocation, console),
         "extract" => files::extract(invocation, console),
+        "history" => history::run(invocation, console),
         "index" => files::index(invocation, console),
         "verify" => files::verify(invocation, console),
         "dot" | "fetch" | "info" | "list" | "manifest" | "policy" | "query" | "search"

@@ -71,7 +71,8 @@ fn parsed<T>(
     };
     parse(text).map(Some).ok_or_else(|| Error::Arguments {
         lines: vec![format!(
-            "command line: invalid argument for option '{id}': '{text}'"
+            "command line: invalid argument for option '{}': '{text}'",
+            values.typed(id)
         )],
         code: 1,
     })
@@ -91,7 +92,7 @@ pub(crate) fn run(invocation: &Invocation, console: &mut Console) -> Result<u8, 
     let settings = settings(invocation);
     let applet = invocation.applet.name;
     let from = group.from.unwrap_or_else(|| default_source(invocation));
-    let needs_database = !matches!(applet, "search" | "fetch" | "dot");
+    let needs_database = !matches!(applet, "search" | "fetch" | "dot") || values.is("query-world");
     let known = Known::open(&settings, from, needs_database, console)?;
     // apk's tests of the installed database look at nothing else.
     if applet != "info" || info_test(values).is_none() {
@@ -166,9 +167,11 @@ fn answer(
         }
         false => None,
     };
+    // Without words these are about everything, whatever `--world` says.
+    let lists_all = words.is_empty() && matches!(invocation.applet.name, "dot" | "list" | "search");
     let everything = match &resolved {
-        Some(identities) => Arguments::Resolved(identities),
-        None => Arguments::or_everything(words),
+        Some(identities) if !lists_all => Arguments::Resolved(identities),
+        _ => Arguments::or_everything(words),
     };
     let given = match &resolved {
         Some(identities) => Arguments::Resolved(identities),
@@ -275,7 +278,7 @@ fn info(
         None => {}
     }
     if words.is_empty() && !as_query && group.format == Format::Default {
-        return query::installed_list(&view, verbosity);
+        return query::installed_list(&view, &group.selection, verbosity);
     }
     let mut fields = group.fields.map(|list| list.fields).unwrap_or_default();
     for (id, field) in INFO_FIELDS {
@@ -286,7 +289,7 @@ fn info(
     let options = InfoOptions {
         selection: group.selection,
         fields,
-        all: values.is("all"),
+        all: values.is("all") || fields == FieldSet::ALL,
         verbosity,
         format: group.format,
         as_query,
