@@ -7,9 +7,13 @@ use std::fs;
 use std::path::Path;
 
 #[path = "../../fuzz/src/checks.rs"]
+#[allow(unreachable_pub, reason = "it is a library where the fuzzer uses it")]
 mod checks;
 
-const TARGETS: [(&str, fn(&[u8])); 6] = [
+/// The body of a fuzz target.
+type Target = fn(&[u8]);
+
+const TARGETS: [(&str, Target); 6] = [
     ("version", checks::version),
     ("dependency", checks::dependency),
     ("index", checks::index),
