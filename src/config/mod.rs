@@ -2,6 +2,7 @@
 //!
 //! The command line fills [`Settings`]; nothing here parses options or prints.
 
+pub mod image;
 pub mod keys;
 pub mod mirrors;
 pub mod repositories;

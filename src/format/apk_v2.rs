@@ -144,6 +144,64 @@ impl PackageReader {
     }
 }
 
+/// The stored parts of a package file, as lock files name them.
+#[derive(Clone, Debug)]
+pub struct PackageParts {
+    /// Bytes of the signatures; 0 without any.
+    pub signature: u64,
+    /// SHA-1 of the signatures.
+    pub signature_sha1: [u8; 20],
+    /// Bytes of the control part.
+    pub control: u64,
+    /// Bytes of the data part.
+    pub data: u64,
+    /// SHA-256 of the data part.
+    pub data_sha256: [u8; 32],
+    /// SHA-256 of the whole file.
+    pub file_sha256: [u8; 32],
+    /// What the control part says.
+    pub package: ControlPart,
+}
+
+impl PackageParts {
+    /// Finds the parts of a file that is held in memory; nothing is judged but that the data part
+    /// has the hash that the control part gives.
+    ///
+    /// # Errors
+    /// [`FormatError`].
+    pub fn read(file: &[u8], limits: &Limits) -> Result<Self, FormatError> {
+        let mut signatures = Vec::new();
+        let mut rest = file;
+        let mut signature = 0;
+        loop {
+            let (member, after) = read_member(rest, limits, &mut signatures)?;
+            rest = after;
+            let Some(files) = member.control else {
+                signature += member.size;
+                if rest.is_empty() {
+                    return Err(FormatError::UnexpectedEnd);
+                }
+                continue;
+            };
+            let package = files.finish(signatures, member.hash)?;
+            let data_sha256: [u8; 32] = Sha256::digest(rest).into();
+            if data_sha256 != package.data_hash {
+                return Err(FormatError::Integrity);
+            }
+            let signed = usize::try_from(signature).unwrap_or(usize::MAX);
+            return Ok(Self {
+                signature,
+                signature_sha1: Sha1::digest(file.get(..signed).unwrap_or_default()).into(),
+                control: member.size,
+                data: rest.len() as u64,
+                data_sha256,
+                file_sha256: Sha256::digest(file).into(),
+                package,
+            });
+        }
+    }
+}
+
 /// The entries of the control member.
 #[derive(Default)]
 struct ControlFiles {

@@ -22,8 +22,10 @@ mod layer;
 mod mutate;
 pub mod oci;
 pub mod output;
+pub mod read;
 mod record;
 mod request;
+pub mod sbom;
 mod scripts;
 pub mod store;
 

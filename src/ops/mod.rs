@@ -12,6 +12,7 @@ pub mod download;
 pub mod extract;
 pub mod fetch;
 pub mod history;
+pub mod image;
 pub mod index;
 pub mod known;
 pub mod log;

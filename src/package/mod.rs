@@ -81,6 +81,24 @@ impl Package {
     pub fn full_name(&self) -> String {
         format!("{}-{}", self.name, self.version)
     }
+
+    /// Returns whether the package answers a dependency, by its own name or by what it provides.
+    ///
+    /// A conflict is answered by nothing, and an unversioned provide by no version.
+    pub fn answers(&self, dependency: &Dependency) -> bool {
+        if dependency.conflict {
+            return false;
+        }
+        let any = dependency.operator == Operator::ANY;
+        let own = self.name == dependency.name;
+        let own = own && dependency.accepts(&self.version, self.identity);
+        let provided = |provided: &Dependency| {
+            let versioned = !provided.version.is_empty();
+            provided.name == dependency.name
+                && (any || versioned && dependency.accepts(&provided.version, self.identity))
+        };
+        own || self.provides.iter().any(provided)
+    }
 }
 
 /// What is wrong with a record, found while reading it (solver.md, 1.7).

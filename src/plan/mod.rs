@@ -5,6 +5,7 @@
 
 pub mod files;
 mod from_solution;
+pub mod lockfile;
 
 use crate::package::{Identity, Package};
 use std::path::PathBuf;

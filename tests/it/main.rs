@@ -27,6 +27,8 @@ mod history;
 mod hostile;
 /// Images from real packages: the same tree as apk's, the same bytes every time.
 mod image_build;
+/// Image descriptions, chosen packages, lock files and their errors.
+mod image_packages;
 /// Mirrors that stall, break off, lie or lag behind: another one helps, or the error is clear.
 mod mirrors;
 /// The real apk judges roots that ibex made, and the other way round.

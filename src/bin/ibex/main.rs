@@ -22,6 +22,10 @@ fn main() -> ExitCode {
             Console::new(1).print_error(&format!("ERROR: {text}\n"));
             ExitCode::from(1)
         }
+        Err(Stop::Usage(text)) => {
+            Console::new(1).print_error(&format!("ERROR: {text}\n"));
+            ExitCode::from(2)
+        }
         Ok(invocation) => run(&program, &words, &invocation),
     }
 }

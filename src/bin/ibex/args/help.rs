@@ -31,6 +31,45 @@ pub(crate) fn text(called: &str, applet: Option<&Applet>) -> String {
     format!("{}\n{}", version(called), command.render_long_help())
 }
 
+/// Returns the overview of the subcommands of `image`.
+pub(crate) fn image_overview(called: &str) -> String {
+    let subcommands = super::image::SUBCOMMANDS.iter().map(|one| {
+        let about = one.applet.about.to_owned();
+        Command::new(one.applet.name).about(about)
+    });
+    let mut command = base(format!("{called} image"))
+        .about("Build container images from packages")
+        .override_usage(format!(
+            "{called} image SUBCOMMAND [OPTION]... [ARGUMENT]..."
+        ))
+        .subcommands(subcommands)
+        .args(arguments(super::image::COMMON, "Options"));
+    format!("{}\n{}", version(called), command.render_long_help())
+}
+
+/// Returns the help of a subcommand of `image`.
+pub(crate) fn subcommand(called: &str, one: &super::image::Subcommand) -> String {
+    let applet = &one.applet;
+    let usage = format!(
+        "{called} image {} [OPTION]... {}",
+        applet.name, applet.arguments
+    );
+    let mut seen = Seen::default();
+    let mut own = seen.unclaimed(applet.options);
+    for group in one.groups {
+        own.extend(seen.unclaimed(group));
+    }
+    let mut command = base(format!("{called} image {}", applet.name))
+        .about(applet.about)
+        .override_usage(usage.trim_end().to_owned())
+        .args(arguments(&own, "Options"))
+        .args(arguments(
+            &seen.unclaimed(super::image::COMMON),
+            "Options of all subcommands",
+        ));
+    format!("{}\n{}", version(called), command.render_long_help())
+}
+
 pub(super) fn overview_command(name: &str) -> Command {
     let commands = APPLETS.iter().map(|applet| {
         let about = if applet.planned {

@@ -6,6 +6,7 @@
 
 pub(crate) mod complete;
 pub(crate) mod help;
+pub(crate) mod image;
 pub(crate) mod man;
 pub(crate) mod options;
 
@@ -82,6 +83,8 @@ impl Values {
 pub(crate) struct Invocation {
     /// The command; `None` with what [`Stop`] does not cover.
     pub(crate) applet: &'static Applet,
+    /// What `image` is to do.
+    pub(crate) subcommand: Option<&'static Applet>,
     /// Options.
     pub(crate) values: Values,
     /// Arguments, in order.
@@ -105,6 +108,8 @@ pub(crate) enum Stop {
     Output(String, u8),
     /// Print this behind `ERROR: ` and exit with 1.
     Error(String),
+    /// The same for `image`, which exits with 2.
+    Usage(String),
 }
 
 /// Understands a command line. `program` is the name it was called by; `config` is the text of the
@@ -117,6 +122,9 @@ pub(crate) fn parse(
     let called = program.rsplit('/').next().unwrap_or(program);
     let by_name = called.strip_prefix("apk_").and_then(find_applet);
     let applet = by_name.or_else(|| scan_for_applet(words));
+    if called == "apko" || applet.is_some_and(|applet| applet.name == "image") {
+        return image::parse(called, words);
+    }
     let scope = Scope::new(applet);
     let mut values = Values::default();
     let mut warnings = Vec::new();
@@ -148,6 +156,7 @@ pub(crate) fn parse(
     }
     Ok(Invocation {
         applet,
+        subcommand: None,
         values,
         arguments,
         warnings,
@@ -197,6 +206,11 @@ impl Scope {
             groups.push(applet.options);
             groups.extend(applet.groups.iter().map(|group| group.options()));
         }
+        Self { groups, applet }
+    }
+
+    /// Makes one of these groups alone.
+    fn of(groups: Vec<&'static [Opt]>, applet: Option<&'static Applet>) -> Self {
         Self { groups, applet }
     }
 

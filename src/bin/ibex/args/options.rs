@@ -32,7 +32,7 @@ pub(crate) struct Opt {
     pub(crate) help: &'static str,
 }
 
-const fn opt(
+pub(super) const fn opt(
     id: &'static str,
     long: &'static str,
     short: Option<char>,
@@ -49,12 +49,12 @@ const fn opt(
 }
 
 /// An option whose id is its long name.
-const fn o(long: &'static str, takes: Takes, help: &'static str) -> Opt {
+pub(super) const fn o(long: &'static str, takes: Takes, help: &'static str) -> Opt {
     opt(long, long, None, takes, help)
 }
 
 /// The same with a short letter.
-const fn s(long: &'static str, short: char, takes: Takes, help: &'static str) -> Opt {
+pub(super) const fn s(long: &'static str, short: char, takes: Takes, help: &'static str) -> Opt {
     opt(long, long, Some(short), takes, help)
 }
 
@@ -373,7 +373,7 @@ pub(crate) struct Applet {
     pub(crate) planned: bool,
 }
 
-const fn applet(
+pub(super) const fn applet(
     name: &'static str,
     arguments: &'static str,
     about: &'static str,
@@ -675,6 +675,13 @@ pub(crate) const APPLETS: &[Applet] = &[
         "Download packages",
         FETCH,
         &[Group::Query],
+    ),
+    applet(
+        "image",
+        "SUBCOMMAND [ARGUMENT]...",
+        "Build container images from packages",
+        &[],
+        &[],
     ),
     applet(
         "fix",

@@ -6,6 +6,7 @@ mod change;
 mod complete;
 mod files;
 mod history;
+mod image;
 mod question;
 mod settings;
 mod update;
@@ -32,6 +33,7 @@ pub(crate) fn run(
         "completions" => complete::completions(invocation, &command_line[0], console),
         "man" => complete::man(invocation, console),
         "extract" => files::extract(invocation, console),
+        "image" => Ok(image::run(invocation, console)),
         "history" => history::run(invocation, console),
         "index" => files::index(invocation, console),
         "verify" => files::verify(invocation, console),

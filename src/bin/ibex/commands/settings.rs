@@ -61,7 +61,7 @@ fn limits(invocation: &Invocation) -> Limits {
 
 /// Returns where parsed indexes are kept: `$IBEX_CACHE_DIR`, `/var/cache/ibex` for root, else the
 /// user's cache directory.
-fn catalogue_directory() -> Option<PathBuf> {
+pub(super) fn catalogue_directory() -> Option<PathBuf> {
     let variable = |name: &str| {
         std::env::var_os(name)
             .filter(|value| !value.is_empty())

@@ -1,0 +1,867 @@
+//! From a description to an image: everything that is needed is brought and read, then the builder
+//! is asked (image.md, chapters 5 and 8 to 10).
+
+use super::{Error, Profile, Resolution, Workshop, disk};
+use crate::config::image::{
+    self, HealthCheck, ImageConfig, Names, PathMutation, Warning, compression_parts, nanoseconds,
+    without_credentials, words,
+};
+use crate::image::output::{self, Bundle, LayoutShape};
+use crate::image::sbom::{self, Inventory, Provenance, Subject};
+use crate::image::{
+    self as engine, Account, BuildRequest, BuiltImage, Certificate, Compression, ContainerConfig,
+    DatabasePlace, Document, FileSource, FileToAdd, Group, Layering, NamedContent, PathKind,
+    ScriptMode, ScriptResult, Service, Store, oci,
+};
+use crate::package::{Dependency, World};
+use crate::plan::{NewPackage, Source};
+use crate::progress::Sink;
+use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// The notice that stands in the configuration of apko's images.
+const APKO: &str = "github.com/chainguard-dev/apko";
+
+/// Bytes between the parts of a tag that must not be in one.
+const TAG_SEPARATORS: [char; 2] = ['/', ':'];
+
+/// What is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputFormat {
+    /// A directory in OCI's layout.
+    OciDirectory,
+    /// The same in a tar archive.
+    OciArchive,
+    /// What `docker load` reads.
+    DockerArchive,
+    /// The root file system: a tar archive or a directory.
+    RootFileSystem,
+}
+
+impl OutputFormat {
+    /// Reads the name of an option's value.
+    pub fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "oci-dir" => Self::OciDirectory,
+            "oci-archive" => Self::OciArchive,
+            "docker-archive" => Self::DockerArchive,
+            "rootfs" => Self::RootFileSystem,
+            _ => return None,
+        })
+    }
+
+    /// Chooses by the name of the output (image.md, 10.1).
+    pub fn of_output(output: &str, is_directory: bool) -> Option<Self> {
+        if is_directory || output.ends_with('/') {
+            return Some(Self::OciDirectory);
+        }
+        if output.ends_with(".oci.tar") {
+            return Some(Self::OciArchive);
+        }
+        let archive = output == "-" || output.ends_with(".tar") || output.ends_with(".tar.gz");
+        archive.then_some(Self::DockerArchive)
+    }
+}
+
+/// A form of bills of materials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BillFormat {
+    /// SPDX 2.3.
+    Spdx,
+    /// CycloneDX 1.6.
+    CycloneDx,
+}
+
+/// How an image is built; what is absent is decided by the description or the profile.
+#[derive(Clone, Debug, Default)]
+pub struct BuildOptions {
+    /// `--annotations`, in order.
+    pub annotations: Vec<(String, String)>,
+    /// `--build-date`, in seconds since 1970.
+    pub build_date: u64,
+    /// `SOURCE_DATE_EPOCH` as it is set.
+    pub source_date_epoch: Option<String>,
+    /// `--clamp-mtime`.
+    pub clamp_mtime: bool,
+    /// `--fail-on-skipped-script`.
+    pub fail_on_skipped_script: bool,
+    /// `--layer-compression`.
+    pub compression: Option<String>,
+    /// `--scripts`.
+    pub scripts: Option<ScriptMode>,
+    /// `--vcs`.
+    pub vcs: Option<bool>,
+    /// The output is a docker archive: its layers are plain unless somebody says otherwise.
+    pub plain_layers: bool,
+}
+
+/// An image of every architecture.
+#[derive(Debug)]
+pub struct Built {
+    /// One for each architecture, in the order of the index.
+    pub images: Vec<BuiltImage>,
+    /// What holds them together.
+    pub index: Document,
+    /// Where packages came from: for each image, by name.
+    pub provenance: Vec<BTreeMap<String, Provenance>>,
+    /// `URL@COMMIT` of the description.
+    pub source: Option<String>,
+    /// The store with the layers; temporary ones go with this.
+    _store: Option<tempfile::TempDir>,
+}
+
+impl Built {
+    /// Returns the digest of the index, `sha256:HEX`.
+    pub fn digest(&self) -> &str {
+        &self.index.descriptor.digest
+    }
+
+    /// Returns what happened to scripts, a line each.
+    pub fn script_lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for image in &self.images {
+            for outcome in &image.scripts {
+                let mut line = format!(
+                    "{}: {} {}: {}",
+                    image.architecture,
+                    outcome.package,
+                    outcome.script,
+                    outcome.result.as_str()
+                );
+                if outcome.result == ScriptResult::NotRun && !outcome.detail.is_empty() {
+                    line.push_str(&format!(" ({})", outcome.detail));
+                }
+                lines.push(line);
+            }
+        }
+        lines
+    }
+
+    /// Makes the bills of materials: file names and contents.
+    ///
+    /// `name` is that of the image, without a tag. What could not be taken over is told as a
+    /// warning.
+    ///
+    /// # Errors
+    /// [`enum@Error`].
+    pub fn bills(
+        &self,
+        name: &str,
+        formats: &[BillFormat],
+        sink: &mut dyn Sink,
+    ) -> Result<Vec<(String, Vec<u8>)>, Error> {
+        let tool = concat!("ibex-", env!("CARGO_PKG_VERSION"));
+        let mut bills = Vec::new();
+        for (image, provenance) in self.images.iter().zip(&self.provenance) {
+            let inventory = Inventory::new(&Subject {
+                image,
+                name,
+                provenance,
+                source: self.source.as_deref(),
+                tool,
+            })?;
+            for warning in &inventory.warnings {
+                sink.warning(&format!("W-SBOM: {warning}"));
+            }
+            for format in formats {
+                bills.push(match format {
+                    BillFormat::Spdx => (
+                        format!("sbom-{}.spdx.json", image.architecture),
+                        inventory.spdx(),
+                    ),
+                    BillFormat::CycloneDx => (
+                        format!("sbom-{}.cdx.json", image.architecture),
+                        inventory.cyclonedx(),
+                    ),
+                });
+            }
+        }
+        if formats.contains(&BillFormat::Spdx) {
+            let index = sbom::index_spdx(&self.index, &self.images, tool);
+            bills.push(("sbom-index.spdx.json".to_owned(), index));
+        }
+        Ok(bills)
+    }
+
+    /// Writes the image; nothing is left under the name if it fails.
+    ///
+    /// # Errors
+    /// [`enum@Error`].
+    pub fn write(
+        &self,
+        reference: &str,
+        output: &Path,
+        format: OutputFormat,
+        profile: Profile,
+        stdout: &mut dyn Write,
+    ) -> Result<(), Error> {
+        let tagged;
+        let reference = match (profile, self.images.as_slice()) {
+            (Profile::Apko, [image]) if format == OutputFormat::DockerArchive => {
+                let arch = image.platform.architecture.replace(TAG_SEPARATORS, "_");
+                tagged = format!("{reference}-{arch}");
+                &tagged
+            }
+            _ => reference,
+        };
+        let bundle = Bundle {
+            images: &self.images,
+            index: &self.index,
+            reference,
+        };
+        let shape = match profile {
+            Profile::Native => LayoutShape::Named,
+            Profile::Apko => LayoutShape::Bare,
+        };
+        let host = image::Architecture::host();
+        let name = output.to_string_lossy();
+        match format {
+            OutputFormat::OciDirectory => {
+                let parent = output
+                    .parent()
+                    .filter(|parent| !parent.as_os_str().is_empty());
+                if let Some(parent) = parent
+                    && !parent.exists()
+                {
+                    let missing = std::io::ErrorKind::NotFound.into();
+                    return Err(super::output_error(output, &missing));
+                }
+                bundle.oci_directory(output, shape)?;
+            }
+            OutputFormat::OciArchive if name == "-" => bundle.oci_archive(stdout, shape)?,
+            OutputFormat::OciArchive => {
+                written(output, |out| bundle.oci_archive(out, shape))?;
+            }
+            OutputFormat::DockerArchive if name == "-" => {
+                bundle.docker_archive(stdout, host.architecture())?;
+            }
+            OutputFormat::DockerArchive if name.ends_with(".gz") => written(output, |out| {
+                let builder = flate2::GzBuilder::new().mtime(0).operating_system(255);
+                let mut encoder = builder.write(out, flate2::Compression::new(6));
+                bundle.docker_archive(&mut encoder, host.architecture())?;
+                let done = encoder.finish().map(drop);
+                done.map_err(|error| engine::ImageError::output(output, &error))
+            })?,
+            OutputFormat::DockerArchive => {
+                written(output, |out| {
+                    bundle.docker_archive(out, host.architecture())
+                })?;
+            }
+            OutputFormat::RootFileSystem => self.write_rootfs(output, stdout)?,
+        }
+        Ok(())
+    }
+
+    /// Writes the root file system of the only architecture.
+    fn write_rootfs(&self, output: &Path, stdout: &mut dyn Write) -> Result<(), Error> {
+        let [image] = self.images.as_slice() else {
+            return Err(Error::Usage {
+                message: "a root file system is of one architecture; give --arch".to_owned(),
+            });
+        };
+        let name = output.to_string_lossy();
+        let compression = match &*name {
+            name if name.ends_with(".tar.gz") => Compression::Gzip(6),
+            name if name.ends_with(".tar.zst") => Compression::Zstd(3),
+            _ => Compression::None,
+        };
+        match &*name {
+            "-" => output::rootfs_archive(image, stdout, compression)?,
+            name if name.contains(".tar") && !output.is_dir() => {
+                written(output, |out| {
+                    output::rootfs_archive(image, out, compression)
+                })?;
+            }
+            _ => {
+                output::rootfs_directory(image, output)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the root file system of the only architecture as an archive of `cpio`.
+    ///
+    /// # Errors
+    /// [`enum@Error`].
+    pub fn write_cpio(&self, output: &Path, stdout: &mut dyn Write) -> Result<(), Error> {
+        let [image] = self.images.as_slice() else {
+            return Err(Error::Usage {
+                message: "a cpio archive is of one architecture; give --arch".to_owned(),
+            });
+        };
+        let name = output.to_string_lossy();
+        let gzip = name.ends_with(".gz");
+        match &*name {
+            "-" => output::cpio(image, stdout, false)?,
+            _ => written(output, |out| output::cpio(image, out, gzip))?,
+        }
+        Ok(())
+    }
+}
+
+/// Writes a file beside its name, with our words where that is not allowed.
+fn written(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> Result<(), engine::ImageError>,
+) -> Result<(), Error> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    // Asked before anything is done, so that the answer can say who is who.
+    if let Err(error) = rustix::fs::access(folder, rustix::fs::Access::WRITE_OK) {
+        return Err(super::output_error(path, &error.into()));
+    }
+    Ok(output::write_file(path, write)?)
+}
+
+/// Writes files into a folder, each whole or not at all.
+///
+/// # Errors
+/// [`enum@Error`].
+pub fn write_bills(folder: &Path, bills: &[(String, Vec<u8>)]) -> Result<(), Error> {
+    std::fs::create_dir_all(folder).map_err(|error| super::output_error(folder, &error))?;
+    for (name, bytes) in bills {
+        let path = folder.join(name);
+        crate::fetch::cache::store(&path, bytes)
+            .map_err(|error| super::output_error(&path, &error))?;
+    }
+    Ok(())
+}
+
+/// Builds the image of every architecture.
+///
+/// # Errors
+/// [`enum@Error`]; nothing was written but to the cache.
+pub fn build(
+    workshop: &mut Workshop<'_>,
+    options: &BuildOptions,
+    sink: &mut dyn Sink,
+) -> Result<Built, Error> {
+    // Wrong settings are told before anything is fetched.
+    let fixed_time = options
+        .source_date_epoch
+        .as_deref()
+        .map(epoch)
+        .transpose()?
+        .flatten();
+    let mut plan = Recipe::new(workshop, options)?;
+    let resolutions = workshop.packages(sink)?;
+    plan.keys = workshop.image_keys()?;
+    let mut place = None;
+    let folder = match &workshop.options.cache_dir {
+        Some(folder) => folder.clone(),
+        None => {
+            let made = super::temporary()?;
+            let path = made.path().to_owned();
+            place = Some(made);
+            path
+        }
+    };
+    let store = Store::open(&folder.join("images"))?;
+    let mut images = Vec::new();
+    let mut provenance = Vec::new();
+    let mut warnings = std::mem::take(&mut workshop.warnings);
+    for resolution in &resolutions {
+        let request = plan.request(resolution, fixed_time)?;
+        let image = engine::build(&request, &store, sink)?;
+        for warning in &image.warnings {
+            let known = Warning::new(warning.code, warning.text.clone());
+            if !warnings.contains(&known) {
+                warnings.push(known);
+            }
+        }
+        provenance.push(provenance_of(resolution)?);
+        images.push(image);
+    }
+    workshop.warnings = warnings;
+    workshop.tell_warnings(sink)?;
+    let index = oci::index(&images, &plan.config.annotations);
+    Ok(Built {
+        images,
+        index,
+        provenance,
+        source: plan.source,
+        _store: place,
+    })
+}
+
+/// Reads `SOURCE_DATE_EPOCH`; blank counts as not set.
+fn epoch(text: &str) -> Result<Option<u64>, Error> {
+    match text.trim() {
+        "" => Ok(None),
+        digits => digits
+            .parse()
+            .map(Some)
+            .map_err(|_| Error::SourceDateEpoch {
+                text: text.to_owned(),
+            }),
+    }
+}
+
+/// Looks at the files of packages, several at a time.
+fn provenance_of(resolution: &Resolution) -> Result<BTreeMap<String, Provenance>, Error> {
+    let threads = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(4);
+    let packages = &resolution.packages;
+    let digest = |at: usize| -> Result<(String, Provenance), Error> {
+        let one = &packages[at];
+        let sha256 = match &one.source {
+            Source::File(path) => {
+                let mut file = std::fs::File::open(path).map_err(|e| disk("read", path, &e))?;
+                let mut hash = Sha256::new();
+                std::io::copy(&mut file, &mut hash).map_err(|e| disk("read", path, &e))?;
+                Some(data_encoding::HEXLOWER.encode(&hash.finalize()))
+            }
+            _ => None,
+        };
+        let url = one.url.clone();
+        Ok((one.package.name.clone(), Provenance { url, sha256 }))
+    };
+    let found: Vec<Result<Vec<_>, Error>> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads)
+            .map(|first| {
+                let numbers = (first..packages.len()).step_by(threads);
+                scope.spawn(move || numbers.map(digest).collect())
+            })
+            .collect();
+        let joined = workers.into_iter().map(|worker| worker.join());
+        joined.filter_map(Result::ok).collect()
+    });
+    let mut all = BTreeMap::new();
+    for part in found {
+        all.extend(part?);
+    }
+    Ok(all)
+}
+
+/// What the requests of all architectures share.
+struct Recipe {
+    config: ContainerConfig,
+    description: ImageConfig,
+    profile: Profile,
+    repositories: Vec<String>,
+    keys: Vec<NamedContent>,
+    work_dir: PathBuf,
+    scripts: ScriptMode,
+    fail_on_skipped_script: bool,
+    compression: Compression,
+    clamp_mtime: bool,
+    build_date: u64,
+    limits: crate::format::Limits,
+    source: Option<String>,
+}
+
+impl Recipe {
+    fn new(workshop: &mut Workshop<'_>, options: &BuildOptions) -> Result<Self, Error> {
+        let description = workshop.loaded.config.clone();
+        let profile = workshop.options.profile;
+        let source = source(workshop, options, &description);
+        let compression = match options.compression.as_deref() {
+            Some(text) => text,
+            None if description.x_build.compression.is_empty() && options.plain_layers => "none",
+            None => &description.x_build.compression,
+        };
+        let wrong = || Error::Usage {
+            message: format!("--layer-compression: \"{compression}\" is not known"),
+        };
+        let compression = match compression_parts(compression).ok_or_else(wrong)? {
+            ("zstd", level) => {
+                let text = "umoci 0.4 and Docker engines before 23 cannot read zstd layers";
+                workshop.warnings.push(Warning::new("W-ZSTD-COMPAT", text));
+                Compression::Zstd(level.map_or(3, |level| level as i32))
+            }
+            ("none", _) => Compression::None,
+            (_, level) => Compression::Gzip(level.unwrap_or(6)),
+        };
+        let scripts = options
+            .scripts
+            .or(match description.x_build.scripts.as_str() {
+                "skip" => Some(ScriptMode::Skip),
+                "builtin" => Some(ScriptMode::Builtin),
+                "emulate" => Some(ScriptMode::Emulate),
+                "run" => Some(ScriptMode::Run),
+                _ => None,
+            });
+        let scripts = scripts.unwrap_or(match profile {
+            Profile::Native => ScriptMode::Emulate,
+            Profile::Apko => ScriptMode::Builtin,
+        });
+        Ok(Self {
+            config: container(&description, profile, options, source.as_deref())?,
+            repositories: workshop.image_repositories(),
+            keys: Vec::new(),
+            work_dir: workshop.options.work_dir.clone(),
+            scripts,
+            fail_on_skipped_script: options.fail_on_skipped_script,
+            compression,
+            clamp_mtime: options.clamp_mtime || description.x_build.clamp_mtime,
+            build_date: options.build_date,
+            limits: workshop.settings().limits,
+            source,
+            profile,
+            description,
+        })
+    }
+
+    fn request(&self, resolution: &Resolution, fixed: Option<u64>) -> Result<BuildRequest, Error> {
+        let description = &self.description;
+        let extensions = &description.x_build;
+        let dates = resolution
+            .packages
+            .iter()
+            .filter_map(|one| one.package.build_time);
+        let build_time = fixed.unwrap_or_else(|| dates.max().unwrap_or(0).max(self.build_date));
+        let locked = match extensions.world.as_str() {
+            "locked" => true,
+            "requested" => false,
+            _ => self.profile == Profile::Apko,
+        };
+        let mut world = match locked {
+            false => resolution.world.clone(),
+            true => {
+                let packages = resolution.packages.iter().map(|one| &one.package);
+                World {
+                    entries: packages
+                        .map(|p| Dependency::exact(&p.name, &p.version))
+                        .collect(),
+                }
+            }
+        };
+        world.sort();
+        let certificates = description.certificates.clone().unwrap_or_default();
+        let named = |key: &image::Named| NamedContent {
+            name: key.name.clone(),
+            content: key.content.clone().into_bytes(),
+        };
+        Ok(BuildRequest {
+            architecture: resolution.architecture.apk.clone(),
+            packages: (resolution.packages.iter())
+                .map(|one| NewPackage {
+                    package: one.package.clone(),
+                    tag: one.tag.clone(),
+                    source: one.source.clone(),
+                })
+                .collect(),
+            world,
+            repositories: self.repositories.clone(),
+            keys: self.keys.clone(),
+            runtime_keys: description
+                .contents
+                .runtime_keyring
+                .iter()
+                .map(named)
+                .collect(),
+            groups: (description.accounts.groups.iter())
+                .map(|group| Group {
+                    name: group.groupname.clone(),
+                    gid: group.gid.unwrap_or_default(),
+                    members: group.members.clone(),
+                })
+                .collect(),
+            users: description.accounts.users.iter().map(account).collect(),
+            configuration_json: Some(description.to_json()),
+            paths: description.paths.iter().map(mutation).collect(),
+            files: (extensions.files.iter())
+                .map(|file| FileToAdd {
+                    path: file.path.trim_matches('/').to_owned(),
+                    source: match &file.content {
+                        Some(text) => FileSource::Inline(text.clone().into_bytes()),
+                        None => FileSource::Local(self.work_dir.join(&file.source)),
+                    },
+                    mode: file.mode,
+                    uid: file.uid.unwrap_or(0),
+                    gid: file.gid.unwrap_or(0),
+                    place: format!(
+                        "x-build.files[{}] (line {})",
+                        file.place.index, file.place.line
+                    ),
+                })
+                .collect(),
+            certificates: (certificates.additional.iter())
+                .map(|one| Certificate {
+                    name: one.name.clone(),
+                    pem: one.content.clone(),
+                })
+                .collect(),
+            certificate_providers: certificates.providers,
+            services: match description.entrypoint.kind.as_str() {
+                "service-bundle" => (description.entrypoint.services.iter())
+                    .map(|(name, command)| Service {
+                        name: name.clone(),
+                        command: command.clone(),
+                    })
+                    .collect(),
+                _ => Vec::new(),
+            },
+            remove: extensions.remove.clone(),
+            database: match (extensions.db.as_str(), self.profile) {
+                ("lib", _) => DatabasePlace::Lib,
+                ("usr", _) | ("", Profile::Apko) => DatabasePlace::Usr,
+                ("none", _) => DatabasePlace::None,
+                _ => DatabasePlace::Auto,
+            },
+            scripts: self.scripts,
+            fail_on_skipped_script: self.fail_on_skipped_script,
+            layering: match &description.layering {
+                Some(layering) if layering.strategy == "origin" => Layering::Origin {
+                    budget: layering.budget as usize,
+                },
+                _ => Layering::One,
+            },
+            compression: self.compression,
+            build_time,
+            clamp_mtime: self.clamp_mtime,
+            config: self.config.clone(),
+            limits: self.limits,
+        })
+    }
+}
+
+fn account(user: &image::User) -> Account {
+    let uid = user.uid.unwrap_or_default();
+    let or = |text: &String, default: String| match text.is_empty() {
+        true => default,
+        false => text.clone(),
+    };
+    Account {
+        name: user.username.clone(),
+        uid,
+        gid: user.gid.unwrap_or(uid),
+        shell: or(&user.shell, "/bin/sh".to_owned()),
+        home: or(&user.homedir, format!("/home/{}", user.username)),
+    }
+}
+
+fn mutation(entry: &PathMutation) -> engine::PathMutation {
+    let source = entry.source.clone();
+    engine::PathMutation {
+        path: entry.path.trim_matches('/').to_owned(),
+        kind: match entry.kind.as_str() {
+            "directory" => PathKind::Directory,
+            "empty-file" => PathKind::EmptyFile,
+            "hardlink" => PathKind::HardLink { source },
+            "symlink" => PathKind::Symlink { source },
+            _ => PathKind::Permissions,
+        },
+        mode: entry.permissions,
+        uid: entry.uid,
+        gid: entry.gid,
+        recursive: entry.recursive,
+        place: format!("paths[{}] (line {})", entry.place.index, entry.place.line),
+    }
+}
+
+/// Returns what the image says to who runs it.
+fn container(
+    description: &ImageConfig,
+    profile: Profile,
+    options: &BuildOptions,
+    source: Option<&str>,
+) -> Result<ContainerConfig, Error> {
+    let entrypoint = &description.entrypoint;
+    let split = |field: &str, text: &str| {
+        words::split(text).map_err(|source| {
+            Error::Config(image::ConfigError::Quote {
+                field: field.to_owned(),
+                source,
+            })
+        })
+    };
+    let text = |text: &String| (!text.is_empty()).then(|| text.clone());
+    let mut annotations: Names = description.annotations.clone();
+    for (key, value) in &options.annotations {
+        annotations.insert(key.clone(), value.clone());
+    }
+    if let Some((url, revision)) = source.and_then(|source| source.rsplit_once('@')) {
+        let prefix = "org.opencontainers.image";
+        annotations.insert(format!("{prefix}.source"), url.to_owned());
+        annotations.insert(format!("{prefix}.revision"), revision.to_owned());
+    }
+    let (author, created_by) = match profile {
+        Profile::Native => ("ibex", "ibex"),
+        Profile::Apko => (APKO, "apko"),
+    };
+    Ok(ContainerConfig {
+        entrypoint: match entrypoint.shell_fragment.is_empty() {
+            true => split("entrypoint.command", &entrypoint.command)?,
+            false => {
+                let fragment = entrypoint.shell_fragment.clone();
+                vec!["/bin/sh".to_owned(), "-c".to_owned(), fragment]
+            }
+        },
+        cmd: split("cmd", &description.cmd)?,
+        working_directory: text(&description.work_dir),
+        run_as: text(&description.accounts.run_as),
+        stop_signal: text(&description.stop_signal),
+        volumes: description.volumes.clone(),
+        exposed_ports: description.x_build.expose.clone(),
+        environment: description.environment.clone(),
+        annotations,
+        labels: description.x_build.labels.clone(),
+        health_check: description.x_build.healthcheck.as_ref().map(health),
+        author: author.to_owned(),
+        created_by: created_by.to_owned(),
+    })
+}
+
+fn health(check: &HealthCheck) -> engine::HealthCheck {
+    let time = |text: &str| nanoseconds(text).unwrap_or(0);
+    engine::HealthCheck {
+        test: check.test.clone(),
+        interval: time(&check.interval),
+        timeout: time(&check.timeout),
+        start_period: time(&check.start_period),
+        retries: check.retries,
+    }
+}
+
+/// Returns where the description comes from: as it says, or as its git repository says.
+fn source(
+    workshop: &mut Workshop<'_>,
+    options: &BuildOptions,
+    description: &ImageConfig,
+) -> Option<String> {
+    if !description.vcs_url.is_empty() {
+        return Some(without_credentials(&description.vcs_url));
+    }
+    let by_default = workshop.options.profile == Profile::Apko;
+    if !options.vcs.unwrap_or(by_default) {
+        return None;
+    }
+    let work_dir = std::fs::canonicalize(&workshop.options.work_dir).ok()?;
+    let config = std::fs::canonicalize(work_dir.join(&workshop.options.config)).ok()?;
+    let mut folder = config.parent()?;
+    let found = loop {
+        if folder.join(".git").is_dir() {
+            break git_source(&folder.join(".git"));
+        }
+        if folder == work_dir {
+            break None;
+        }
+        folder = folder.parent()?;
+    };
+    if found.is_some() && options.vcs.is_none() && workshop.options.locked {
+        let text = "the digest changes with every commit; --vcs=no leaves it out";
+        workshop.warnings.push(Warning::new("W-VCS-REPRO", text));
+    }
+    found
+}
+
+/// Reads the remote `origin` and the commit that is checked out.
+fn git_source(git: &Path) -> Option<String> {
+    let config = std::fs::read_to_string(git.join("config")).ok()?;
+    let mut in_origin = false;
+    let mut url = None;
+    for line in config.lines().map(str::trim) {
+        if line.starts_with('[') {
+            in_origin = line == "[remote \"origin\"]";
+        } else if in_origin
+            && let Some((key, value)) = line.split_once('=')
+            && key.trim() == "url"
+        {
+            url = Some(value.trim().to_owned());
+        }
+    }
+    let url = url?;
+    let url = match (url.contains("://"), url.split_once(':')) {
+        // `user@host:path`, as scp takes it.
+        (false, Some((host, path))) => {
+            let host = host.rsplit('@').next().unwrap_or(host);
+            format!("git+ssh://{host}/{path}")
+        }
+        _ => without_credentials(&url),
+    };
+    let head = std::fs::read_to_string(git.join("HEAD")).ok()?;
+    let commit = match head.trim().strip_prefix("ref: ") {
+        None => head.trim().to_owned(),
+        Some(name) => match std::fs::read_to_string(git.join(name)) {
+            Ok(text) => text.trim().to_owned(),
+            Err(_) => {
+                let packed = std::fs::read_to_string(git.join("packed-refs")).ok()?;
+                let line = packed
+                    .lines()
+                    .find(|line| line.ends_with(&format!(" {name}")))?;
+                line.split(' ').next()?.to_owned()
+            }
+        },
+    };
+    Some(format!("{url}@{commit}"))
+}
+
+impl Workshop<'_> {
+    /// Returns the keys that the image gets: those of the lock file if one is used, else those of
+    /// the description.
+    fn image_keys(&mut self) -> Result<Vec<NamedContent>, Error> {
+        let warnings = self.warnings.len();
+        let lock = self.lock_in_use()?;
+        self.warnings.truncate(warnings);
+        let mut keys: Vec<NamedContent> = Vec::new();
+        let locked = lock
+            .map(|(_, lock)| lock.contents.keyring)
+            .unwrap_or_default();
+        let complete = !locked.is_empty() && locked.iter().all(|key| !key.content.is_empty());
+        let mut add = |name: &str, content: Vec<u8>| {
+            if !keys.iter().any(|key| key.name == name) {
+                let name = name.to_owned();
+                keys.push(NamedContent { name, content });
+            }
+        };
+        if complete {
+            for key in &locked {
+                let name = key.name.rsplit('/').next().unwrap_or_default();
+                if name.is_empty() || name.starts_with('.') {
+                    return Err(Error::Keyring {
+                        message: format!("\"{}\" in the lock file has no file name", key.name),
+                    });
+                }
+                add(name, key.content.clone().into_bytes());
+            }
+        } else {
+            for key in self.build_keys()? {
+                add(&key.name, key.pem);
+            }
+        }
+        keys.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(keys)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_output_decides() {
+        use OutputFormat::{DockerArchive, OciArchive, OciDirectory};
+        for (output, directory, wanted) in [
+            ("out", true, Some(OciDirectory)),
+            ("out/", false, Some(OciDirectory)),
+            ("x.oci.tar", false, Some(OciArchive)),
+            ("x.tar", false, Some(DockerArchive)),
+            ("x.tar.gz", false, Some(DockerArchive)),
+            ("-", false, Some(DockerArchive)),
+            ("out", false, None),
+        ] {
+            assert_eq!(
+                OutputFormat::of_output(output, directory),
+                wanted,
+                "{output}"
+            );
+        }
+    }
+
+    #[test]
+    fn dates() {
+        assert_eq!(epoch(" 12 ").expect("a number"), Some(12));
+        assert_eq!(epoch("").expect("blank"), None);
+        let error = epoch("yesterday").expect_err("no number");
+        assert_eq!(
+            error.to_string(),
+            "SOURCE_DATE_EPOCH=\"yesterday\" is not an integer"
+        );
+    }
+}

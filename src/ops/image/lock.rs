@@ -1,0 +1,739 @@
+//! Lock files: written from a solution, used in place of one, and the copies that keep them usable
+//! (image.md, chapter 12).
+
+use super::resolve::{Chosen, MISSING, Resolution, file_name};
+use super::{Error, Profile, Workshop, disk};
+use crate::config::image::{Architecture, Warning, range, without_credentials};
+use crate::config::repositories::is_local;
+use crate::format::Limits;
+use crate::format::apk_v2::{PackageParts, PackageReader};
+use crate::format::index_writer;
+use crate::ops::download::cached_package_name;
+use crate::package::{Identity, Index, Package, Version};
+use crate::plan::Source;
+use crate::plan::lockfile::{
+    LockError, LockNotes, LockedConfig, LockedIndex, LockedKey, LockedPackage, LockedPart,
+    LockedRepository, Lockfile, PackageNotes,
+};
+use crate::progress::{Silent, Sink};
+use data_encoding::{BASE64, HEXLOWER};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+
+/// What `lock` did.
+#[derive(Clone, Debug)]
+pub struct LockOutcome {
+    /// The lock file.
+    pub path: PathBuf,
+    /// What differs from the one before, if there was one.
+    pub changes: Vec<String>,
+    /// How many packages it pins.
+    pub packages: usize,
+}
+
+/// What `fetch` brought.
+#[derive(Clone, Copy, Debug)]
+pub struct FetchedLock {
+    /// Packages, over all architectures.
+    pub packages: usize,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// Chooses packages and writes them down; with `check`, only compares with what is written.
+///
+/// `update` names packages that may move; all others stay as they are locked if that is possible.
+///
+/// # Errors
+/// [`enum@Error`]; the old lock file is untouched then.
+pub fn lock(
+    workshop: &mut Workshop<'_>,
+    update: Option<&[String]>,
+    check: bool,
+    output: Option<&Path>,
+    sink: &mut dyn Sink,
+) -> Result<LockOutcome, Error> {
+    let path = workshop.options.work_dir.join(match output {
+        Some(path) => path.to_owned(),
+        None => workshop.lock_path(),
+    });
+    let shown = path.display().to_string();
+    let old = match std::fs::read(&path) {
+        Ok(text) => Some((Lockfile::parse(&shown, &text), text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(disk("read", &path, &error)),
+    };
+    let known = old.as_ref().and_then(|(lock, _)| lock.as_ref().ok());
+    let resolutions = match (update, known) {
+        (Some(names), Some(known)) => workshop.resolve_holding(known, names, sink)?,
+        (Some(_), None) => {
+            let config = workshop.config_name();
+            return Err(Error::LockMissing { config });
+        }
+        (None, _) => workshop.resolve(sink)?,
+    };
+    workshop.tell_warnings(sink)?;
+    let new = workshop.write_down(resolutions, sink)?;
+    let text = new.to_text();
+    let changes = known.map(|known| known.changes(&new)).unwrap_or_default();
+    let packages = new.contents.packages.len();
+    let same = old.is_some_and(|(_, old)| old == text.as_bytes());
+    if check {
+        let name = workshop.lock_path().display().to_string();
+        return match same {
+            true => Ok(LockOutcome {
+                path,
+                changes,
+                packages,
+            }),
+            false => Err(Error::LockDiffers {
+                lock: name,
+                changes,
+            }),
+        };
+    }
+    if !same {
+        crate::fetch::cache::store(&path, text.as_bytes())
+            .map_err(|error| super::output_error(&path, &error))?;
+    }
+    Ok(LockOutcome {
+        path,
+        changes,
+        packages,
+    })
+}
+
+/// Brings everything that an offline build needs into the cache, and copies into a folder.
+///
+/// # Errors
+/// [`enum@Error`].
+pub fn fetch(
+    workshop: &mut Workshop<'_>,
+    to: Option<&Path>,
+    sink: &mut dyn Sink,
+) -> Result<FetchedLock, Error> {
+    let mut outcome = FetchedLock {
+        packages: 0,
+        bytes: 0,
+    };
+    for resolution in workshop.packages(sink)? {
+        let mut index = Index::default();
+        for chosen in &resolution.packages {
+            let path = &match &chosen.source {
+                Source::File(path) => path.clone(),
+                _ => workshop.file_of(chosen, sink)?,
+            };
+            let size = std::fs::metadata(path)
+                .map_err(|error| disk("read", path, &error))?
+                .len();
+            outcome.packages += 1;
+            outcome.bytes += size;
+            let Some(folder) = to else { continue };
+            let folder = workshop.options.work_dir.join(folder);
+            let bytes = std::fs::read(path).map_err(|error| disk("read", path, &error))?;
+            let parts = PackageParts::read(&bytes, &Limits::default());
+            let parts = parts.map_err(|error| damaged(&chosen.package, &error.to_string()))?;
+            let by_digest = folder
+                .join("sha256")
+                .join(HEXLOWER.encode(&parts.file_sha256));
+            let by_name = folder
+                .join(&resolution.architecture.apk)
+                .join(file_name(&chosen.package));
+            for target in [by_digest, by_name] {
+                crate::fetch::cache::store(&target, &bytes)
+                    .map_err(|error| disk("write", &target, &error))?;
+            }
+            index.packages.push(Package {
+                size,
+                ..parts.package.package
+            });
+        }
+        if let Some(folder) = to {
+            let target = workshop
+                .options
+                .work_dir
+                .join(folder)
+                .join(&resolution.architecture.apk);
+            let target = target.join("APKINDEX.tar.gz");
+            let bytes = index_writer::write(&index, 0, None)
+                .map_err(|error| Error::Other(error.to_string()))?;
+            crate::fetch::cache::store(&target, &bytes)
+                .map_err(|error| disk("write", &target, &error))?;
+        }
+    }
+    workshop.tell_warnings(sink)?;
+    Ok(outcome)
+}
+
+fn damaged(package: &Package, cause: &str) -> Error {
+    Error::Hash {
+        file: file_name(package),
+        by: "index",
+        expected: package.identity.to_q1(),
+        found: cause.to_owned(),
+    }
+}
+
+impl Workshop<'_> {
+    /// Returns the usual place of the lock file: beside the description, with its name.
+    pub fn lock_path(&self) -> PathBuf {
+        self.options.config.with_extension("lock.json")
+    }
+
+    /// Returns the packages of every architecture with their files on this machine: those of the
+    /// lock file if one is used, else newly chosen ones.
+    ///
+    /// # Errors
+    /// [`enum@Error`].
+    pub fn packages(&mut self, sink: &mut dyn Sink) -> Result<Vec<Resolution>, Error> {
+        let mut resolutions = match self.lock_in_use()? {
+            Some((name, lock)) => {
+                let mut resolutions = Vec::new();
+                for architecture in self.locked_architectures(&lock)? {
+                    resolutions.push(self.locked(&name, &lock, architecture, sink)?);
+                }
+                return Ok(resolutions);
+            }
+            None => self.resolve(sink)?,
+        };
+        for resolution in &mut resolutions {
+            self.bring(resolution, sink)?;
+        }
+        Ok(resolutions)
+    }
+
+    /// With a lock file and no word on architectures, those of the lock are meant.
+    fn locked_architectures(&self, lock: &Lockfile) -> Result<Vec<Architecture>, Error> {
+        let said = !self.options.architectures.is_empty() || !self.loaded.config.archs.is_empty();
+        if said {
+            return self.architectures();
+        }
+        let names = lock
+            .contents
+            .packages
+            .iter()
+            .map(|package| &package.architecture);
+        let names: BTreeSet<&String> = names.collect();
+        let mut found: Vec<Architecture> =
+            names.into_iter().map(|n| Architecture::parse(n)).collect();
+        found.sort();
+        Ok(found)
+    }
+
+    /// Returns the lock file that the build must follow, with its name.
+    ///
+    /// # Errors
+    /// [`Error::LockMissing`], [`Error::LockStale`], or why it cannot be read.
+    pub fn lock_in_use(&mut self) -> Result<Option<(String, Lockfile)>, Error> {
+        let beside = self.options.work_dir.join(self.lock_path());
+        let name = match &self.options.lockfile {
+            Some(path) => path.clone(),
+            None if self.options.locked => self.lock_path(),
+            None => {
+                if beside.exists() && self.options.profile == Profile::Native {
+                    let text = format!(
+                        "{} is there but not used; give --locked or --lockfile",
+                        self.lock_path().display()
+                    );
+                    self.warnings.push(Warning::new("W-LOCK-UNUSED", text));
+                }
+                return Ok(None);
+            }
+        };
+        let path = self.options.work_dir.join(&name);
+        let name = name.display().to_string();
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(match self.options.lockfile {
+                    Some(_) => disk("read", &path, &error),
+                    None => Error::LockMissing {
+                        config: self.config_name(),
+                    },
+                });
+            }
+            Err(error) => return Err(disk("read", &path, &error)),
+        };
+        let lock = Lockfile::parse(&name, &text)?;
+        match &lock.config {
+            None => {
+                let text = format!("{name} does not say what it was made from");
+                self.warnings.push(Warning::new("W-LOCK-OLD", text));
+            }
+            Some(_) if self.options.config == Path::new(&name) => {}
+            Some(config) => {
+                let checksum = |bytes: &[u8; 32]| format!("sha256-{}", BASE64.encode(bytes));
+                let stale = config.checksum != checksum(&self.loaded.checksum);
+                if stale {
+                    let others = &self.loaded.other_checksums;
+                    return Err(Error::LockStale {
+                        lock: name,
+                        config: self.config_name(),
+                        line_endings: others
+                            .iter()
+                            .any(|other| checksum(other) == config.checksum),
+                    });
+                }
+            }
+        }
+        Ok(Some((name, lock)))
+    }
+
+    /// Takes the packages of one architecture from a lock file and finds their files.
+    fn locked(
+        &self,
+        name: &str,
+        lock: &Lockfile,
+        architecture: Architecture,
+        sink: &mut dyn Sink,
+    ) -> Result<Resolution, Error> {
+        let mut packages = Vec::new();
+        for locked in lock.packages_of(&architecture.apk) {
+            let (path, package) = self.locked_file(lock, locked, &architecture, sink)?;
+            let url = without_credentials(&locked.url);
+            packages.push(Chosen {
+                tag: locked.x.as_ref().and_then(|notes| notes.tag.clone()),
+                repository: url.rsplitn(3, '/').nth(2).unwrap_or_default().to_owned(),
+                url,
+                source: match package.installed_size {
+                    0 => Source::None,
+                    _ => Source::File(path),
+                },
+                package,
+            });
+        }
+        if packages.is_empty() && !lock.contents.packages.is_empty() {
+            return Err(Error::Lock(LockError::Architecture {
+                file: name.to_owned(),
+                architecture: architecture.apk,
+            }));
+        }
+        Ok(Resolution {
+            architecture,
+            packages,
+            world: self.world()?,
+            indexes: lock
+                .x
+                .indexes
+                .iter()
+                .map(|i| (i.url.clone(), i.description.clone()))
+                .collect(),
+        })
+    }
+
+    /// Finds the file of a locked package: in the cache, kept, where it was, on a mirror, or in
+    /// another repository of the lock (image.md, 12.5).
+    fn locked_file(
+        &self,
+        lock: &Lockfile,
+        locked: &LockedPackage,
+        architecture: &Architecture,
+        sink: &mut dyn Sink,
+    ) -> Result<(PathBuf, Package), Error> {
+        let wanted = locked.package();
+        let file = file_name(&wanted);
+        let size = locked.file_size();
+        let mut places = vec![self.cache.path.join(cached_package_name(&wanted))];
+        for folder in &self.options.kept {
+            let folder = self.options.work_dir.join(folder);
+            places.push(folder.join(&architecture.apk).join(&file));
+            if let Some(notes) = &locked.x {
+                places.push(folder.join("sha256").join(&notes.sha256));
+            }
+        }
+        let mut remote = Vec::new();
+        let mut urls = self.mirrored(&locked.url);
+        let contents = &lock.contents;
+        for repository in contents
+            .repositories
+            .iter()
+            .chain(&contents.build_repositories)
+        {
+            if repository.architecture == architecture.apk
+                && let Some((folder, _)) = repository.url.rsplit_once('/')
+            {
+                urls.extend(self.mirrored(&format!("{folder}/{file}")));
+            }
+        }
+        for url in urls {
+            match is_local(&url) {
+                true => places.push(
+                    self.options
+                        .work_dir
+                        .join(url.trim_start_matches("file://")),
+                ),
+                false if !remote.contains(&url) => remote.push(url),
+                false => {}
+            }
+        }
+        let mut wrong = None;
+        for place in places {
+            let right_size =
+                std::fs::metadata(&place).is_ok_and(|meta| size == 0 || meta.len() == size);
+            if !right_size {
+                continue;
+            }
+            match check_locked(&place, locked) {
+                Ok(package) => return Ok((place, package)),
+                // What the cache has wrong is fetched again; elsewhere it is somebody's mistake.
+                Err(error) if !place.starts_with(&self.cache.path) => {
+                    wrong.get_or_insert(error);
+                }
+                Err(_) => {}
+            }
+        }
+        if remote.is_empty() {
+            return Err(wrong.unwrap_or_else(|| self.gone(locked, architecture)));
+        }
+        if !self.settings().network {
+            return Err(self.offline_miss(vec![file]));
+        }
+        match self.download_one(&wanted, remote, sink) {
+            Ok(path) => {
+                let package = check_locked(&path, locked).inspect_err(|_| {
+                    // What is wrong must not be found again.
+                    let _ = std::fs::remove_file(&path);
+                })?;
+                Ok((path, package))
+            }
+            Err(Error::Fetch { cause, .. }) if cause == MISSING => {
+                Err(wrong.unwrap_or_else(|| self.gone(locked, architecture)))
+            }
+            Err(error) => Err(wrong.unwrap_or(error)),
+        }
+    }
+
+    /// Says that a locked package is nowhere, and what is there instead.
+    fn gone(&self, locked: &LockedPackage, architecture: &Architecture) -> Error {
+        let place = without_credentials(&locked.url);
+        let place = place.rsplit_once('/').map_or("", |(folder, _)| folder);
+        Error::Gone {
+            file: format!("{}.apk", locked.full_name()),
+            place: place.to_owned(),
+            name: locked.name.clone(),
+            newest: self.newest(&locked.name, architecture),
+        }
+    }
+
+    /// Returns the newest version of a name that the repositories offer now.
+    fn newest(&self, name: &str, architecture: &Architecture) -> Option<String> {
+        let keyring = self.keyring().ok()?;
+        let loaded = self.indexes(architecture, &keyring, &mut Silent).ok()?;
+        let mut newest: Option<String> = None;
+        for index in loaded
+            .repositories
+            .iter()
+            .filter_map(|one| one.index.as_ref())
+        {
+            let records = (0..index.table.len() as u32).map(|at| index.table.record(at));
+            for record in records.filter(|record| record.name() == name) {
+                let better = newest.as_ref().is_none_or(|known| {
+                    Version(record.version()).compare(Version(known)) == std::cmp::Ordering::Greater
+                });
+                if better {
+                    newest = Some(record.version().to_owned());
+                }
+            }
+        }
+        newest
+    }
+
+    /// Chooses again, but leaves locked what need not move.
+    fn resolve_holding(
+        &mut self,
+        lock: &Lockfile,
+        names: &[String],
+        sink: &mut dyn Sink,
+    ) -> Result<Vec<Resolution>, Error> {
+        let known: BTreeSet<&str> = lock
+            .contents
+            .packages
+            .iter()
+            .map(|p| p.name.as_str())
+            .collect();
+        if let Some(unknown) = names.iter().find(|name| !known.contains(name.as_str())) {
+            let message = format!("--update: \"{unknown}\" is not in the lock file");
+            return Err(Error::Usage { message });
+        }
+        self.held = lock.contents.packages.iter().map(held_version).collect();
+        self.held.retain(|(_, name), _| !names.contains(name));
+        let world = self.world()?;
+        if let Ok(found) = self.resolve_world(&world, sink) {
+            return Ok(found);
+        }
+        // Whatever the moving packages need may move, too.
+        let held = std::mem::take(&mut self.held);
+        let free = self.resolve_world(&world, sink)?;
+        let mut moving: BTreeSet<String> = names.iter().cloned().collect();
+        for resolution in &free {
+            moving.extend(super::why::needed_by(&resolution.packages, names));
+        }
+        self.held = held;
+        self.held.retain(|(_, name), _| !moving.contains(name));
+        if let Ok(found) = self.resolve_world(&world, sink) {
+            return Ok(found);
+        }
+        self.held.clear();
+        Ok(free)
+    }
+
+    /// Makes the lock file of a solution.
+    fn write_down(
+        &self,
+        mut resolutions: Vec<Resolution>,
+        sink: &mut dyn Sink,
+    ) -> Result<Lockfile, Error> {
+        let config = LockedConfig {
+            name: self.config_name(),
+            checksum: format!("sha256-{}", BASE64.encode(&self.loaded.checksum)),
+        };
+        let mut lock = Lockfile::new(config, self.lock_notes(&resolutions)?);
+        let contents = &mut lock.contents;
+        for key in self.build_keys()? {
+            let url = without_credentials(&key.entry);
+            contents.keyring.push(LockedKey {
+                name: without_scheme(&url).to_owned(),
+                url,
+                content: String::from_utf8_lossy(&key.pem).into_owned(),
+            });
+        }
+        contents.keyring.sort_by(|a, b| a.name.cmp(&b.name));
+        let described = &self.loaded.config.contents;
+        let build: Vec<String> = (described.build_repositories.iter())
+            .chain(&self.options.build_repositories)
+            .cloned()
+            .collect();
+        let both: Vec<String> = (described.repositories.iter())
+            .chain(&self.options.repositories)
+            .cloned()
+            .collect();
+        for resolution in &mut resolutions {
+            let arch = resolution.architecture.apk.clone();
+            contents
+                .build_repositories
+                .extend(locked_repositories(&build, &arch));
+            contents
+                .runtime_repositories
+                .extend(locked_repositories(&described.runtime_repositories, &arch));
+            contents
+                .repositories
+                .extend(locked_repositories(&both, &arch));
+            self.bring(resolution, sink)?;
+            for chosen in &resolution.packages {
+                contents.packages.push(self.pin(chosen, &arch, sink)?);
+            }
+        }
+        Ok(lock)
+    }
+
+    fn lock_notes(&self, resolutions: &[Resolution]) -> Result<LockNotes, Error> {
+        let mut notes = LockNotes {
+            tool: concat!("ibex ", env!("CARGO_PKG_VERSION")).to_owned(),
+            ..LockNotes::default()
+        };
+        let mut set = |name: &str, value: &str| {
+            notes.settings.insert(name.to_owned(), value.to_owned());
+        };
+        set("profile", self.options.profile.as_str());
+        if self.options.per_architecture {
+            set("arch-policy", "per-arch");
+        }
+        if !self.options.packages.is_empty() {
+            set("packages", &self.options.packages.join(" "));
+        }
+        let tags = self.loaded.config.repository_tags();
+        let entries = self
+            .loaded
+            .config
+            .contents
+            .packages
+            .iter()
+            .chain(&self.options.packages);
+        for entry in entries {
+            if let Some((name, text)) = range::split(entry, &tags) {
+                let constraints = range::constraints(name, text).unwrap_or_default();
+                notes.ranges.insert(entry.clone(), constraints);
+            }
+        }
+        let indexes: BTreeMap<&String, &String> = (resolutions.iter())
+            .flat_map(|resolution| &resolution.indexes)
+            .map(|(url, description)| (url, description))
+            .collect();
+        for (url, description) in indexes {
+            notes.indexes.push(LockedIndex {
+                url: url.clone(),
+                description: description.clone(),
+            });
+        }
+        Ok(notes)
+    }
+
+    /// Pins a package by what its file is.
+    fn pin(
+        &self,
+        chosen: &Chosen,
+        arch: &str,
+        sink: &mut dyn Sink,
+    ) -> Result<LockedPackage, Error> {
+        let package = &chosen.package;
+        let mut path = match &chosen.source {
+            Source::File(path) => path.clone(),
+            // Packages without data are not read for installing, but they are for pinning.
+            _ => self.file_of(chosen, sink)?,
+        };
+        let mut read = parts_of(&path, package);
+        if read.is_err() && path.starts_with(&self.cache.path) {
+            // A damaged copy in the cache is replaced.
+            let _ = std::fs::remove_file(&path);
+            path = self.file_of(chosen, sink)?;
+            read = parts_of(&path, package);
+        }
+        let (parts, size) = read?;
+        let part = |from: u64, length: u64, checksum: String| LockedPart {
+            range: format!("bytes={from}-{}", (from + length).saturating_sub(1)),
+            checksum,
+        };
+        let sha1 = |bytes: &[u8; 20]| format!("sha1-{}", BASE64.encode(bytes));
+        let identity: Identity = package.identity;
+        Ok(LockedPackage {
+            name: package.name.clone(),
+            url: chosen.url.clone(),
+            version: package.version.clone(),
+            architecture: arch.to_owned(),
+            signature: (parts.signature > 0)
+                .then(|| part(0, parts.signature, sha1(&parts.signature_sha1))),
+            control: Some(part(parts.signature, parts.control, sha1(&identity.0))),
+            data: Some(part(
+                parts.signature + parts.control,
+                parts.data,
+                format!("sha256-{}", BASE64.encode(&parts.data_sha256)),
+            )),
+            checksum: identity.to_q1(),
+            x: Some(PackageNotes {
+                sha256: HEXLOWER.encode(&parts.file_sha256),
+                size,
+                format: "v2".to_owned(),
+                repository: chosen.repository.clone(),
+                arch: (package.arch.clone()).filter(|_| parts.package.package.arch != package.arch),
+                tag: chosen.tag.clone(),
+            }),
+        })
+    }
+
+    /// Finds the file of a package that need not be read for installing.
+    fn file_of(&self, chosen: &Chosen, sink: &mut dyn Sink) -> Result<PathBuf, Error> {
+        let cached = self.cache.path.join(cached_package_name(&chosen.package));
+        if std::fs::metadata(&cached).is_ok_and(|meta| meta.len() == chosen.package.size) {
+            return Ok(cached);
+        }
+        let mut remote = Vec::new();
+        for url in self.mirrored(&chosen.url) {
+            match is_local(&url) {
+                true => {
+                    let path = self
+                        .options
+                        .work_dir
+                        .join(url.trim_start_matches("file://"));
+                    if path.exists() {
+                        return Ok(path);
+                    }
+                }
+                false => remote.push(url),
+            }
+        }
+        if !self.settings().network {
+            return Err(self.offline_miss(vec![file_name(&chosen.package)]));
+        }
+        self.download_one(&chosen.package, remote, sink)
+    }
+
+    fn download_one(
+        &self,
+        package: &Package,
+        urls: Vec<String>,
+        sink: &mut dyn Sink,
+    ) -> Result<PathBuf, Error> {
+        let mut paths = self.download(&[(package, urls)], sink);
+        paths.pop().unwrap_or_else(|| {
+            Err(Error::Fetch {
+                file: file_name(package),
+                cause: MISSING.to_owned(),
+            })
+        })
+    }
+}
+
+fn held_version(package: &LockedPackage) -> ((String, String), String) {
+    let key = (package.architecture.clone(), package.name.clone());
+    (key, package.version.clone())
+}
+
+fn parts_of(path: &Path, package: &Package) -> Result<(PackageParts, u64), Error> {
+    let bytes = std::fs::read(path).map_err(|error| disk("read", path, &error))?;
+    let parts = PackageParts::read(&bytes, &Limits::default());
+    let parts = parts.map_err(|error| damaged(package, &error.to_string()))?;
+    if parts.package.identity != package.identity {
+        return Err(damaged(package, &parts.package.identity.to_q1()));
+    }
+    Ok((parts, bytes.len() as u64))
+}
+
+/// Checks that a file is the locked package, as far as its control part says; the data part is
+/// checked against that while it is installed.
+fn check_locked(path: &Path, locked: &LockedPackage) -> Result<Package, Error> {
+    let file = format!("{}.apk", locked.full_name());
+    let wrong = |expected: String, found: String| Error::Hash {
+        file: file.clone(),
+        by: "lock",
+        expected,
+        found,
+    };
+    let opened = File::open(path).map_err(|error| disk("read", path, &error))?;
+    let size = opened
+        .metadata()
+        .map_err(|error| disk("read", path, &error))?
+        .len();
+    let source = BufReader::with_capacity(64 << 10, opened);
+    let control = match PackageReader::open(source, &Limits::default()) {
+        Ok((control, _)) => control,
+        Err(error) => return Err(wrong(locked.checksum.clone(), error.to_string())),
+    };
+    if Some(control.identity) != locked.identity() {
+        return Err(wrong(locked.checksum.clone(), control.identity.to_q1()));
+    }
+    let data = format!("sha256-{}", BASE64.encode(&control.data_hash));
+    if let Some(part) = locked.data.as_ref().filter(|part| part.checksum != data) {
+        return Err(wrong(part.checksum.clone(), data));
+    }
+    // What an index would say: the same image with and without a lock file.
+    let notes = locked.x.as_ref();
+    let package = control.package;
+    Ok(Package {
+        size,
+        arch: notes.and_then(|notes| notes.arch.clone()).or(package.arch),
+        replaces: Vec::new(),
+        replaces_priority: 0,
+        triggers: Vec::new(),
+        ..package
+    })
+}
+
+fn locked_repositories(lines: &[String], arch: &str) -> Vec<LockedRepository> {
+    let urls = lines.iter().map(|line| {
+        let url = line.rsplit(' ').next().unwrap_or_default();
+        without_credentials(url.trim_end_matches('/'))
+    });
+    let urls: BTreeSet<String> = urls.collect();
+    let repository = |url: String| LockedRepository {
+        name: format!("{}/{arch}", without_scheme(&url)),
+        url: format!("{url}/{arch}/APKINDEX.tar.gz"),
+        architecture: arch.to_owned(),
+    };
+    urls.into_iter().map(repository).collect()
+}
+
+fn without_scheme(url: &str) -> &str {
+    url.split_once("://").map_or(url, |(_, rest)| rest)
+}

@@ -1,0 +1,237 @@
+//! Images: from a description to packages, a lock file, an image and what can be told about it.
+//!
+//! The package half is that of `add`: the same indexes, solver and downloads, for an empty root.
+//! Nothing here decides which package is taken or how a tree is built; it joins who does.
+
+mod build;
+mod compare;
+mod error;
+mod lock;
+mod resolve;
+mod verify;
+mod why;
+
+pub use build::{BillFormat, BuildOptions, Built, OutputFormat, build, write_bills};
+pub use compare::{
+    Difference, Sizes, diff, diff_json, diff_text, sizes, sizes_html, sizes_json, sizes_text,
+};
+pub use error::Error;
+pub use lock::{FetchedLock, LockOutcome, fetch, lock};
+pub use resolve::{Chosen, Resolution};
+pub use verify::{Verified, verify};
+pub use why::{dot, explain};
+
+use crate::config::image::{self, Architecture, LoadedConfig, Warning, architecture};
+use crate::config::{CacheDirectory, Settings};
+use crate::fetch::Session;
+use crate::progress::Sink;
+use crate::root::Root;
+use std::path::{Path, PathBuf};
+
+/// A set of defaults (image.md, 1.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// Ours.
+    #[default]
+    Native,
+    /// apko's.
+    Apko,
+}
+
+impl Profile {
+    /// Returns its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Apko => "apko",
+        }
+    }
+}
+
+/// What every image command shares.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The defaults.
+    pub profile: Profile,
+    /// The description, relative to the working directory.
+    pub config: PathBuf,
+    /// What relative paths begin at.
+    pub work_dir: PathBuf,
+    /// `--include-paths`.
+    pub include_paths: Vec<PathBuf>,
+    /// `--arch`.
+    pub architectures: Vec<String>,
+    /// `-k`.
+    pub keyring: Vec<String>,
+    /// `-b`.
+    pub build_repositories: Vec<String>,
+    /// `-r`.
+    pub repositories: Vec<String>,
+    /// `-p`.
+    pub packages: Vec<String>,
+    /// Where downloads and layers are kept; a temporary place if absent.
+    pub cache_dir: Option<PathBuf>,
+    /// `--lockfile`.
+    pub lockfile: Option<PathBuf>,
+    /// `--locked`.
+    pub locked: bool,
+    /// `--kept`: folders with copies of packages.
+    pub kept: Vec<PathBuf>,
+    /// `--mirror FROM=TO`.
+    pub mirrors: Vec<(String, String)>,
+    /// `--arch-policy per-arch`.
+    pub per_architecture: bool,
+    /// `--strict`.
+    pub strict: bool,
+    /// Network and signatures: what global options of other commands decide.
+    pub settings: Settings,
+}
+
+/// A description that is being worked on, with the places that this needs.
+pub struct Workshop<'a> {
+    /// What was asked for.
+    pub options: &'a Options,
+    /// The description.
+    pub loaded: LoadedConfig,
+    /// What was noticed so far.
+    pub warnings: Vec<Warning>,
+    /// Versions that must stay: by architecture and name.
+    held: std::collections::BTreeMap<(String, String), String>,
+    session: std::cell::OnceCell<Session>,
+    root: Root,
+    cache: CacheDirectory,
+    /// Temporary places; they go with this.
+    _places: Vec<tempfile::TempDir>,
+}
+
+impl<'a> Workshop<'a> {
+    /// Reads the description and prepares the places.
+    ///
+    /// # Errors
+    /// [`enum@Error`].
+    pub fn open(options: &'a Options) -> Result<Self, Error> {
+        let loaded = match options.config.extension().is_some_and(|end| end == "json") {
+            // A lock file alone: it says everything that fetching needs.
+            true => LoadedConfig::default(),
+            false => image::load(&options.config, &options.work_dir, &options.include_paths)?,
+        };
+        let empty = temporary()?;
+        let root =
+            Root::open(empty.path()).map_err(|error| disk("open", empty.path(), &error.source))?;
+        let mut places = vec![empty];
+        let path = match &options.cache_dir {
+            Some(path) => path.join("packages"),
+            None => {
+                let place = temporary()?;
+                let path = place.path().join("packages");
+                places.push(place);
+                path
+            }
+        };
+        std::fs::create_dir_all(&path).map_err(|error| disk("create", &path, &error))?;
+        let mut warnings = loaded.warnings.clone();
+        warnings.extend(
+            image::lint(&loaded.config, false)
+                .into_iter()
+                .filter(|warning| {
+                    // What a person asked `lint` for is not what every build must say.
+                    matches!(warning.code, "W-ARCH" | "W-SECRET-URL" | "W-NO-TAG")
+                }),
+        );
+        Ok(Self {
+            options,
+            loaded,
+            warnings,
+            held: std::collections::BTreeMap::new(),
+            session: std::cell::OnceCell::new(),
+            root,
+            cache: CacheDirectory {
+                path,
+                packages: true,
+            },
+            _places: places,
+        })
+    }
+
+    /// Returns the name of the description as it was given.
+    pub fn config_name(&self) -> String {
+        self.options.config.display().to_string()
+    }
+
+    /// Returns the architectures to work for: the flag's, else the description's, else the
+    /// profile's.
+    ///
+    /// # Errors
+    /// [`Error::Architecture`] for an unknown one given by flag.
+    pub fn architectures(&self) -> Result<Vec<Architecture>, Error> {
+        let flag = architecture::parse_list(&self.options.architectures);
+        if let Some(unknown) = flag.iter().find(|arch| !arch.known) {
+            return Err(Error::Architecture {
+                name: unknown.oci.clone(),
+            });
+        }
+        if !flag.is_empty() {
+            return Ok(flag);
+        }
+        let file = architecture::parse_list(&self.loaded.config.archs);
+        Ok(match (file.is_empty(), self.options.profile) {
+            (false, _) => file,
+            (true, Profile::Native) => vec![Architecture::host()],
+            (true, Profile::Apko) => architecture::all(),
+        })
+    }
+
+    /// Returns the folder for everything that is kept between runs, if there is one.
+    pub fn cache_path(&self) -> &Path {
+        self.cache.path.parent().unwrap_or(&self.cache.path)
+    }
+
+    /// Tells what was noticed, or fails because of it with `--strict`.
+    ///
+    /// # Errors
+    /// [`Error::Strict`].
+    pub fn tell_warnings(&mut self, sink: &mut dyn Sink) -> Result<(), Error> {
+        let warnings = std::mem::take(&mut self.warnings);
+        if self.options.strict && !warnings.is_empty() {
+            return Err(Error::Strict(warnings));
+        }
+        for warning in warnings {
+            sink.warning(&format!("{}: {}", warning.code, warning.text));
+        }
+        Ok(())
+    }
+}
+
+fn temporary() -> Result<tempfile::TempDir, Error> {
+    let made = tempfile::Builder::new().prefix("ibex-image.").tempdir();
+    made.map_err(|error| disk("create", &std::env::temp_dir(), &error))
+}
+
+fn disk(action: &'static str, path: &Path, error: &std::io::Error) -> Error {
+    Error::Disk {
+        action,
+        path: path.display().to_string(),
+        cause: crate::root::cause(error),
+    }
+}
+
+/// Says why an output cannot be written, and who is who where that is the reason.
+fn output_error(path: &Path, error: &std::io::Error) -> Error {
+    use std::os::unix::fs::MetadataExt;
+    let mut cause = crate::root::cause(error);
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    if let (std::io::ErrorKind::PermissionDenied, Ok(meta)) = (error.kind(), folder.metadata()) {
+        let (uid, mode) = (rustix::process::geteuid().as_raw(), meta.mode() & 0o7777);
+        let owner = meta.uid();
+        cause.push_str(&format!(
+            " (running as uid {uid}; directory owned by {owner}, mode {mode:04o})"
+        ));
+    }
+    Error::Output {
+        path: path.display().to_string(),
+        cause,
+    }
+}

@@ -1,0 +1,809 @@
+//! From a description to the packages of each architecture: indexes, world, solution (image.md, 4).
+
+use super::{Error, Workshop, disk};
+use crate::config::image::{Architecture, ConfigError, Warning, without_credentials};
+use crate::config::repositories::is_local;
+use crate::config::{RepositorySources, Settings};
+use crate::fetch::index::Rules;
+use crate::fetch::package::{FileRequest, fetch_files};
+use crate::fetch::{HttpError, IndexError, IndexLoader, Session};
+use crate::ops::change::solver_sources;
+use crate::ops::download::{PackageFiles, cached_package_name};
+use crate::ops::refresh::{self, LoadedRepositories, LoadedRepository, Purpose};
+use crate::package::{Package, PackageTable, World};
+use crate::plan::Source;
+use crate::progress::{Collect, Event, Sink};
+use crate::solver::{self, Hint, Request, Universe};
+use crate::trust::{Keyring, TrustError};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A package that was chosen.
+#[derive(Clone, Debug)]
+pub struct Chosen {
+    /// What the index says.
+    pub package: Package,
+    /// The tag it was asked for with.
+    pub tag: Option<String>,
+    /// Its address as the description gives the repository, without credentials.
+    pub url: String,
+    /// Its repository, without credentials.
+    pub repository: String,
+    /// Where its file is.
+    pub source: Source,
+}
+
+/// What one architecture gets.
+#[derive(Clone, Debug)]
+pub struct Resolution {
+    /// Which.
+    pub architecture: Architecture,
+    /// The packages in the order of installation.
+    pub packages: Vec<Chosen>,
+    /// What was asked for.
+    pub world: World,
+    /// Indexes: address and description.
+    pub indexes: Vec<(String, String)>,
+}
+
+/// A trusted key of the build.
+#[derive(Clone, Debug)]
+pub(super) struct BuildKey {
+    /// The entry of the description.
+    pub(super) entry: String,
+    /// Its file name.
+    pub(super) name: String,
+    /// The key.
+    pub(super) pem: Vec<u8>,
+}
+
+impl Workshop<'_> {
+    /// Chooses the packages of every architecture.
+    ///
+    /// # Errors
+    /// [`enum@Error`].
+    pub fn resolve(&mut self, sink: &mut dyn Sink) -> Result<Vec<Resolution>, Error> {
+        self.resolve_world(&self.world()?, sink)
+    }
+
+    /// Returns what is asked for.
+    ///
+    /// # Errors
+    /// [`Error::Config`].
+    pub fn world(&self) -> Result<World, Error> {
+        Ok(self.loaded.config.world(&self.options.packages)?)
+    }
+
+    /// Chooses the packages that answer another world.
+    pub(super) fn resolve_world(
+        &mut self,
+        world: &World,
+        sink: &mut dyn Sink,
+    ) -> Result<Vec<Resolution>, Error> {
+        if let Some(base) = &self.loaded.config.contents.baseimage {
+            let what = format!("contents.baseimage ({})", base.image);
+            return Err(Error::Unsupported { what });
+        }
+        let keyring = self.keyring()?;
+        let architectures = self.architectures()?;
+        let mut loaded = Vec::new();
+        for architecture in &architectures {
+            let mut indexes = self.indexes(architecture, &keyring, sink)?;
+            self.hold(architecture, &mut indexes);
+            loaded.push(indexes);
+        }
+        let solve = |loaded: &[LoadedRepositories]| -> Result<Vec<Resolution>, Error> {
+            let pairs = architectures.iter().zip(loaded);
+            let solved =
+                pairs.map(|(architecture, loaded)| self.solve(architecture, world, loaded));
+            solved.collect()
+        };
+        let first = solve(&loaded)?;
+        let differing = differing(&first);
+        if differing.is_empty() {
+            return Ok(first);
+        }
+        if self.options.per_architecture {
+            for name in differing {
+                let versions = versions_line(&name, &first);
+                let text = format!("{name} differs per architecture: {versions}");
+                self.warnings.push(Warning::new("W-ARCH-DIFF", text));
+            }
+            return Ok(first);
+        }
+        let named: Vec<String> = world
+            .entries
+            .iter()
+            .map(|entry| entry.name.clone())
+            .collect();
+        let stop = |found: &[Resolution], names: Vec<String>| Error::ArchitectureVersion {
+            table: names
+                .iter()
+                .map(|name| format!("{name}: {}", versions_line(name, found)))
+                .collect(),
+            names,
+        };
+        keep_common(&mut loaded);
+        let Ok(second) = solve(&loaded) else {
+            let mut names: Vec<String> = differing.into_iter().collect();
+            if names.iter().any(|name| named.contains(name)) {
+                names.retain(|name| named.contains(name));
+            }
+            return Err(stop(&first, names));
+        };
+        let mut still: Vec<String> = super::resolve::differing(&second).into_iter().collect();
+        still.retain(|name| named.contains(name));
+        match still.is_empty() {
+            true => Ok(second),
+            false => Err(stop(&second, still)),
+        }
+    }
+
+    /// Returns the repositories to build from: the sorted union (IMG-030).
+    pub(super) fn build_repositories(&self) -> Vec<String> {
+        let contents = &self.loaded.config.contents;
+        let all = contents
+            .build_repositories
+            .iter()
+            .chain(&contents.repositories);
+        let all = all
+            .chain(&self.options.build_repositories)
+            .chain(&self.options.repositories);
+        let all = all.map(|line| line.trim().trim_end_matches('/').to_owned());
+        all.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// Returns the repositories that the image names, without credentials.
+    pub(super) fn image_repositories(&self) -> Vec<String> {
+        let contents = &self.loaded.config.contents;
+        let all = contents
+            .repositories
+            .iter()
+            .chain(&contents.runtime_repositories);
+        let all = all.chain(&self.options.repositories);
+        let all = all.map(|line| without_credentials(line.trim().trim_end_matches('/')));
+        all.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// Reads the keys of the description and of `-k`.
+    pub(super) fn build_keys(&self) -> Result<Vec<BuildKey>, Error> {
+        let contents = &self.loaded.config.contents;
+        let entries = contents.keyring.iter().chain(&self.options.keyring);
+        let mut keys: Vec<BuildKey> = Vec::new();
+        for entry in entries {
+            if keys.iter().any(|key| key.entry == *entry) {
+                continue;
+            }
+            let name = entry.rsplit('/').next().unwrap_or_default();
+            let wrong = |message: String| Error::Keyring { message };
+            if name.is_empty() || name.starts_with('.') {
+                return Err(wrong(format!(
+                    "\"{}\" has no file name",
+                    without_credentials(entry)
+                )));
+            }
+            let pem = match is_local(entry) {
+                true => {
+                    let path = self
+                        .options
+                        .work_dir
+                        .join(entry.trim_start_matches("file://"));
+                    std::fs::read(&path).map_err(|error| {
+                        wrong(format!(
+                            "cannot read \"{entry}\": {}",
+                            crate::root::cause(&error)
+                        ))
+                    })?
+                }
+                false => self.remote_key(entry)?,
+            };
+            keys.push(BuildKey {
+                entry: entry.clone(),
+                name: name.to_owned(),
+                pem,
+            });
+        }
+        Ok(keys)
+    }
+
+    /// Fetches a key, or takes the copy in the cache.
+    fn remote_key(&self, url: &str) -> Result<Vec<u8>, Error> {
+        use sha2::{Digest, Sha256};
+        let digest = data_encoding::HEXLOWER.encode(&Sha256::digest(url.as_bytes()));
+        let folder = self.cache_path().join("keys");
+        std::fs::create_dir_all(&folder).map_err(|error| disk("create", &folder, &error))?;
+        let copy = folder.join(digest);
+        if self.settings().network {
+            let request = FileRequest {
+                urls: self.mirrored(url),
+                target: copy.clone(),
+                size: 0,
+                identity: None,
+            };
+            let answer = self.fetch_all(&[request]).map_err(|error| {
+                self.fetch_error(url, &without_credentials(url), &error.to_string())
+            })?;
+            let answer = answer.into_iter().next();
+            if let Some(Err(error)) = answer
+                && !copy.exists()
+            {
+                let cause = error.to_string();
+                return Err(self.fetch_error(url, &without_credentials(url), &cause));
+            }
+        }
+        std::fs::read(&copy).map_err(|_| self.offline_miss(vec![without_credentials(url)]))
+    }
+
+    pub(super) fn keyring(&self) -> Result<Keyring, Error> {
+        let mut keyring = Keyring::new();
+        for key in self.build_keys()? {
+            let added = keyring.add(&key.name, &key.pem);
+            added.map_err(|error| Error::Keyring {
+                message: error.to_string(),
+            })?;
+        }
+        Ok(keyring)
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.options.settings
+    }
+
+    pub(super) fn offline_miss(&self, files: Vec<String>) -> Error {
+        Error::OfflineMiss {
+            files,
+            config: self.config_name(),
+        }
+    }
+
+    /// Returns where an address may be fetched from, best first: its mirrors, then itself.
+    pub(super) fn mirrored(&self, url: &str) -> Vec<String> {
+        let flags = self.options.mirrors.iter();
+        let mut pairs: Vec<(&str, &str)> = flags.map(|(from, to)| (&**from, &**to)).collect();
+        for (from, to) in &self.loaded.config.x_build.mirrors {
+            pairs.extend(to.iter().map(|to| (&**from, &**to)));
+        }
+        let mut found = Vec::new();
+        for (from, to) in pairs {
+            let rest = url.strip_prefix(from.trim_end_matches('/'));
+            if let Some(rest) = rest.filter(|rest| rest.is_empty() || rest.starts_with('/')) {
+                found.push(format!("{}{rest}", to.trim_end_matches('/')));
+            }
+        }
+        found.push(url.to_owned());
+        found
+    }
+
+    /// Turns what went wrong with a download into an error.
+    pub(super) fn fetch_error(&self, url: &str, shown: &str, cause: &str) -> Error {
+        if let Some(status) = ["401", "403"]
+            .into_iter()
+            .find(|s| cause.contains(&format!("HTTP {s}")))
+        {
+            let host = match url.split_once("://") {
+                Some((scheme, rest)) => {
+                    let host = rest.split('/').next().unwrap_or_default();
+                    format!("{scheme}://{}", host.rsplit('@').next().unwrap_or_default())
+                }
+                None => shown.to_owned(),
+            };
+            let in_url = without_credentials(url) != url;
+            return Error::Access {
+                host,
+                status: status.to_owned(),
+                credentials: if in_url { "the URL" } else { "none in the URL" },
+            };
+        }
+        Error::Fetch {
+            file: shown.to_owned(),
+            cause: cause.to_owned(),
+        }
+    }
+
+    /// Loads the indexes of one architecture.
+    pub(super) fn indexes(
+        &self,
+        architecture: &Architecture,
+        keyring: &Keyring,
+        sink: &mut dyn Sink,
+    ) -> Result<LoadedRepositories, Error> {
+        let declared = self.build_repositories();
+        let mut all = LoadedRepositories::default();
+        for line in &declared {
+            let (tag, url) = match line.strip_prefix('@').and_then(|rest| rest.split_once(' ')) {
+                Some((tag, url)) => (Some(tag), url.trim()),
+                None => (None, line.as_str()),
+            };
+            let mut failure = None;
+            for candidate in self.mirrored(url) {
+                let place = match is_local(&candidate) {
+                    true => {
+                        let path = candidate.trim_start_matches("file://");
+                        self.options.work_dir.join(path).display().to_string()
+                    }
+                    false => candidate.clone(),
+                };
+                let tagged = tag.map_or_else(|| place.clone(), |tag| format!("@{tag} {place}"));
+                match self.load_index(&tagged, architecture, keyring, sink) {
+                    Ok(mut loaded) => {
+                        if let Some(tag) = tag.filter(|tag| !all.tag_order.iter().any(|t| t == tag))
+                        {
+                            all.tag_order.push(tag.to_owned());
+                        }
+                        all.repositories.append(&mut loaded.repositories);
+                        failure = None;
+                        break;
+                    }
+                    Err(error) => failure = Some(error),
+                }
+            }
+            if let Some(error) = failure {
+                return Err(error);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Leaves only the version that is held of each name that has one.
+    fn hold(&self, architecture: &Architecture, loaded: &mut LoadedRepositories) {
+        if self.held.is_empty() {
+            return;
+        }
+        keep(loaded, |name, version| {
+            let key = (architecture.apk.clone(), name.to_owned());
+            self.held.get(&key).is_none_or(|held| held == version)
+        });
+    }
+
+    fn load_index(
+        &self,
+        declared: &str,
+        architecture: &Architecture,
+        keyring: &Keyring,
+        sink: &mut dyn Sink,
+    ) -> Result<LoadedRepositories, Error> {
+        let settings = Settings {
+            sources: RepositorySources {
+                repositories: vec![declared.to_owned()],
+                only_arguments: true,
+                ..RepositorySources::default()
+            },
+            ..self.settings().clone()
+        };
+        let context = refresh::Context {
+            root: &self.root,
+            settings: &settings,
+            arch: &architecture.apk,
+            keyring,
+            cache: Some(&self.cache),
+        };
+        let purpose = match settings.network {
+            true => Purpose::Update,
+            false => Purpose::Read,
+        };
+        let mut told = Collect::default();
+        let loaded = refresh::load(context, purpose, true, &mut told)
+            .map_err(|error| disk("read", self.root.path(), &error.source))?;
+        match loaded.repositories.iter().find(|one| one.index.is_none()) {
+            Some(failed) => Err(self.index_error(failed, architecture, keyring, &told)),
+            None => {
+                for (level, line) in told.lines {
+                    sink.line(level, &line);
+                }
+                Ok(loaded)
+            }
+        }
+    }
+
+    /// Says why an index is not there.
+    fn index_error(
+        &self,
+        failed: &LoadedRepository,
+        architecture: &Architecture,
+        keyring: &Keyring,
+        told: &Collect,
+    ) -> Error {
+        let url = without_credentials(&self.as_declared(failed.repository.index_path_text()));
+        if let Some(path) = failed.repository.index_path() {
+            let rules = Rules {
+                keyring,
+                allow_untrusted: self.settings().allow_untrusted,
+                allow_older: true,
+                details: false,
+                limits: self.settings().limits,
+            };
+            let mut loader = IndexLoader::new(rules, None);
+            return match loader.load_file(&path) {
+                Err(IndexError::Trust(TrustError::Untrusted { wanted, known })) => {
+                    Error::UnknownKey {
+                        url,
+                        keys: wanted,
+                        known,
+                    }
+                }
+                Err(IndexError::Trust(TrustError::Bad { key })) => Error::BadSignature {
+                    url,
+                    key: Some(key),
+                },
+                Err(error) => Error::Index {
+                    has: other_architectures(&failed.repository.url, &architecture.apk),
+                    url,
+                    cause: error.to_string(),
+                },
+                Ok(_) => Error::Index {
+                    url,
+                    cause: "it changed while it was read".to_owned(),
+                    has: Vec::new(),
+                },
+            };
+        }
+        let cause = told
+            .lines
+            .iter()
+            .rev()
+            .find(|(_, line)| line.contains(": "));
+        let cause = cause.map_or("no answer", |(_, line)| {
+            line.rsplit_once(": ")
+                .map_or(line.as_str(), |(_, cause)| cause)
+        });
+        let status = told
+            .lines
+            .iter()
+            .find_map(|(_, line)| line.find("HTTP ").map(|at| &line[at..]));
+        let cause = status.unwrap_or(cause);
+        if cause.contains("UNTRUSTED") {
+            return Error::UnknownKey {
+                url,
+                keys: Vec::new(),
+                known: keyring.names(),
+            };
+        }
+        if cause.contains("BAD signature") {
+            return Error::BadSignature { url, key: None };
+        }
+        if !self.settings().network {
+            return self.offline_miss(vec![url]);
+        }
+        match self.fetch_error(&failed.repository.index_url, &url, cause) {
+            Error::Fetch { file, cause } => Error::Index {
+                url: file,
+                cause,
+                has: Vec::new(),
+            },
+            other => other,
+        }
+    }
+
+    /// Returns an address as the description gives it: relative where it is relative there.
+    pub(super) fn as_declared(&self, url: &str) -> String {
+        let mut declared = self.build_repositories();
+        // A longer one is a better answer.
+        declared.sort_by_key(|line| std::cmp::Reverse(line.len()));
+        for line in declared {
+            let plain = line.rsplit(' ').next().unwrap_or_default();
+            for candidate in self.mirrored(plain) {
+                let place = match is_local(&candidate) {
+                    true => {
+                        let path = candidate.trim_start_matches("file://");
+                        self.options.work_dir.join(path).display().to_string()
+                    }
+                    false => candidate,
+                };
+                if let Some(rest) = url.strip_prefix(&place) {
+                    return format!("{plain}{rest}");
+                }
+            }
+        }
+        url.to_owned()
+    }
+
+    /// Solves for one architecture.
+    fn solve(
+        &self,
+        architecture: &Architecture,
+        world: &World,
+        loaded: &LoadedRepositories,
+    ) -> Result<Resolution, Error> {
+        let sources = solver_sources(loaded, std::slice::from_ref(&architecture.apk));
+        let mut universe = Universe::new(&sources, world);
+        let request = Request {
+            world: world.clone(),
+            ..Request::default()
+        };
+        if let Some(text) = solver::missing_tags(&universe, world).into_iter().next() {
+            return Err(Error::Config(ConfigError::Combination { message: text }));
+        }
+        let mut solution = solver::solve(&mut universe, &request);
+        if solution.errors > 0 {
+            match solver::solve_completely(&mut universe, &request) {
+                Some(complete) => solution = complete,
+                None => return Err(unsolvable(&mut universe, &request, architecture, loaded)),
+            }
+        }
+        let files = HashMap::new();
+        let place = PackageFiles {
+            settings: self.settings(),
+            repositories: loaded,
+            cache: Some(&self.cache),
+            files: &files,
+        };
+        // A cached copy is as good, but says nothing about where the package is.
+        let origin = PackageFiles {
+            cache: None,
+            ..place
+        };
+        let chosen = solution.selected().map(|id| {
+            let package = universe.package(id);
+            let source = place.source(&universe, id);
+            let source = match (source, self.settings().network) {
+                // A package without data is not read for installing.
+                _ if universe.installed_size(id) == 0 => Source::None,
+                (Source::Remote(_), false) => Source::Unavailable,
+                (other, _) => other,
+            };
+            let url = match origin.source(&universe, id) {
+                Source::File(path) => path.display().to_string(),
+                Source::Remote(url) => url,
+                Source::None | Source::Kept | Source::Unavailable => {
+                    let number = universe.repositories_of(id).next();
+                    let repository = number.and_then(|number| loaded.repositories.get(number));
+                    repository.map_or_else(String::new, |one| {
+                        one.repository.package_url(
+                            &architecture.apk,
+                            &package.name,
+                            &package.version,
+                        )
+                    })
+                }
+            };
+            let url = without_credentials(&self.as_declared(&url));
+            let repository = url.rsplitn(3, '/').nth(2).unwrap_or_default().to_owned();
+            let entry = world
+                .entries
+                .iter()
+                .find(|entry| entry.name == package.name);
+            Chosen {
+                tag: entry.and_then(|entry| entry.tag.clone()),
+                package,
+                url,
+                repository,
+                source,
+            }
+        });
+        let packages = chosen.collect();
+        let index = |one: &LoadedRepository| {
+            let url = without_credentials(&self.as_declared(one.repository.index_path_text()));
+            let description = one
+                .index
+                .as_ref()
+                .map(|index| index.description.trim().to_owned());
+            (url, description.unwrap_or_default())
+        };
+        Ok(Resolution {
+            architecture: architecture.clone(),
+            packages,
+            world: world.clone(),
+            indexes: loaded.repositories.iter().map(index).collect(),
+        })
+    }
+
+    /// Brings every package of a resolution onto this machine.
+    ///
+    /// # Errors
+    /// [`enum@Error`] naming what cannot be had.
+    pub fn bring(&self, resolution: &mut Resolution, sink: &mut dyn Sink) -> Result<(), Error> {
+        let missing = |source: &Source| matches!(source, Source::Unavailable);
+        let missing = resolution
+            .packages
+            .iter()
+            .filter(|one| missing(&one.source));
+        let missing: Vec<String> = missing.map(|one| file_name(&one.package)).collect();
+        if !missing.is_empty() {
+            return Err(self.offline_miss(missing));
+        }
+        let remote = resolution.packages.iter().enumerate();
+        let remote: Vec<(usize, String)> = remote
+            .filter_map(|(at, one)| match &one.source {
+                Source::Remote(url) => Some((at, url.clone())),
+                _ => None,
+            })
+            .collect();
+        let wanted: Vec<(&Package, Vec<String>)> = (remote.iter())
+            .map(|(at, url)| (&resolution.packages[*at].package, vec![url.clone()]))
+            .collect();
+        let paths = self.download(&wanted, sink);
+        for ((at, _), path) in remote.into_iter().zip(paths) {
+            resolution.packages[at].source = Source::File(path?);
+        }
+        Ok(())
+    }
+
+    /// Fetches packages into the cache, each from the first address that has it, several at a time.
+    pub(super) fn download(
+        &self,
+        wanted: &[(&Package, Vec<String>)],
+        sink: &mut dyn Sink,
+    ) -> Vec<Result<PathBuf, Error>> {
+        if wanted.is_empty() {
+            return Vec::new();
+        }
+        let requests = wanted.iter().map(|(package, urls)| FileRequest {
+            urls: urls.clone(),
+            target: self.cache.path.join(cached_package_name(package)),
+            size: package.size,
+            identity: Some(package.identity),
+        });
+        let requests: Vec<FileRequest> = requests.collect();
+        for (_, urls) in wanted {
+            if let Some(url) = urls.first() {
+                sink.event(Event::Note(&format!("fetch {}", without_credentials(url))));
+            }
+        }
+        let answers = match self.fetch_all(&requests) {
+            Ok(answers) => answers,
+            Err(error) => requests.iter().map(|_| Err(error.clone())).collect(),
+        };
+        let pairs = wanted.iter().zip(&requests).zip(answers);
+        let results = pairs.map(|(((package, urls), request), answer)| match answer {
+            Ok(()) => Ok(request.target.clone()),
+            Err(error) if error.is_missing() => Err(Error::Fetch {
+                file: file_name(package),
+                cause: MISSING.to_owned(),
+            }),
+            Err(error) => {
+                let url = urls.first().map_or("", String::as_str);
+                Err(self.fetch_error(url, &file_name(package), &error.to_string()))
+            }
+        });
+        results.collect()
+    }
+
+    fn fetch_all(&self, requests: &[FileRequest]) -> Result<Vec<Result<(), HttpError>>, HttpError> {
+        if self.session.get().is_none() {
+            let session = Session::new(self.settings())?;
+            let _ = self.session.set(session);
+        }
+        let session = self.session.get().expect("it was just begun");
+        Ok(fetch_files(session, requests, &mut |_| {}).results)
+    }
+}
+
+/// What is said of a file that a server does not have.
+pub(super) const MISSING: &str = "no server has it";
+
+/// Returns the usual name of a package file.
+pub(super) fn file_name(package: &Package) -> String {
+    format!("{}-{}.apk", package.name, package.version)
+}
+
+/// Returns the architectures of a local repository.
+fn other_architectures(repository: &str, wanted: &str) -> Vec<String> {
+    let path = repository.strip_prefix("file://").unwrap_or(repository);
+    let Ok(entries) = std::fs::read_dir(path) else {
+        return Vec::new();
+    };
+    let names = entries
+        .flatten()
+        .filter(|entry| entry.path().join("APKINDEX.tar.gz").exists());
+    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+    let names: BTreeSet<String> = names.filter(|name| name != wanted).collect();
+    names.into_iter().collect()
+}
+
+/// Says why there is no solution.
+fn unsolvable(
+    universe: &mut Universe<'_>,
+    request: &Request,
+    architecture: &Architecture,
+    loaded: &LoadedRepositories,
+) -> Error {
+    let Some(explanation) = solver::explain(universe, request) else {
+        return Error::Solve {
+            reason: "the solver finds no answer".to_owned(),
+            chain: Vec::new(),
+            hints: Vec::new(),
+        };
+    };
+    let mut hints = explanation.contradictions.iter().flat_map(|one| &one.hints);
+    let unknown = hints.find_map(|hint| match hint {
+        Hint::Rename { name, nearest } => Some((name.clone(), nearest.clone())),
+        _ => None,
+    });
+    if let Some((name, similar)) = unknown {
+        return Error::NoSuch {
+            name,
+            repositories: loaded.repositories.len(),
+            architecture: architecture.apk.clone(),
+            similar,
+        };
+    }
+    let first = explanation.contradictions.first();
+    let deepest = first.and_then(|one| one.facts.iter().max_by_key(|fact| fact.depth));
+    let mut chain = Vec::new();
+    let mut hints = Vec::new();
+    for contradiction in &explanation.contradictions {
+        for fact in &contradiction.facts {
+            chain.push(format!("{:1$}{2}", "", 2 * fact.depth, fact.rule));
+        }
+        hints.extend(contradiction.hints.iter().map(ToString::to_string));
+    }
+    Error::Solve {
+        reason: deepest.map_or_else(String::new, |fact| fact.rule.to_string()),
+        chain,
+        hints,
+    }
+}
+
+/// Returns the names of packages that are on several architectures, but not in one version.
+fn differing(resolutions: &[Resolution]) -> BTreeSet<String> {
+    let mut versions: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut differing = BTreeSet::new();
+    for one in resolutions
+        .iter()
+        .flat_map(|resolution| &resolution.packages)
+    {
+        let known = *versions
+            .entry(&one.package.name)
+            .or_insert(&one.package.version);
+        if known != one.package.version {
+            differing.insert(one.package.name.clone());
+        }
+    }
+    differing
+}
+
+fn versions_line(name: &str, resolutions: &[Resolution]) -> String {
+    let version = |resolution: &Resolution| {
+        let mut packages = resolution.packages.iter();
+        let found = packages.find(|one| one.package.name == name)?;
+        Some(format!(
+            "{} {}",
+            resolution.architecture.oci, found.package.version
+        ))
+    };
+    resolutions
+        .iter()
+        .filter_map(version)
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// Leaves only the versions that every architecture has of a name, for names that all have.
+fn keep_common(loaded: &mut [LoadedRepositories]) {
+    type Versions = BTreeMap<String, BTreeSet<String>>;
+    let versions = |one: &LoadedRepositories| -> Versions {
+        let mut versions = Versions::new();
+        for table in one.repositories.iter().filter_map(|r| r.index.as_ref()) {
+            for record in (0..table.table.len() as u32).map(|at| table.table.record(at)) {
+                let known = versions.entry(record.name().to_owned()).or_default();
+                known.insert(record.version().to_owned());
+            }
+        }
+        versions
+    };
+    let all: Vec<Versions> = loaded.iter().map(versions).collect();
+    for one in loaded {
+        keep(one, |name, version| {
+            let mut others = all.iter().filter_map(|versions| versions.get(name));
+            others.all(|versions| versions.contains(version))
+        });
+    }
+}
+
+/// Leaves only the records that are wanted.
+fn keep(loaded: &mut LoadedRepositories, wanted: impl Fn(&str, &str) -> bool) {
+    for index in loaded
+        .repositories
+        .iter_mut()
+        .filter_map(|one| one.index.as_mut())
+    {
+        let table = &index.table;
+        let kept = (0..table.len() as u32).filter(|at| {
+            let record = table.record(*at);
+            wanted(record.name(), record.version())
+        });
+        let kept: Vec<Package> = kept.map(|at| table.package(at)).collect();
+        index.table = Arc::new(PackageTable::build(&kept));
+    }
+}
