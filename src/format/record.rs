@@ -102,7 +102,8 @@ pub(super) fn store<'a>(
         b'i' => {
             if append(&mut stated.install_if, value) {
                 stated.flaws.broken_list = true;
-                stated.install_if.clear();
+                let dropped = stated.install_if.drain(..);
+                stated.mentions.extend(dropped.map(|entry| entry.name));
             }
         }
         b'F' | b'M' | b'R' | b'Z' | b'r' | b'q' | b'a' | b's' | b'f' | b'g' => {

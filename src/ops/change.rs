@@ -315,11 +315,10 @@ impl<'a> Change<'a> {
                 let deletion = solver::del(&mut universe, &world, &given, *rdepends)
                     .map_err(|unknown| unknown_names(unknown.del_lines().collect()))?;
                 let request = deletion.request.clone();
-                let kept = (!given.is_empty()).then_some((&world, &deletion));
                 self.commit(
                     &mut universe,
                     request,
-                    kept,
+                    Some((&world, &deletion)),
                     &repositories,
                     &HashMap::new(),
                     sink,
@@ -616,7 +615,6 @@ impl<'a> Change<'a> {
         let errors = self.carry_out(
             universe,
             &solution,
-            None,
             repositories,
             &HashMap::new(),
             only,
@@ -666,20 +664,19 @@ impl<'a> Change<'a> {
     ) -> Result<Outcome, Error> {
         request.options.force_broken_world = self.options.force_broken_world;
         let text = "Not committing changes due to missing repository tags.";
-        self.check_tags(universe, &request.world, text, sink)?;
+        if deletion.is_none() {
+            self.check_tags(universe, &request.world, text, sink)?;
+        }
         match self.solve(universe, &request, repositories, sink) {
             Solved::Failed(code) => Ok(Outcome::Done(code)),
             Solved::Solution(solution) => {
-                let code = self.carry_out(
-                    universe,
-                    &solution,
-                    deletion,
-                    repositories,
-                    files,
-                    true,
-                    sink,
-                    ask,
-                )?;
+                if let Some((world, deletion)) = deletion {
+                    self.tell_kept(universe, world, deletion, &solution, sink);
+                    // Solving has sorted the world, and so are the warnings.
+                    self.check_tags(universe, &solution.world, text, sink)?;
+                }
+                let code =
+                    self.carry_out(universe, &solution, repositories, files, true, sink, ask)?;
                 Ok(Outcome::Done(code))
             }
         }
@@ -729,6 +726,23 @@ impl<'a> Change<'a> {
             }));
         }
         Solved::Failed(solution.errors.min(99) as u8)
+    }
+
+    /// Says what `del` does not remove, and why.
+    fn tell_kept(
+        &self,
+        universe: &Universe<'_>,
+        world: &World,
+        deletion: &Deletion,
+        solution: &Solution,
+        sink: &mut dyn Sink,
+    ) {
+        let verbosity = u32::from(self.options.verbosity);
+        if verbosity > 0 && !deletion.names.is_empty() {
+            let width = self.options.width;
+            let text = solver::kept(universe, world, deletion, solution, verbosity, width);
+            lines(&text, sink);
+        }
     }
 
     /// Returns to the packages and the world of an earlier time.
@@ -793,16 +807,7 @@ impl<'a> Change<'a> {
         };
         solution.world = target.world;
         let files = HashMap::new();
-        let code = self.carry_out(
-            &universe,
-            &solution,
-            None,
-            repositories,
-            &files,
-            true,
-            sink,
-            ask,
-        )?;
+        let code = self.carry_out(&universe, &solution, repositories, &files, true, sink, ask)?;
         for line in history::remarks(&self.report.borrow()) {
             sink.info(&line);
         }
@@ -818,7 +823,6 @@ impl<'a> Change<'a> {
         &mut self,
         universe: &Universe<'_>,
         solution: &Solution,
-        deletion: Option<(&World, &Deletion)>,
         repositories: &LoadedRepositories,
         files: &HashMap<Identity, PathBuf>,
         last_line: bool,
@@ -827,17 +831,6 @@ impl<'a> Change<'a> {
     ) -> Result<u8, Error> {
         let options = self.options;
         let verbosity = u32::from(options.verbosity);
-        if let Some((world, deletion)) = deletion.filter(|_| verbosity > 0) {
-            let text = solver::kept(
-                universe,
-                world,
-                deletion,
-                solution,
-                verbosity,
-                options.width,
-            );
-            lines(&text, sink);
-        }
         if verbosity > 1 || options.interactive {
             let style = SummaryStyle {
                 verbosity,

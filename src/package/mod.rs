@@ -64,6 +64,8 @@ pub struct Package {
     pub provides: Vec<Dependency>,
     /// `i`: the conditions under which it installs itself.
     pub install_if: Vec<Dependency>,
+    /// Names from lists that were dropped as malformed: they count as known, nothing more.
+    pub mentions: Vec<String>,
     /// `g`: tags (3.x).
     pub tags: Vec<String>,
     /// `r`: packages whose files it may take over; installed packages and package files only.

@@ -45,6 +45,8 @@ pub struct Stated<'a> {
     pub provides: Vec<DependencyText<'a>>,
     /// `i`.
     pub install_if: Vec<DependencyText<'a>>,
+    /// Names from lists that were dropped.
+    pub mentions: Vec<&'a str>,
     /// `g`, separated by spaces; the installed database reads them itself.
     pub tags: Cow<'a, str>,
     /// What reading found wrong.
@@ -90,6 +92,8 @@ impl<'a> Stated<'a> {
         package.depends = list(&self.depends);
         package.provides = list(&self.provides);
         package.install_if = list(&self.install_if);
+        let names = self.mentions.iter();
+        package.mentions = names.map(|name| (*name).to_owned()).collect();
         package.flaws = self.flaws;
     }
 
@@ -114,6 +118,7 @@ impl<'a> Stated<'a> {
             depends: list(&package.depends),
             provides: list(&package.provides),
             install_if: list(&package.install_if),
+            mentions: package.mentions.iter().map(String::as_str).collect(),
             tags: package.tags.join(" ").into(),
             flaws: package.flaws,
         }

@@ -745,6 +745,9 @@ impl Builder {
             }),
         ];
         let end = (self.dependencies.len() / DEPENDENCY_WORDS) as u32;
+        for name in &stated.mentions {
+            self.name(name);
+        }
         let bits = flaw_bits(stated.flaws);
         self.flaws |= bits;
         let version = self.pool.add(stated.version);

@@ -100,6 +100,11 @@ impl Solution {
 
 /// Answers a request by the rules of apk (solver.md, chapter 4).
 pub fn solve(universe: &mut Universe<'_>, request: &Request) -> Solution {
+    solve_by_rules(universe, request).0
+}
+
+/// Also returns which entries of the sorted world are given up.
+fn solve_by_rules(universe: &mut Universe<'_>, request: &Request) -> (Solution, Vec<bool>) {
     let mut world = request.world.clone();
     world.sort();
     let mut dropped: Vec<bool> = world.entries.iter().map(|entry| entry.broken).collect();
@@ -123,11 +128,12 @@ pub fn solve(universe: &mut Universe<'_>, request: &Request) -> Solution {
             .zip(&dropped)
             .any(|(now, before)| *now && !before);
         if errors == 0 || !request.options.force_broken_world || !progress {
-            return Solution {
+            let solution = Solution {
                 errors,
                 changes,
                 world,
             };
+            return (solution, dropped);
         }
         // Each round drops at least one more entry, so there are at most as many as entries.
         for (before, now) in dropped.iter_mut().zip(failed) {
@@ -139,14 +145,46 @@ pub fn solve(universe: &mut Universe<'_>, request: &Request) -> Solution {
 
 /// Answers a request that [`solve`] found no answer to, if there is one at all.
 ///
-/// The changes are ordered as apk orders them.
+/// Where the world may be broken by force, as much of it is kept as apk would keep, if that has an
+/// answer, else what can be kept entry by entry. The changes are ordered as apk orders them.
 pub fn solve_completely(universe: &mut Universe<'_>, request: &Request) -> Option<Solution> {
     let mut world = request.world.clone();
     world.sort();
-    let dropped: Vec<bool> = world.entries.iter().map(|entry| entry.broken).collect();
-    let (wanted, ranks) = prepare(universe, &world, &dropped, request);
+    let broken: Vec<bool> = world.entries.iter().map(|entry| entry.broken).collect();
+    let whole = solve_without(universe, request, &world, &broken);
+    if whole.is_some() || !request.options.force_broken_world {
+        return whole;
+    }
+    let (_, dropped) = solve_by_rules(universe, request);
+    if let Some(solution) = solve_without(universe, request, &world, &dropped) {
+        return Some(solution);
+    }
+    let mut dropped = vec![true; broken.len()];
+    let mut best = None;
+    for at in (0..broken.len()).filter(|at| !broken[*at]) {
+        dropped[at] = false;
+        match solve_without(universe, request, &world, &dropped) {
+            Some(solution) => best = Some(solution),
+            None => dropped[at] = true,
+        }
+    }
+    best
+}
+
+/// Searches completely for what is left of a sorted world without some entries.
+fn solve_without(
+    universe: &mut Universe<'_>,
+    request: &Request,
+    world: &World,
+    dropped: &[bool],
+) -> Option<Solution> {
+    let mut kept = world.clone();
+    for (entry, dropped) in kept.entries.iter_mut().zip(dropped) {
+        entry.broken = *dropped;
+    }
+    let (wanted, ranks) = prepare(universe, world, dropped, request);
     let universe = &*universe;
-    let question = complete::Question::new(universe, request, &world);
+    let question = complete::Question::new(universe, request, &kept);
     let selection = complete::solve(&question.problem)?;
     let selection = selection.iter().map(|at| question.packages[*at]);
     let selection: Vec<PackageId> = selection.collect();
@@ -159,10 +197,10 @@ pub fn solve_completely(universe: &mut Universe<'_>, request: &Request) -> Optio
     let mut new: Vec<PackageId> = changes.iter().filter_map(|change| change.new).collect();
     new.sort_unstable();
     let agrees = search.errors() == 0 && new == selection;
-    agrees.then_some(Solution {
+    agrees.then(|| Solution {
         errors: 0,
         changes,
-        world,
+        world: world.clone(),
     })
 }
 

@@ -3,6 +3,7 @@
 use super::changes::{Change, answer};
 use super::ids::{NameId, PackageId, TagId};
 use super::layout::Layout;
+use super::links::Links;
 use super::universe::{Need, Offer, Universe};
 use super::{Solution, universe};
 use crate::package::{Dependency, Operator, Version, order};
@@ -430,8 +431,13 @@ impl<'r> Report<'r> {
         all.sort_by(|(a, _), (b, _)| compare_asked(universe, a, b));
         let mut used = std::collections::HashSet::new();
         let mut of_packages = Vec::new();
+        let links = Links::new(universe);
         for name in universe.offered_names(package) {
-            for from in universe.mentioning(name) {
+            // Whoever has a name that somebody with it depends under is looked at, too: that
+            // decides the order among packages with equal names and versions.
+            let dependents = links.dependents(name).iter();
+            let offers = dependents.flat_map(|dependent| universe.offers(*dependent));
+            for from in offers.map(|offer| offer.package) {
                 if !self.is_selected(from) || !used.insert(from) {
                     continue;
                 }

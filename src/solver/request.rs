@@ -381,7 +381,7 @@ pub fn upgrade(
     }));
     if options.available {
         for entry in &mut request.world.entries {
-            if entry.operator == Operator::CHECKSUM {
+            if entry.operator == Operator::CHECKSUM && !entry.conflict {
                 entry.operator = Operator::ANY;
                 entry.version.clear();
             }

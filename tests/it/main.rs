@@ -41,10 +41,20 @@ mod security_page;
 mod semantics;
 /// Completion scripts in real shells, manual pages in real formatters.
 mod shells;
+/// Random scenes decided by the real apk 2.14.
+mod solver_apk2;
+/// Requests that apk refuses although there is an answer, and those that it never ends.
+mod solver_beyond;
 /// The solver cases of apk through the real binary.
 mod solver_binary;
 /// apk's solver cases and version data, on the solver alone.
 mod solver_cases;
+/// Details of what is printed that random scenes found.
+mod solver_details;
+/// Laws of the solver on random scenes.
+mod solver_laws;
+/// Random scenes against another apk, byte for byte.
+mod solver_peer;
 /// Roots, programs and trees for the other modules.
 mod support;
 /// The weak points found in apk, W1 to W37.

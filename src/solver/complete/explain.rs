@@ -801,6 +801,14 @@ impl fmt::Display for Rule {
             }
             Self::OnlyOne { name, packages } => {
                 let count = packages.len();
+                let versions = |text: &String| {
+                    let rest = text.strip_prefix(name.as_str());
+                    rest.is_some_and(|rest| rest.starts_with('-'))
+                };
+                if packages.iter().all(versions) {
+                    let packages = join(packages, "or");
+                    return write!(f, "only one {name} can be installed: {packages}");
+                }
                 let packages = join(packages, "and");
                 let all = if count == 2 { "both" } else { "all" };
                 write!(

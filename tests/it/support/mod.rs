@@ -2,7 +2,10 @@
 //! is written down for comparison.
 
 pub(crate) mod mirror;
+pub(crate) mod oracle;
 pub(crate) mod repository;
+pub(crate) mod scene;
+pub(crate) mod scene_strategy;
 pub(crate) mod solver_run;
 
 use std::collections::BTreeMap;

@@ -22,8 +22,23 @@ pub(crate) struct Situation {
     pub repositories: Vec<(Option<String>, String)>,
     /// Text of the cache's `installed` index; without it there is no cache.
     pub cache: Option<String>,
+    /// Name and size of the package files in the cache.
+    pub cache_files: Vec<(String, u64)>,
     /// The words after the program's name.
     pub arguments: Vec<String>,
+}
+
+/// What was decided.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Decision {
+    /// The world that was asked for.
+    pub world: World,
+    /// What is installed in the end, by apk's rules.
+    pub greedy: Option<Vec<Identity>>,
+    /// The same by the complete search, where apk's rules give up.
+    pub complete: Option<Vec<Identity>>,
+    /// Why there is neither.
+    pub explanation: Option<String>,
 }
 
 /// What a command printed, both streams together, and its exit status.
@@ -206,11 +221,7 @@ fn arguments(all: &[String]) -> Arguments {
 /// Runs a simulated command.
 pub(crate) fn run(situation: &Situation) -> Printed {
     let arguments = arguments(&situation.arguments);
-    let mut run = Run {
-        arguments: &arguments,
-        text: String::new(),
-        installed: InstalledDb::default(),
-    };
+    let mut run = Run::new(&arguments);
     let status = run.main(situation).unwrap_or_else(|status| status);
     Printed {
         text: run.text,
@@ -218,13 +229,34 @@ pub(crate) fn run(situation: &Situation) -> Printed {
     }
 }
 
+/// Returns what a command decides, with the complete search where apk's rules give up; `None` if it
+/// comes to no decision.
+pub(crate) fn decide(situation: &Situation) -> Option<Decision> {
+    let arguments = arguments(&situation.arguments);
+    let mut run = Run::new(&arguments);
+    run.decision = Some(None);
+    let _ = run.main(situation);
+    run.decision.flatten()
+}
+
 struct Run<'s> {
     arguments: &'s Arguments,
     text: String,
     installed: InstalledDb,
+    /// Where the decision goes, if it is asked for.
+    decision: Option<Option<Decision>>,
 }
 
-impl Run<'_> {
+impl<'s> Run<'s> {
+    fn new(arguments: &'s Arguments) -> Self {
+        Self {
+            arguments,
+            text: String::new(),
+            installed: InstalledDb::default(),
+            decision: None,
+        }
+    }
+
     fn line(&mut self, text: &str) {
         self.text.push_str(text);
         self.text.push('\n');
@@ -242,6 +274,7 @@ impl Run<'_> {
         let mut sources = Sources {
             installed: solver::InstalledInput::from_db(&self.installed),
             architectures: vec!["x86_64".to_owned()],
+            cache_files: situation.cache_files.iter().cloned().collect(),
             ..Sources::default()
         };
         if let Some(text) = situation
@@ -444,6 +477,9 @@ impl Run<'_> {
             self.refuse_missing_tags(universe, &request.world)?;
         }
         let solution = solver::solve(universe, &request);
+        if let Some(decision) = &mut self.decision {
+            *decision = Some(decide_all(universe, &request, &solution));
+        }
         if solution.errors > 0 {
             self.fail(solver::TITLE);
             let report = solver::report(universe, &solution, 50);
@@ -490,6 +526,31 @@ impl Run<'_> {
         }
         Ok(totals.errors)
     }
+}
+
+fn decide_all(
+    universe: &mut Universe<'_>,
+    request: &Request,
+    solution: &solver::Solution,
+) -> Decision {
+    let identities = |universe: &Universe<'_>, solution: &solver::Solution| -> Vec<Identity> {
+        solution
+            .selected()
+            .map(|package| universe.identity(package))
+            .collect()
+    };
+    let mut decision = Decision {
+        world: request.world.clone(),
+        ..Decision::default()
+    };
+    if solution.errors == 0 {
+        decision.greedy = Some(identities(universe, solution));
+    } else if let Some(solution) = solver::solve_completely(universe, request) {
+        decision.complete = Some(identities(universe, &solution));
+    } else {
+        decision.explanation = solver::explain(universe, request).map(|e| e.to_string());
+    }
+    decision
 }
 
 fn table(records: &[InstalledPackage]) -> PackageTable {
