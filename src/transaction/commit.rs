@@ -136,6 +136,8 @@ impl<'a> Staged<'a> {
         };
         let mut new: Vec<Option<InstalledPackage>> = plan.changes.iter().map(|_| None).collect();
         let mut fresh = vec![false; plan.changes.len()];
+        // Records that stay as they are: where each was, and where it is now.
+        let mut kept = HashMap::new();
         let mut steps = Steps::new(&plan.changes);
         let staged = self.packages.into_iter().zip(self.decisions);
         for (index, (change, (package, decisions))) in plan.changes.iter().zip(staged).enumerate() {
@@ -144,13 +146,18 @@ impl<'a> Staged<'a> {
                 .old
                 .as_ref()
                 .and_then(|old| positions.get(&old.identity).copied());
+            if let (Some(at), Some(left), Some(came)) = (position, &change.old, &change.new)
+                && left.identity == came.package.identity
+            {
+                kept.insert(at, index);
+            }
             let before = position.and_then(|at| old[at].take());
             new[index] = commit.change(index, change, before, position, package, decisions, &old);
             fresh[index] = change.verb().is_some_and(changes_files);
             steps.done(change, commit.sink);
         }
         super::stage::remove_private(root);
-        commit.forget_taken(&mut old, &mut new);
+        commit.forget_taken(&kept, &mut old, &mut new);
         let (mut new, errors) = commit.triggers(&plan.changes, new, &old, &fresh);
         let mut packages: Vec<InstalledPackage> = old.into_iter().flatten().collect();
         packages.extend(new.iter_mut().filter_map(Option::take));
@@ -690,12 +697,16 @@ impl Commit<'_, '_> {
     /// Removes files from the records of the packages that they were taken from.
     fn forget_taken(
         &mut self,
+        kept: &HashMap<usize, usize>,
         old: &mut [Option<InstalledPackage>],
         new: &mut [Option<InstalledPackage>],
     ) {
         for (owner, key) in std::mem::take(&mut self.taken) {
             let record = match owner {
-                Owner::Old(at) => old.get_mut(at),
+                Owner::Old(at) => match kept.get(&at) {
+                    Some(index) => new.get_mut(*index),
+                    None => old.get_mut(at),
+                },
                 Owner::New(at) => new.get_mut(at),
                 Owner::Overlay => None,
             };
