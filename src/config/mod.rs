@@ -63,7 +63,9 @@ pub struct Settings {
     pub transport: Transport,
     /// `--root-tmpfs`: yes, no, or found out.
     pub root_tmpfs: Option<bool>,
-    /// Where ibex keeps what it may lose: parsed indexes.
+    /// Bytes that the store of packages may grow to.
+    pub store_limit: u64,
+    /// Where ibex keeps what it may lose: parsed indexes, packages.
     pub catalogue_dir: Option<PathBuf>,
 }
 
@@ -88,6 +90,7 @@ impl Default for Settings {
             timeout: 60,
             transport: Transport::default(),
             root_tmpfs: None,
+            store_limit: 10 << 30,
             catalogue_dir: None,
         }
     }

@@ -18,6 +18,9 @@ pub struct RepositorySources {
     /// Only `-X` and what `--mirror` and its companions stand for count; the other declarations
     /// are not read.
     pub only_arguments: bool,
+    /// Texts that count instead of files of the root, by path. Who carries out a change with them
+    /// writes them to the root as part of it.
+    pub replaced: BTreeMap<String, String>,
     /// `--mirror`, in order.
     pub mirrors: Vec<String>,
     /// `--branch`.
@@ -119,7 +122,8 @@ pub fn masked(url: &str) -> String {
     };
     match rest[..at].split_once(':') {
         Some((user, _)) => format!("{scheme}://{user}:*{}", &rest[at..]),
-        None => url.to_owned(),
+        // A name alone may be a token.
+        None => format!("{scheme}://*{}", &rest[at..]),
     }
 }
 
@@ -280,7 +284,9 @@ impl Parser {
             return Ok(());
         }
         for file in files(root)? {
-            if let Some(text) = root.read(&file)? {
+            if let Some(text) = sources.replaced.get(&file) {
+                self.text(&file, text, sink);
+            } else if let Some(text) = root.read(&file)? {
                 self.text(&file, &String::from_utf8_lossy(&text), sink);
             }
         }
@@ -540,6 +546,7 @@ mod tests {
             assert_eq!(is_local(url), local, "{url}");
         }
         assert_eq!(masked("http://u:p@h/x"), "http://u:*@h/x");
+        assert_eq!(masked("http://token@h/x"), "http://*@h/x");
         assert_eq!(masked("http://h/x"), "http://h/x");
     }
 }

@@ -78,6 +78,11 @@ impl HttpError {
         Self::new(crate::root::cause(error), Remedy::None)
     }
 
+    /// Makes an error that only another mirror helps against.
+    pub(super) fn elsewhere(text: impl Into<String>) -> Self {
+        Self::new(text, Remedy::Elsewhere)
+    }
+
     /// Says that nothing came for too long.
     fn stalled() -> Self {
         Self {
@@ -149,7 +154,8 @@ impl HttpError {
             } else if words.contains("Temporary failure in name resolution") {
                 return again("DNS: transient error (try again later)");
             } else if words.contains("invalid peer certificate") {
-                let host = words.contains("NotValidForName");
+                let host =
+                    words.contains("NotValidForName") || words.contains("not valid for name");
                 return elsewhere(if host {
                     "TLS: server hostname mismatch"
                 } else {
@@ -405,7 +411,14 @@ impl Session {
         } else {
             builder = builder.tls_built_in_root_certs(false);
         }
-        builder.build().map_err(|error| HttpError::request(&error))
+        builder.build().map_err(|error| {
+            // Only what the user gave can be wrong here: certificates and keys.
+            let mut innermost: &dyn std::error::Error = &error;
+            while let Some(source) = innermost.source() {
+                innermost = source;
+            }
+            HttpError::new(format!("TLS: cannot be set up: {innermost}"), Remedy::None)
+        })
     }
 
     fn proxies(&self) -> Result<Vec<Proxy>, HttpError> {

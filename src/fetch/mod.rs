@@ -13,6 +13,7 @@ pub mod catalogue;
 pub mod http;
 pub mod index;
 mod mapped;
+pub mod measure;
 pub mod package;
 pub mod remote_index;
 

@@ -4,10 +4,11 @@
 //! checksum of every file in it. Only a file that is right to its last byte gets its name. What is
 //! wrong or breaks off is asked of the next mirror; a transfer that broke goes on where it was.
 
-use super::cache;
+use super::cache::{self, Key, Lock, Store};
 use super::http::{Ask, HttpError, Remedy, Session, Turns, origin};
 use crate::config::repositories::without_credentials;
 use crate::format::apk_v2::{EntryKind, PackageReader};
+use crate::format::unpacked::{UnpackError, unpack};
 use crate::format::{FormatError, Limits};
 use crate::package::Identity;
 use bytes::Bytes;
@@ -18,13 +19,23 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, Read, Write};
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
 
 /// Transfers at the same time. A mirror answers a request after one round trip; with a dozen under
-/// way a hundred small packages take about ten round trips, and the twelve connections are what two
-/// browsers open. More did not help on a line of 100 Mbit/s.
+/// way a hundred small packages take about ten round trips, and twelve connections are what two
+/// browsers open.
 const CONCURRENT: usize = 12;
+
+/// The first wait for another process that makes the same file; it doubles.
+const SHORTEST_WAIT: Duration = Duration::from_millis(2);
+/// The wait it doubles to: small packages take about as long.
+const MIDDLE_WAIT: Duration = Duration::from_millis(50);
+/// The whole wait. The largest packages take a minute on a slow line.
+const LONGEST_WAIT: Duration = Duration::from_secs(180);
+
+/// Bytes read at once from a package file.
+const READ_BUFFER: usize = 128 << 10;
 
 /// Chunks that wait between the network and the thread that reads them: with about 16 KiB each,
 /// a dozen transfers hold at most 3 MiB.
@@ -35,12 +46,16 @@ const CHUNKS: usize = 16;
 pub struct FileRequest {
     /// Its addresses, the preferred one first.
     pub urls: Vec<String>,
-    /// Where to put it; it is replaced if it exists.
-    pub target: PathBuf,
+    /// Where to put it; it is replaced if it exists. `None` if only its contents are wanted.
+    pub target: Option<PathBuf>,
     /// Size in bytes that the index states, 0 if it is not known; no more is read.
     pub size: u64,
     /// The package that it must be; `None` for a file that the caller looks at himself.
-    pub identity: Option<Identity>,
+    pub package: Option<Key>,
+    /// Put the package into the store unpacked, too.
+    pub unpack: bool,
+    /// The same package file on this disk, which is used if it is good and removed if it is not.
+    pub on_disk: Option<PathBuf>,
 }
 
 /// Something a mirror did not do, and who did it instead.
@@ -61,29 +76,38 @@ pub struct Fetched {
     pub results: Vec<Result<(), HttpError>>,
     /// Mirrors that failed, and for how many files.
     pub troubles: BTreeMap<Trouble, usize>,
+    /// Files on this disk that were damaged.
+    pub damaged: Vec<PathBuf>,
 }
 
 /// Told of bytes as they arrive.
 pub type Progress<'a> = &'a mut dyn FnMut(u64);
 
 /// Fetches files, the largest first, several at a time.
-pub fn fetch_files(session: &Session, requests: &[FileRequest], progress: Progress<'_>) -> Fetched {
+pub fn fetch_files(
+    session: &Session,
+    store: Option<&Store>,
+    requests: &[FileRequest],
+    progress: Progress<'_>,
+) -> Fetched {
     let mut order: Vec<usize> = (0..requests.len()).collect();
     order.sort_by_key(|at| std::cmp::Reverse(requests[*at].size));
     let mut fetched = Fetched {
         results: vec![Ok(()); requests.len()],
         troubles: BTreeMap::new(),
+        damaged: Vec::new(),
     };
     let progress = std::cell::RefCell::new(progress);
     let work = order.into_iter().map(async |at| {
-        let mut transfer = Transfer::new(session, &requests[at], &progress);
+        let mut transfer = Transfer::new(session, store, &requests[at], &progress);
         let result = transfer.run().await;
-        (at, result, transfer.troubles())
+        (at, result, transfer.troubles(), transfer.damaged)
     });
     session.runtime.block_on(async {
         let mut work = stream::iter(work).buffer_unordered(CONCURRENT);
-        while let Some((at, result, troubles)) = work.next().await {
+        while let Some((at, result, troubles, damaged)) = work.next().await {
             fetched.results[at] = result;
+            fetched.damaged.extend(damaged);
             for trouble in troubles {
                 *fetched.troubles.entry(trouble).or_default() += 1;
             }
@@ -95,6 +119,7 @@ pub fn fetch_files(session: &Session, requests: &[FileRequest], progress: Progre
 /// One file on its way.
 struct Transfer<'a, 'p> {
     session: &'a Session,
+    store: Option<&'a Store>,
     request: &'a FileRequest,
     progress: &'a std::cell::RefCell<Progress<'p>>,
     turns: Turns,
@@ -103,34 +128,81 @@ struct Transfer<'a, 'p> {
     given_by: Option<usize>,
     modified: Option<SystemTime>,
     done: bool,
+    damaged: Option<PathBuf>,
 }
 
 /// The thread that reads what arrives.
 struct Reading {
     sender: mpsc::Sender<Bytes>,
-    thread: tokio::task::JoinHandle<Result<Temporary, ReadError>>,
+    thread: tokio::task::JoinHandle<Result<Waiting, ReadError>>,
     received: u64,
     /// Bytes came from more than one address.
     mixed: bool,
 }
 
-/// A file that waits for its name; it is removed unless it gets it.
-struct Temporary {
-    path: PathBuf,
-    kept: bool,
+/// Files that wait for their names; they are removed unless they get them.
+#[derive(Default)]
+struct Waiting {
+    package: Option<(PathBuf, PathBuf)>,
+    unpacked: Option<(PathBuf, PathBuf)>,
 }
 
-impl Drop for Temporary {
+impl Waiting {
+    /// Opens the files that a request asks for.
+    fn open(
+        request: &FileRequest,
+        store: Option<&Store>,
+        with_package: bool,
+    ) -> io::Result<(Self, Option<File>, Option<File>)> {
+        let mut waiting = Self::default();
+        let (mut package, mut unpacked) = (None, None);
+        if let Some(target) = request.target.as_ref().filter(|_| with_package) {
+            let (file, path) = cache::begin(target)?;
+            waiting.package = Some((path, target.clone()));
+            package = Some(file);
+        }
+        if let (Some(key), Some(store), true) = (&request.package, store, request.unpack) {
+            let target = store.unpacked_path(key);
+            let (file, path) = cache::begin(&target)?;
+            waiting.unpacked = Some((path, target));
+            unpacked = Some(file);
+        }
+        Ok((waiting, package, unpacked))
+    }
+
+    /// Gives the files their names.
+    fn finish(mut self, modified: Option<SystemTime>, store: Option<&Store>) -> io::Result<()> {
+        if let Some((path, target)) = &self.package {
+            if let Some(modified) = modified {
+                // The time is for people; a file without it is as good.
+                let _ = File::options()
+                    .append(true)
+                    .open(path)
+                    .and_then(|file| file.set_modified(modified));
+            }
+            rustix::fs::rename(path, target)?;
+            self.package = None;
+        }
+        if let (Some((path, target)), Some(store)) = (&self.unpacked, store) {
+            rustix::fs::rename(path, target)?;
+            store.seal(target)?;
+            self.unpacked = None;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Waiting {
     fn drop(&mut self) {
-        if !self.kept {
+        for (path, _) in [&self.package, &self.unpacked].into_iter().flatten() {
             // It may be gone already; then there is nothing to do.
-            let _ = std::fs::remove_file(&self.path);
+            let _ = std::fs::remove_file(path);
         }
     }
 }
 
 #[derive(Debug, thiserror::Error)]
-enum ReadError {
+pub(super) enum ReadError {
     #[error(transparent)]
     Format(#[from] FormatError),
     #[error("{}", crate::root::cause(.0))]
@@ -142,11 +214,13 @@ enum ReadError {
 impl<'a, 'p> Transfer<'a, 'p> {
     fn new(
         session: &'a Session,
+        store: Option<&'a Store>,
         request: &'a FileRequest,
         progress: &'a std::cell::RefCell<Progress<'p>>,
     ) -> Self {
         Self {
             session,
+            store,
             request,
             progress,
             turns: Turns::new(session, &request.urls),
@@ -154,10 +228,19 @@ impl<'a, 'p> Transfer<'a, 'p> {
             given_by: None,
             modified: None,
             done: false,
+            damaged: None,
         }
     }
 
     async fn run(&mut self) -> Result<(), HttpError> {
+        let _lock = self.lock().await;
+        if self.is_there() {
+            self.done = true;
+            return Ok(());
+        }
+        if let Some(result) = self.take_from_disk().await {
+            return result;
+        }
         while let Some(turn) = self.turns.next().await {
             let result = self.attempt(turn.number, turn.fresh).await;
             let url = &self.request.urls[turn.number];
@@ -179,11 +262,102 @@ impl<'a, 'p> Transfer<'a, 'p> {
         Err(self.turns.verdict())
     }
 
+    /// Takes the right to make the files of this package, so that each is made once, whichever
+    /// process comes first. Whoever holds it too long is not waited for: two that make the same
+    /// file do no harm.
+    async fn lock(&self) -> Option<Lock> {
+        let (store, key) = (self.store?, self.request.package.as_ref()?);
+        if store.is_temporary() {
+            return None;
+        }
+        let began = std::time::Instant::now();
+        let mut wait = SHORTEST_WAIT;
+        while began.elapsed() < LONGEST_WAIT {
+            match store.try_lock(key) {
+                Ok(Some(lock)) => return Some(lock),
+                Ok(None) => tokio::time::sleep(wait).await,
+                Err(_) => return None,
+            }
+            wait = (wait * 2).min(MIDDLE_WAIT);
+            // What is wanted may be there before the lock is free.
+            if self.is_there() {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Returns whether another process made the files in the meantime.
+    fn is_there(&self) -> bool {
+        let request = self.request;
+        let (Some(store), Some(key)) = (self.store, &request.package) else {
+            return false;
+        };
+        if request.unpack {
+            return store.find_unpacked(key, &self.session.limits()).is_some();
+        }
+        request
+            .target
+            .as_ref()
+            .is_some_and(|target| has_size(target, request.size))
+    }
+
+    /// Uses the package file on this disk, if there is one; one that is damaged is removed.
+    async fn take_from_disk(&mut self) -> Option<Result<(), HttpError>> {
+        let request = self.request;
+        let came = || {
+            // Another process may have put it there while this one waited.
+            let target = request.target.as_ref()?;
+            (request.unpack && has_size(target, request.size)).then(|| target.clone())
+        };
+        let path = request.on_disk.clone().or_else(came)?;
+        let local = |error: &io::Error| Some(Err(HttpError::local(error)));
+        let (waiting, _, file) = match Waiting::open(request, self.store, false) {
+            Ok(opened) => opened,
+            Err(error) => return local(&error),
+        };
+        let (source, limits) = (path.clone(), self.session.limits());
+        let identity = request.package.as_ref()?.identity();
+        let work = tokio::task::spawn_blocking(move || {
+            let source = File::open(source).map_err(FormatError::from)?;
+            let source = io::BufReader::with_capacity(READ_BUFFER, source);
+            match file {
+                Some(file) => unpack(source, identity, &limits, file).map_err(ReadError::from),
+                None => check(source, &limits).and_then(|found| match found == identity {
+                    true => Ok(()),
+                    false => Err(FormatError::Integrity.into()),
+                }),
+            }
+        });
+        let result = work
+            .await
+            .unwrap_or_else(|error| Err(ReadError::Local(io::Error::other(error.to_string()))));
+        match result {
+            Ok(()) => match waiting.finish(None, self.store) {
+                Ok(()) => {
+                    (self.progress.borrow_mut())(request.size);
+                    self.done = true;
+                    Some(Ok(()))
+                }
+                Err(error) => local(&error),
+            },
+            Err(ReadError::Local(error)) => local(&error),
+            Err(error) => {
+                // If it stays it is found damaged again.
+                let _ = std::fs::remove_file(&path);
+                self.damaged = Some(path);
+                let text = format!("the cached package is damaged: {error}");
+                let failed = HttpError::new(text, Remedy::Elsewhere);
+                request.urls.is_empty().then_some(Err(failed))
+            }
+        }
+    }
+
     /// Asks one server once, for what is still missing.
     async fn attempt(&mut self, number: usize, fresh: bool) -> Result<(), HttpError> {
         let request = self.request;
         if self.reader.is_none() {
-            self.reader = Some(Reading::begin(request, self.session.limits())?);
+            self.reader = Some(Reading::begin(request, self.store, self.session.limits())?);
         }
         let from = self.reader.as_ref().map_or(0, |reader| reader.received);
         let ask = Ask {
@@ -244,7 +418,7 @@ impl<'a, 'p> Transfer<'a, 'p> {
         };
         drop(reader.sender);
         let local = |error: &io::Error| HttpError::local(error);
-        let mut temporary = match reader.thread.await {
+        let waiting = match reader.thread.await {
             Err(error) => return Err(local(&io::Error::other(error.to_string()))),
             Ok(Err(ReadError::Local(error))) => return Err(local(&error)),
             // Which of several mirrors was wrong cannot be told: all over again.
@@ -252,19 +426,11 @@ impl<'a, 'p> Transfer<'a, 'p> {
                 return Err(HttpError::new(error.to_string(), Remedy::Again));
             }
             Ok(Err(error)) => return Err(HttpError::new(error.to_string(), Remedy::Afresh)),
-            Ok(Ok(temporary)) => temporary,
+            Ok(Ok(waiting)) => waiting,
         };
-        if let Some(modified) = self.modified {
-            // The time is for people; a file without it is as good.
-            let _ = File::options()
-                .append(true)
-                .open(&temporary.path)
-                .and_then(|file| file.set_modified(modified));
-        }
-        rustix::fs::rename(&temporary.path, &self.request.target)
-            .map_err(|errno| local(&errno.into()))?;
-        temporary.kept = true;
-        Ok(())
+        waiting
+            .finish(self.modified, self.store)
+            .map_err(|error| local(&error))
     }
 
     /// Returns which mirrors failed although, or because, another one had to help.
@@ -295,6 +461,10 @@ impl<'a, 'p> Transfer<'a, 'p> {
     }
 }
 
+fn has_size(path: &std::path::Path, size: u64) -> bool {
+    std::fs::metadata(path).is_ok_and(|meta| meta.len() == size)
+}
+
 /// Returns how a mirror is called in messages.
 fn mirror(url: &str) -> String {
     match crate::config::mirrors::Place::of(&without_credentials(url)) {
@@ -304,28 +474,27 @@ fn mirror(url: &str) -> String {
 }
 
 impl Reading {
-    fn begin(request: &FileRequest, limits: Limits) -> Result<Self, HttpError> {
-        let (file, path) =
-            cache::begin(&request.target).map_err(|error| HttpError::local(&error))?;
-        let temporary = Temporary { path, kept: false };
+    fn begin(
+        request: &FileRequest,
+        store: Option<&Store>,
+        limits: Limits,
+    ) -> Result<Self, HttpError> {
+        let opened = Waiting::open(request, store, true);
+        let (waiting, copy, file) = opened.map_err(|error| HttpError::local(&error))?;
         let (sender, receiver) = mpsc::channel(CHUNKS);
-        let identity = request.identity;
+        let identity = request.package.as_ref().map(Key::identity);
         let thread = tokio::task::spawn_blocking(move || {
-            let mut arriving = Arriving {
+            let mut failed = None;
+            let arriving = Arriving {
                 receiver,
                 chunk: Bytes::new(),
-                copy: file,
-                failed: None,
+                copy,
+                failed: &mut failed,
             };
-            let result = match identity {
-                Some(identity) => check(&mut arriving, identity, &limits),
-                None => io::copy(&mut arriving, &mut io::sink())
-                    .map(drop)
-                    .map_err(|error| ReadError::Format(error.into())),
-            };
-            match arriving.failed {
+            let result = read(arriving, identity, file, &limits);
+            match failed {
                 Some(error) => Err(ReadError::Local(error)),
-                None => result.map(|()| temporary),
+                None => result.map(|()| waiting),
             }
         });
         Ok(Self {
@@ -337,23 +506,45 @@ impl Reading {
     }
 }
 
-/// The bytes as they arrive; each is written to the file before anybody reads it.
-struct Arriving {
-    receiver: mpsc::Receiver<Bytes>,
-    chunk: Bytes,
-    copy: File,
-    /// Why the file could not be written.
-    failed: Option<io::Error>,
+/// Reads what arrives to its end, in the way that is asked for.
+fn read(
+    mut arriving: Arriving<'_>,
+    identity: Option<Identity>,
+    unpacked: Option<File>,
+    limits: &Limits,
+) -> Result<(), ReadError> {
+    match (identity, unpacked) {
+        (Some(identity), Some(file)) => Ok(unpack(arriving, identity, limits, file)?),
+        (Some(identity), None) => match check(arriving, limits)? == identity {
+            true => Ok(()),
+            false => Err(FormatError::Integrity.into()),
+        },
+        (None, _) => match io::copy(&mut arriving, &mut io::sink()) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(FormatError::from(error).into()),
+        },
+    }
 }
 
-impl BufRead for Arriving {
+/// The bytes as they arrive; each is written to the file before anybody reads it.
+struct Arriving<'f> {
+    receiver: mpsc::Receiver<Bytes>,
+    chunk: Bytes,
+    copy: Option<File>,
+    /// Why the file could not be written.
+    failed: &'f mut Option<io::Error>,
+}
+
+impl BufRead for Arriving<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.chunk.is_empty()
             && let Some(chunk) = self.receiver.blocking_recv()
         {
-            if let Err(error) = self.copy.write_all(&chunk) {
+            if let Some(copy) = &mut self.copy
+                && let Err(error) = copy.write_all(&chunk)
+            {
                 let shown = io::Error::from(error.kind());
-                self.failed = Some(error);
+                *self.failed = Some(error);
                 return Err(shown);
             }
             self.chunk = chunk;
@@ -366,7 +557,7 @@ impl BufRead for Arriving {
     }
 }
 
-impl Read for Arriving {
+impl Read for Arriving<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let available = self.fill_buf()?;
         let count = available.len().min(buffer.len());
@@ -376,19 +567,16 @@ impl Read for Arriving {
     }
 }
 
-/// Reads a package to its end and checks all that it says of itself.
-fn check<R: BufRead>(source: R, identity: Identity, limits: &Limits) -> Result<(), ReadError> {
+/// Reads a package to its end and checks all that it says of itself; returns its identity.
+///
+/// # Errors
+/// [`ReadError`].
+pub(super) fn check<R: BufRead>(source: R, limits: &Limits) -> Result<Identity, ReadError> {
     let (control, mut data) = PackageReader::open(source, limits)?;
-    if control.identity != identity {
-        return Err(FormatError::Integrity.into());
-    }
     let mut buffer = vec![0; 64 << 10];
     while let Some(entry) = data.next_entry()? {
-        let Some(wanted) = entry
-            .header
-            .sha1
-            .filter(|_| entry.header.kind == EntryKind::File)
-        else {
+        let file = entry.header.kind == EntryKind::File;
+        let Some(wanted) = entry.header.sha1.filter(|_| file) else {
             continue;
         };
         let mut hash = Sha1::new();
@@ -404,5 +592,15 @@ fn check<R: BufRead>(source: R, identity: Identity, limits: &Limits) -> Result<(
         }
     }
     data.finish()?;
-    Ok(())
+    Ok(control.identity)
+}
+
+impl From<UnpackError> for ReadError {
+    fn from(error: UnpackError) -> Self {
+        match error {
+            UnpackError::Format(error) => Self::Format(error),
+            UnpackError::Checksum { path } => Self::Checksum { path },
+            UnpackError::Write(error) => Self::Local(error),
+        }
+    }
 }

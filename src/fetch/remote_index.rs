@@ -21,6 +21,8 @@ pub struct IndexRequest {
     pub urls: Vec<String>,
     /// The copy in the cache, to ask only for what is newer.
     pub copy: Option<PathBuf>,
+    /// A second copy that all roots of a user share.
+    pub shared: Option<PathBuf>,
 }
 
 /// What became of a request.
@@ -141,6 +143,11 @@ async fn one(
     if let Some(copy) = &request.copy {
         validators.write(&Validators::path(copy));
     }
+    if let Some(shared) = &request.shared {
+        // Without it another root fetches the index itself.
+        let _ = super::cache::store(shared, &bytes);
+        validators.write(&Validators::path(shared));
+    }
     Ok(true)
 }
 
@@ -171,12 +178,31 @@ impl IndexRequest {
 
     /// The age of a copy counts from the last check.
     fn touch(&self) {
-        let Some(copy) = &self.copy else { return };
-        // If it cannot be set the next command asks again.
-        let _ = std::fs::File::options()
-            .append(true)
-            .open(copy)
-            .and_then(|file| file.set_modified(SystemTime::now()));
+        for copy in [&self.copy, &self.shared].into_iter().flatten() {
+            // If it cannot be set the next command asks again.
+            let _ = std::fs::File::options()
+                .append(true)
+                .open(copy)
+                .and_then(|file| file.set_modified(SystemTime::now()));
+        }
+    }
+}
+
+/// Takes the copy that another root of the user left as this root's own, if it has none. Its age
+/// comes along.
+pub fn seed(copy: &Path, shared: &Path) {
+    let found = std::fs::read(shared);
+    let modified = std::fs::metadata(shared).and_then(|meta| meta.modified());
+    let (Ok(bytes), Ok(modified), false) = (found, modified, copy.exists()) else {
+        return;
+    };
+    // What does not work out here is fetched.
+    let placed = super::cache::store(copy, &bytes).and_then(|()| {
+        let file = std::fs::File::options().append(true).open(copy)?;
+        file.set_modified(modified)
+    });
+    if let (Ok(()), Some(known)) = (placed, Validators::read(&Validators::path(shared))) {
+        known.write(&Validators::path(copy));
     }
 }
 

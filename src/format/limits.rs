@@ -132,7 +132,8 @@ impl Limits {
     }
 }
 
-fn parse_size(text: &str) -> Option<u64> {
+/// Reads a number of bytes, with `K`, `M` or `G` behind it; `None` if it is none.
+pub fn parse_size(text: &str) -> Option<u64> {
     let (digits, unit) = match text.as_bytes().last()? {
         b'k' | b'K' => (&text[..text.len() - 1], KIB),
         b'm' | b'M' => (&text[..text.len() - 1], MIB),

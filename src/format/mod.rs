@@ -15,8 +15,9 @@ mod record;
 pub mod scripts;
 pub mod tar;
 pub mod triggers;
+pub mod unpacked;
 
-pub use limits::{LimitError, Limits};
+pub use limits::{LimitError, Limits, parse_size};
 
 use std::io;
 

@@ -5,6 +5,7 @@
 //! layout is that of the `tar` crate.
 
 use super::{FormatError, Limits};
+use serde::{Deserialize, Serialize};
 use std::io::{self, Read};
 
 const BLOCK: usize = 512;
@@ -13,7 +14,7 @@ const BLOCK: usize = 512;
 const ZERO_BLOCKS: u32 = 64 << 11;
 
 /// What an entry is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// A regular file.
     File,
@@ -32,7 +33,7 @@ pub enum Kind {
 }
 
 /// One entry, PAX records applied.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     /// Name as in the archive.
     pub path: String,

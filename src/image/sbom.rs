@@ -38,6 +38,8 @@ pub struct Subject<'a> {
     pub provenance: &'a BTreeMap<String, Provenance>,
     /// The source of the description, as `URL@COMMIT`.
     pub source: Option<&'a str>,
+    /// Files of the user's own, which may stand in place of a package's.
+    pub added: &'a [String],
     /// Who makes the bill, as `ibex-1.0.0`.
     pub tool: &'a str,
 }
@@ -150,7 +152,7 @@ impl Inventory {
             system,
             source: subject.source.map(str::to_owned),
             components,
-            files: loose_files(image)?,
+            files: loose_files(image, subject.added)?,
             embedded: Vec::new(),
             warnings: Vec::new(),
         };
@@ -279,7 +281,8 @@ impl Inventory {
                 "licenseInfoInFiles": ["NOASSERTION"],
                 "copyrightText": "NOASSERTION",
             }));
-            document.relate(&image, "CONTAINS", &id);
+            // A package whose files are not all listed must contain none, so the document has them.
+            document.relate("SPDXRef-DOCUMENT", "DESCRIBES", &id);
         }
         for embedded in &self.embedded {
             document.packages.extend(embedded.packages.iter().cloned());
@@ -769,7 +772,7 @@ fn needs(package: &Package, all: &[&Package]) -> Vec<usize> {
 }
 
 /// Returns the regular files that no package has.
-fn loose_files(image: &BuiltImage) -> Result<Vec<LooseFile>, ImageError> {
+fn loose_files(image: &BuiltImage, added: &[String]) -> Result<Vec<LooseFile>, ImageError> {
     let mut owned = HashSet::new();
     for package in &image.installed.packages {
         for directory in &package.directories {
@@ -786,7 +789,8 @@ fn loose_files(image: &BuiltImage) -> Result<Vec<LooseFile>, ImageError> {
     };
     let mut files = Vec::new();
     for entry in tree.entries() {
-        if owned.contains(&entry.path) || !matches!(entry.kind, EntryKind::File(_)) {
+        let packaged = owned.contains(&entry.path) && !added.contains(&entry.path);
+        if packaged || !matches!(entry.kind, EntryKind::File(_)) {
             continue;
         }
         let bytes = image.root.read(&entry.path)?.unwrap_or_default();

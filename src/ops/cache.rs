@@ -5,7 +5,7 @@
 
 use super::change::solver_sources;
 use super::database::{Database, OpenOptions};
-use super::download::{self, PackageFiles};
+use super::download::{self, PackageFiles, Want};
 use super::refresh::{self, LoadedRepositories, Purpose, cached_index_name};
 use super::{Error, query::Answer};
 use crate::config::{CacheDirectory, Settings};
@@ -158,8 +158,18 @@ impl Work<'_> {
         Ok(world)
     }
 
-    /// Deletes what is of no use in the cache directory.
+    /// Deletes what is of no use in the cache directory. The packages that are kept for all roots
+    /// of a user go only if the root has no package cache of its own and all shall go.
     fn clean(&self, purge: bool, sink: &mut dyn Sink) -> Result<(), Error> {
+        let own = self.cache.is_some_and(|cache| cache.packages);
+        if let (true, false, false, Some(store)) = (
+            purge,
+            own,
+            self.options.simulate,
+            self.loaded.store(self.settings),
+        ) {
+            store.clear(None);
+        }
         let Some(cache) = self.cache else {
             return Ok(());
         };
@@ -242,7 +252,7 @@ impl Work<'_> {
         sink: &mut dyn Sink,
     ) -> Result<Answer, Error> {
         let cache = self.cache.filter(|cache| cache.packages);
-        let Some(cache) = cache else {
+        if cache.is_none() && self.loaded.store(self.settings).is_none() {
             // apk says nothing; `sync` of a script that also runs without a cache goes on.
             return match self.options.command {
                 CacheCommand::Sync => Ok(Answer::default()),
@@ -255,7 +265,7 @@ impl Work<'_> {
                     code: 1,
                 }),
             };
-        };
+        }
         let request = solver::dependencies(
             world.entries,
             self.options.flags,
@@ -275,7 +285,7 @@ impl Work<'_> {
         let packages = PackageFiles {
             settings: self.settings,
             repositories: self.loaded,
-            cache: Some(cache),
+            cache,
             files: &files,
         };
         let plan = plan(universe, &solution, &packages);
@@ -291,7 +301,7 @@ impl Work<'_> {
             sink.info(&format!("({:>digits$}/{count}) Downloading {name}", at + 1));
         }
         if !self.options.simulate {
-            download::fetch_missing(plan, &packages, sink)?;
+            download::make_ready(plan, &packages, Want::Files, sink)?;
         }
         Ok(Answer::default())
     }

@@ -427,13 +427,27 @@ impl<'a> Change<'a> {
     fn sources(&self, repositories: &LoadedRepositories) -> Sources {
         let mut sources = solver_sources(repositories, &self.architectures.list);
         sources.installed = InstalledInput::from_db(&self.database.installed);
-        if let Some(cache) = self.package_cache() {
-            sources.cache_files = cache_files(&cache.path);
-            if self.settings.is_tmpfs(&self.database.root) {
-                sources.remembered = remembered(&cache.path);
+        match (self.package_cache(), repositories.store(self.settings)) {
+            (Some(cache), _) => sources.cache_files = cache_files(&cache.path),
+            // Listing thousands of files takes longer than many a change; who has a network needs
+            // the names only to tell how much is to be downloaded.
+            (None, Some(store)) if self.wants_store_names() => {
+                sources.cache_files = store.apk_names();
             }
+            (None, _) => {}
+        }
+        if let Some(cache) = self.package_cache()
+            && self.settings.is_tmpfs(&self.database.root)
+        {
+            sources.remembered = remembered(&cache.path);
         }
         sources
+    }
+
+    /// Returns whether it matters which packages are in the user's store.
+    fn wants_store_names(&self) -> bool {
+        let options = self.options;
+        !self.settings.network || options.interactive || options.verbosity > 1
     }
 
     /// Reads the arguments of `add`; registers files and the virtual package.
@@ -871,6 +885,9 @@ impl<'a> Change<'a> {
         }
         let errors = match self.transact(universe, solution, &packages, sink) {
             Ok(outcome) => {
+                if outcome.errors == 0 {
+                    self.write_repositories()?;
+                }
                 self.database.installed = outcome.installed;
                 outcome.errors
             }
@@ -899,6 +916,24 @@ impl<'a> Change<'a> {
         Ok(errors.min(99) as u8)
     }
 
+    /// Writes the repository files that counted for a change instead of the root's own.
+    fn write_repositories(&self) -> Result<(), Error> {
+        for (path, text) in &self.settings.sources.replaced {
+            let written =
+                self.database
+                    .root
+                    .replace(path, text.as_bytes(), 0o644, self.wants_sync());
+            written.map_err(|error| Error::Arguments {
+                lines: vec![
+                    format!("cannot write {path}: {}", error.cause()),
+                    "the packages were changed; edit the file by hand".to_owned(),
+                ],
+                code: 99,
+            })?;
+        }
+        Ok(())
+    }
+
     fn last_line(&self, totals: Totals, sink: &mut dyn Sink) {
         let db = &self.database.installed;
         sink.info(&match self.options.verbosity {
@@ -921,38 +956,45 @@ impl<'a> Change<'a> {
             .architectures
             .write
             .then(|| self.architectures.list.clone());
-        let mut plan = Plan::from_solution(universe, solution, |package| {
-            if self.kept.contains(&universe.identity(package)) {
-                return Source::Kept;
+        let mut again = true;
+        loop {
+            let mut plan = Plan::from_solution(universe, solution, |package| {
+                if self.kept.contains(&universe.identity(package)) {
+                    return Source::Kept;
+                }
+                packages.source(universe, package)
+            });
+            plan.restate(&self.database.installed);
+            self.report.borrow_mut().changes = history::changed(&plan);
+            let (plan, downloads) = download::fetch_missing(plan, packages, sink)?;
+            let mut recorder = Recorder::begin(
+                &self.database,
+                self.options,
+                &plan,
+                &solution.world,
+                options.sync,
+                sink,
+            );
+            let transaction = Transaction {
+                root: &self.database.root,
+                installed: self.database.installed.clone(),
+                plan: &plan,
+                world: &solution.world,
+                options: &options,
+                runner: None,
+            };
+            let outcome = transaction.run(sink);
+            recorder.end(&self.database, &outcome, sink);
+            match outcome {
+                // The cache was changed or deleted under us: what is gone is fetched again, once.
+                Err(error) if again && downloads.drop_damaged(&error) => again = false,
+                outcome => {
+                    let outcome = outcome.map_err(Error::Transaction)?;
+                    self.remember_installed(&outcome.installed, sink);
+                    return Ok(outcome);
+                }
             }
-            packages.source(universe, package)
-        });
-        plan.restate(&self.database.installed);
-        self.report.borrow_mut().changes = history::changed(&plan);
-        let (plan, downloads) = download::fetch_missing(plan, packages, sink)?;
-        let mut recorder = Recorder::begin(
-            &self.database,
-            self.options,
-            &plan,
-            &solution.world,
-            options.sync,
-            sink,
-        );
-        let transaction = Transaction {
-            root: &self.database.root,
-            installed: self.database.installed.clone(),
-            plan: &plan,
-            world: &solution.world,
-            options: &options,
-            runner: None,
-        };
-        let outcome = transaction
-            .run(sink)
-            .inspect_err(|error| downloads.drop_damaged(error));
-        recorder.end(&self.database, &outcome, sink);
-        let outcome = outcome.map_err(Error::Transaction)?;
-        self.remember_installed(&outcome.installed, sink);
-        Ok(outcome)
+        }
     }
 
     /// Keeps the records of installed packages in the package cache of a root that is lost at

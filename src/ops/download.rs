@@ -3,6 +3,7 @@
 use super::Error;
 use super::refresh::LoadedRepositories;
 use crate::config::{CacheDirectory, Settings};
+use crate::fetch::cache::{Key, Store};
 use crate::fetch::package::{Fetched, FileRequest, fetch_files};
 use crate::fetch::{HttpError, Session};
 use crate::package::{Identity, Package};
@@ -11,7 +12,7 @@ use crate::progress::{Event, Sink, Stage};
 use crate::solver::{PackageId, Universe};
 use crate::transaction::TransactionError;
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where package files can be.
 pub struct PackageFiles<'a> {
@@ -39,6 +40,23 @@ impl PackageFiles<'_> {
         if let Some(path) = self.cached(&package) {
             return Source::File(path);
         }
+        match self.origin(universe, id) {
+            Source::Remote(url) => self
+                .stored(&package)
+                .map_or(Source::Remote(url), Source::File),
+            Source::Unavailable => {
+                let unpacked = || self.unpacked(&package).map(Source::Unpacked);
+                let stored = self.stored(&package).map(Source::File);
+                stored.or_else(unpacked).unwrap_or(Source::Unavailable)
+            }
+            here => here,
+        }
+    }
+
+    /// Returns where the file of a package comes from, caches aside: given, in a local repository,
+    /// else in the repository with the lowest number.
+    pub fn origin(&self, universe: &Universe<'_>, id: PackageId) -> Source {
+        let package = universe.package(id);
         if let Some(path) = self.files.get(&package.identity) {
             return Source::File(path.clone());
         }
@@ -57,16 +75,61 @@ impl PackageFiles<'_> {
             let path = crate::config::repositories::local_path(&path);
             return path.map_or(Source::Unavailable, Source::File);
         }
-        match numbers.iter().find_map(|number| url(*number)) {
-            Some(url) => Source::Remote(url),
-            None => Source::Unavailable,
+        let remote = numbers.iter().find_map(|number| url(*number));
+        remote.map_or(Source::Unavailable, Source::Remote)
+    }
+
+    /// Returns the store, unless packages are not to be kept.
+    fn store(&self) -> Option<&Store> {
+        self.repositories.store(self.settings)
+    }
+
+    /// Returns the package file in the user's store.
+    fn stored(&self, package: &Package) -> Option<PathBuf> {
+        self.store()?.find_package(&Key::of(package), package.size)
+    }
+
+    fn unpacked(&self, package: &Package) -> Option<PathBuf> {
+        self.store()?
+            .find_unpacked(&Key::of(package), &self.settings.limits)
+    }
+
+    /// Returns where a package file is kept: in apk's cache directory if there is one, else in the
+    /// user's store, else nowhere.
+    fn target(&self, package: &Package) -> Option<PathBuf> {
+        match self.cache {
+            Some(cache) => Some(cache.path.join(cached_package_name(package))),
+            None if self.settings.cache_packages == Some(false) => None,
+            None => Some(self.store()?.package_path(&Key::of(package))),
         }
+    }
+
+    /// Returns whether a path is in a cache, so that the file may be removed if it is damaged.
+    fn is_kept(&self, path: &Path) -> bool {
+        let cache = self
+            .cache
+            .is_some_and(|cache| path.starts_with(&cache.path));
+        cache
+            || self
+                .store()
+                .is_some_and(|store| path.starts_with(store.directory()))
     }
 
     /// Returns every address of a package: on the mirrors of the repository it was found in, then
     /// in the other repositories that list the same package.
     fn addresses(&self, url: &str, package: &Package) -> Vec<String> {
         let mut urls = self.repositories.mirrors.addresses(url);
+        for url in self.all_addresses(package) {
+            if !urls.contains(&url) {
+                urls.push(url);
+            }
+        }
+        urls
+    }
+
+    /// Returns the addresses of a package in every repository that lists it.
+    fn all_addresses(&self, package: &Package) -> Vec<String> {
+        let mut urls = Vec::new();
         let arch = package.arch.as_deref().unwrap_or_default();
         let others = self.repositories.repositories.iter().filter(|loaded| {
             let index = loaded.index.as_ref();
@@ -95,102 +158,138 @@ impl PackageFiles<'_> {
     }
 }
 
-/// The files that were fetched for a plan; temporary ones go when this is dropped.
+/// What was made ready for a plan; temporary files go when this is dropped.
 #[derive(Debug, Default)]
 pub struct Downloads {
-    directory: Option<tempfile::TempDir>,
+    temporary: Option<Store>,
     cached: HashMap<Identity, PathBuf>,
 }
 
 impl Downloads {
-    /// Removes files from the cache that turned out not to be what they should be, so that the
-    /// next attempt fetches them again (commit.md, W22).
-    pub fn drop_damaged(&self, error: &TransactionError) {
-        if let TransactionError::Refused { damaged, .. } = error {
-            for path in damaged
-                .iter()
-                .filter_map(|identity| self.cached.get(identity))
-            {
-                // It stays what it was if it cannot be removed; then it is refused again.
-                let _ = std::fs::remove_file(path);
-            }
+    /// Removes files from the caches that turned out not to be what they should be, so that the
+    /// next attempt fetches them again (commit.md, W22). Returns whether there was one.
+    pub fn drop_damaged(&self, error: &TransactionError) -> bool {
+        let TransactionError::Refused { damaged, .. } = error else {
+            return false;
+        };
+        let mut dropped = false;
+        let found = damaged
+            .iter()
+            .filter_map(|identity| self.cached.get(identity));
+        for path in found {
+            // It stays what it was if it cannot be removed; then it is refused again.
+            dropped |= std::fs::remove_file(path).is_ok() || !path.exists();
         }
+        dropped
     }
 }
 
-/// Fetches what a plan needs from remote repositories, and puts local paths in their place.
+/// What is wanted of package files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// Their contents, to be installed now.
+    Contents,
+    /// The files, in the cache.
+    Files,
+}
+
+/// Makes the packages of a plan ready to be installed: what is not on this machine is fetched,
+/// what is in a cache is taken from there, and both are unpacked into the store.
 ///
 /// # Errors
 /// [`Error::Transaction`] naming every package that cannot be had; nothing was changed.
 pub fn fetch_missing(
-    mut plan: Plan,
+    plan: Plan,
     packages: &PackageFiles<'_>,
     sink: &mut dyn Sink,
 ) -> Result<(Plan, Downloads), Error> {
+    make_ready(plan, packages, Want::Contents, sink)
+}
+
+/// The same for what is wanted of the packages.
+///
+/// # Errors
+/// [`Error::Transaction`] naming every package that cannot be had.
+pub fn make_ready(
+    mut plan: Plan,
+    packages: &PackageFiles<'_>,
+    want: Want,
+    sink: &mut dyn Sink,
+) -> Result<(Plan, Downloads), Error> {
     let mut downloads = Downloads::default();
-    if let Some(cache) = packages.cache {
-        let used = plan.changes.iter().filter_map(|change| change.new.as_ref());
-        let used = used.filter_map(|new| match &new.source {
-            Source::File(path) if path.starts_with(&cache.path) => {
-                Some((new.package.identity, path.clone()))
+    let mut wanted: Vec<Wanted> = Vec::new();
+    for (index, change) in plan.changes.iter_mut().enumerate() {
+        let Some(new) = &mut change.new else { continue };
+        let (urls, on_disk) = match &new.source {
+            Source::Remote(url) => (packages.addresses(url, &new.package), None),
+            Source::File(path) if packages.is_kept(path) => {
+                (packages.all_addresses(&new.package), Some(path.clone()))
             }
-            _ => None,
-        });
-        downloads.cached = used.collect();
-    }
-    let mut wanted = Vec::new();
-    for (index, change) in plan.changes.iter().enumerate() {
-        let Some(new) = &change.new else { continue };
-        if let Source::Remote(url) = &new.source {
-            wanted.push((index, url.clone(), new.package.clone()));
+            _ => continue,
+        };
+        if want == Want::Contents
+            && let Some(path) = packages.unpacked(&new.package)
+        {
+            downloads.cached.insert(new.package.identity, path.clone());
+            new.source = Source::Unpacked(path);
+            continue;
         }
+        wanted.push(Wanted {
+            index,
+            package: new.package.clone(),
+            urls,
+            on_disk,
+        });
     }
     if wanted.is_empty() {
         return Ok((plan, downloads));
     }
-    let folder = match packages.cache {
-        Some(cache) => cache.path.clone(),
+    let store = match packages.store() {
+        Some(store) => store,
         None => {
-            let made = tempfile::Builder::new().prefix("ibex-").tempdir();
-            let made = made.map_err(|error| {
-                refused(vec![format!(
-                    "cannot make a temporary directory: {}",
-                    crate::root::cause(&error)
-                )])
+            let made = Store::temporary().map_err(|error| {
+                let cause = crate::root::cause(&error);
+                refused(vec![format!("cannot make a temporary directory: {cause}")])
             })?;
-            downloads.directory.insert(made).path().to_owned()
+            downloads.temporary.insert(made)
         }
     };
     let requests: Vec<FileRequest> = wanted
         .iter()
-        .map(|(_, url, package)| FileRequest {
-            urls: packages.addresses(url, package),
-            target: folder.join(cached_package_name(package)),
-            size: package.size,
-            identity: Some(package.identity),
+        .map(|wanted| FileRequest {
+            urls: wanted.urls.clone(),
+            target: packages.target(&wanted.package),
+            size: wanted.package.size,
+            package: Some(Key::of(&wanted.package)),
+            unpack: want == Want::Contents,
+            on_disk: wanted.on_disk.clone(),
         })
         .collect();
     let session = packages.repositories.session(packages.settings);
     let session = session.map_err(|error| refused(vec![error.to_string()]))?;
-    let answers = fetch(session, &requests, sink).results;
+    let answers = fetch(session, Some(store), &requests, sink).results;
     let mut failures = Vec::new();
-    for (((index, _, package), request), answer) in wanted.iter().zip(&requests).zip(answers) {
-        match answer {
-            Ok(()) => {
-                let new = plan.changes[*index]
-                    .new
-                    .as_mut()
-                    .expect("it was wanted for a package");
-                new.source = Source::File(request.target.clone());
-                if packages.cache.is_some() {
-                    downloads
-                        .cached
-                        .insert(package.identity, request.target.clone());
+    for ((wanted, request), answer) in wanted.iter().zip(&requests).zip(answers) {
+        let package = &wanted.package;
+        let new = plan.changes[wanted.index].new.as_mut();
+        let new = new.expect("it was wanted for a package");
+        match (answer, want) {
+            (Ok(()), Want::Contents) => {
+                let path = store.unpacked_path(&Key::of(package));
+                new.source = Source::Unpacked(path.clone());
+                downloads.cached.insert(package.identity, path);
+            }
+            (Ok(()), Want::Files) => {
+                if let Some(path) = &request.target {
+                    new.source = Source::File(path.clone());
                 }
             }
-            Err(error) => failures.push(format!("{}: {}", package.full_name(), describe(&error))),
+            (Err(error), _) => {
+                failures.push(format!("{}: {}", package.full_name(), describe(&error)));
+            }
         }
     }
+    store.look_after(packages.settings.store_limit);
     if failures.is_empty() {
         Ok((plan, downloads))
     } else {
@@ -198,9 +297,23 @@ pub fn fetch_missing(
     }
 }
 
+/// A package that has to be made ready.
+struct Wanted {
+    /// Its place in the plan.
+    index: usize,
+    package: Package,
+    urls: Vec<String>,
+    on_disk: Option<PathBuf>,
+}
+
 /// Fetches files, and tells how it goes and which mirrors failed.
-pub(super) fn fetch(session: &Session, requests: &[FileRequest], sink: &mut dyn Sink) -> Fetched {
-    for request in requests {
+pub(super) fn fetch(
+    session: &Session,
+    store: Option<&Store>,
+    requests: &[FileRequest],
+    sink: &mut dyn Sink,
+) -> Fetched {
+    for request in requests.iter().filter(|request| request.on_disk.is_none()) {
         let shown = request.urls.first().map_or("", String::as_str);
         let shown = crate::config::repositories::masked(shown);
         sink.event(Event::Note(&format!("fetch {shown}")));
@@ -215,7 +328,7 @@ pub(super) fn fetch(session: &Session, requests: &[FileRequest], sink: &mut dyn 
             stage: Stage::Download,
         });
     };
-    let fetched = fetch_files(session, requests, &mut progress);
+    let fetched = fetch_files(session, store, requests, &mut progress);
     for (trouble, count) in &fetched.troubles {
         let files = if *count == 1 { "file" } else { "files" };
         let (mirror, cause) = (&trouble.mirror, &trouble.cause);
@@ -223,6 +336,12 @@ pub(super) fn fetch(session: &Session, requests: &[FileRequest], sink: &mut dyn 
             Some(other) => format!("{mirror}: {cause}; {count} {files} came from {other} instead"),
             None => format!("{mirror}: {cause}; {count} {files} could not be had"),
         });
+    }
+    for path in &fetched.damaged {
+        sink.warning(&format!(
+            "{}: damaged, removed from the cache",
+            path.display()
+        ));
     }
     fetched
 }
@@ -274,12 +393,14 @@ pub(super) fn to_local_file(settings: &Settings, location: &str) -> Result<Local
     let path = directory.path().join("package.apk");
     let request = FileRequest {
         urls: vec![location.to_owned()],
-        target: path.clone(),
+        target: Some(path.clone()),
         size: 0,
-        identity: None,
+        package: None,
+        unpack: false,
+        on_disk: None,
     };
     let session = Session::new(settings).map_err(|error| error.to_string())?;
-    let fetched = fetch_files(&session, &[request], &mut |_| {});
+    let fetched = fetch_files(&session, None, &[request], &mut |_| {});
     let results: Result<Vec<()>, HttpError> = fetched.results.into_iter().collect();
     results.map_err(|error| describe(&error))?;
     Ok(LocalFile {

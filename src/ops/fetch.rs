@@ -8,6 +8,7 @@ use super::package_file::{self, PackageFileError};
 use super::query::{Arguments, PackageRef, Selection, View};
 use super::{Error, query::Answer};
 use crate::config::{Settings, repositories};
+use crate::fetch::cache::Key;
 use crate::fetch::package::FileRequest;
 use crate::format::apk_v2::PackageReader;
 use crate::format::{FormatError, Limits};
@@ -243,9 +244,11 @@ fn fetch_all(
                 None => {
                     downloads.push(FileRequest {
                         urls: known.mirrors().addresses(url),
-                        target: waiting(at),
+                        target: Some(waiting(at)),
                         size: one.size,
-                        identity: Some(one.identity),
+                        package: Some(Key::from(one.identity)),
+                        unpack: false,
+                        on_disk: None,
                     });
                     Ok(Some(downloads.len() - 1))
                 }
@@ -253,7 +256,7 @@ fn fetch_all(
         });
     }
     let answers = match known.session(settings) {
-        Ok(session) => super::download::fetch(session, &downloads, sink).results,
+        Ok(session) => super::download::fetch(session, None, &downloads, sink).results,
         Err(error) => vec![Err(error); downloads.len()],
     };
     let mut finish = |at: usize, one: &Wanted| -> Result<(), String> {

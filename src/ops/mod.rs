@@ -5,6 +5,7 @@
 //! turns into text and exit code.
 
 pub mod audit;
+pub mod branch;
 pub mod cache;
 pub mod change;
 pub mod database;
@@ -16,9 +17,11 @@ pub mod image;
 pub mod index;
 pub mod known;
 pub mod log;
+pub mod mirrors;
 mod package_file;
 pub mod query;
 pub mod refresh;
+pub mod store;
 pub mod update;
 pub mod verify;
 

@@ -2,8 +2,9 @@
 
 use crate::config::repositories::{self, masked, without_credentials};
 use crate::config::{CacheDirectory, Mirrors, Repository, Settings};
+use crate::fetch::cache::Store;
 use crate::fetch::catalogue::Catalogue;
-use crate::fetch::remote_index::{IndexAnswer, IndexRequest, fetch_indexes};
+use crate::fetch::remote_index::{IndexAnswer, IndexRequest, fetch_indexes, seed};
 use crate::fetch::{HttpError, IndexLoader, LoadedIndex, Rules, Session};
 use crate::progress::{Event, Sink};
 use crate::root::{Root, RootError};
@@ -54,6 +55,7 @@ pub struct LoadedRepositories {
     /// Remote indexes that there is none of because no mirror gave one: address and cause.
     pub failed: Vec<(String, String)>,
     session: OnceCell<Session>,
+    store: OnceCell<Option<Store>>,
 }
 
 impl LoadedRepositories {
@@ -68,6 +70,14 @@ impl LoadedRepositories {
         }
         let session = Session::new(settings)?;
         Ok(self.session.get_or_init(|| session))
+    }
+
+    /// Returns the user's store of packages; `None` if there is none that can be written, or none
+    /// is wanted.
+    pub fn store(&self, settings: &Settings) -> Option<&Store> {
+        let wanted = settings.cache && settings.cache_packages != Some(false);
+        let open = || Store::open(settings.catalogue_dir.as_deref().filter(|_| wanted)?).ok();
+        self.store.get_or_init(open).as_ref()
     }
 }
 
@@ -189,6 +199,20 @@ impl<'a> RemoteIndexes<'a> {
         )
     }
 
+    /// Gives a root without a copy the one that another root of the user left; a question changes
+    /// no root.
+    fn seed(&self, repository: &Repository, loaded: &LoadedRepositories) {
+        if self.purpose != Purpose::Write || self.settings.force_refresh {
+            return;
+        }
+        if let (Some(copy), Some(store)) = (
+            self.copy_path(repository).filter(|copy| !copy.exists()),
+            loaded.store(self.settings),
+        ) {
+            seed(&copy, &store.index_path(&repository.index_url));
+        }
+    }
+
     /// Returns whether an index is to be fetched now.
     fn is_due(&self, repository: &Repository) -> bool {
         if !self.settings.network {
@@ -224,7 +248,12 @@ impl<'a> RemoteIndexes<'a> {
     ) -> Vec<Refresh> {
         let due: Vec<bool> = repositories
             .iter()
-            .map(|repository| repository.index_path().is_none() && self.is_due(repository))
+            .map(|repository| {
+                repository.index_path().is_none() && {
+                    self.seed(repository, loaded);
+                    self.is_due(repository)
+                }
+            })
             .collect();
         if !due.contains(&true) {
             return repositories.iter().map(|_| Refresh::None).collect();
@@ -238,6 +267,9 @@ impl<'a> RemoteIndexes<'a> {
         let requests = open.iter().map(|repository| IndexRequest {
             urls: loaded.mirrors.addresses(&repository.index_url),
             copy: self.copy_path(repository),
+            shared: loaded
+                .store(self.settings)
+                .map(|store| store.index_path(&repository.index_url)),
         });
         let requests: Vec<IndexRequest> = requests.collect();
         let mut fetched = self.fetch(&requests, loaded, loader, sink).into_iter();

@@ -59,6 +59,8 @@ pub enum Source {
     None,
     /// A local file: repository folder, cache, command line or finished download.
     File(PathBuf),
+    /// A package that the cache holds unpacked; nobody but the cache may say so.
+    Unpacked(PathBuf),
     /// It must be fetched from this address first.
     Remote(String),
     /// The root itself kept it when it left after an earlier transaction.

@@ -8,7 +8,11 @@ use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Fewer bytes than this are copied faster by reading and writing them.
+const FEW: u64 = 64 << 10;
 
 /// Handles are numbered, so that what is written to one can be told from the rest.
 static HANDLES: AtomicU64 = AtomicU64::new(0);
@@ -162,6 +166,38 @@ impl NewFile {
                 Place::Tree(_) => Ok(()),
             })
             .map_err(|errno| self.error("flush", errno))
+    }
+}
+
+impl NewFile {
+    /// Appends bytes of another file, without moving them through this process where the system
+    /// can do that: it shares their blocks, or copies them by itself.
+    ///
+    /// # Errors
+    /// What the system said, also if the other file is shorter.
+    pub fn append_from(&mut self, source: &File, mut at: u64, mut count: u64) -> io::Result<()> {
+        if let (Place::Disk(file), false) = (&self.place, fault::is_active() || count < FEW) {
+            while count > 0 {
+                let most = usize::try_from(count).unwrap_or(usize::MAX);
+                match rustix::fs::copy_file_range(source, Some(&mut at), file, None, most) {
+                    Ok(0) => break,
+                    Ok(copied) => count -= copied as u64,
+                    Err(Errno::INTR) => {}
+                    // Between file systems, or where it is not known: by hand.
+                    Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => break,
+                    Err(errno) => return Err(errno.into()),
+                }
+            }
+        }
+        let mut buffer = vec![0; count.min(FEW) as usize];
+        while count > 0 {
+            let most = count.min(FEW) as usize;
+            source.read_exact_at(&mut buffer[..most], at)?;
+            self.write_all(&buffer[..most])?;
+            at += most as u64;
+            count -= most as u64;
+        }
+        Ok(())
     }
 }
 

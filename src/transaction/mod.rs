@@ -20,6 +20,7 @@ mod database;
 mod directories;
 mod hooks;
 pub mod kept;
+mod links;
 mod obstacles;
 pub mod protect;
 mod scripts;
@@ -65,6 +66,8 @@ pub struct Options {
     pub usermode: bool,
     /// Flush to disk at the end and around the database.
     pub sync: bool,
+    /// Share files with the cache by hard links; for roots that nobody writes to.
+    pub hard_links: bool,
     /// Paths of the administrator's overlay.
     pub overlay: Vec<String>,
     /// Architectures to write to `etc/apk/arch`.
@@ -85,6 +88,7 @@ impl Default for Options {
             preserve_env: false,
             usermode: false,
             sync: false,
+            hard_links: false,
             overlay: Vec::new(),
             write_arch: None,
             limits: Limits::default(),
@@ -220,6 +224,7 @@ impl<'a> Transaction<'a> {
             root: self.root,
             accounts: &accounts,
             usermode: self.options.usermode,
+            hard_links: self.options.hard_links,
             limits: self.options.limits,
             waiting: Mutex::default(),
             blocked: &blocked,
@@ -289,7 +294,8 @@ impl<'a> Transaction<'a> {
                     .as_ref()
                     .expect("only new packages have a file");
                 let result = match source {
-                    Source::File(file) => staging.unpack(&new.package, file),
+                    Source::File(file) => staging.unpack(&new.package, file, false),
+                    Source::Unpacked(file) => staging.unpack(&new.package, file, true),
                     _ => staging.unpack_kept(new.package.identity, protected),
                 };
                 failed.fetch_or(result.is_err(), Ordering::Relaxed);
@@ -573,7 +579,10 @@ fn source_to_unpack(change: &Change) -> Option<&Source> {
         .old
         .as_ref()
         .is_some_and(|old| old.identity == new.package.identity);
-    let readable = matches!(new.source, Source::File(_) | Source::Kept);
+    let readable = matches!(
+        new.source,
+        Source::File(_) | Source::Unpacked(_) | Source::Kept
+    );
     (readable && (!unchanged || change.reinstall)).then_some(&new.source)
 }
 

@@ -10,7 +10,9 @@
 //! it can be taken back. Every package is verified to its last byte before anything is committed.
 
 use super::accounts::Accounts;
+use super::links::Links;
 use crate::format::apk_v2::{ControlPart, DataReader, Entry, EntryKind, PackageReader};
+use crate::format::unpacked;
 use crate::format::{FormatError, Limits};
 use crate::package::installed::Broken;
 use crate::package::{Digest, DigestAlgorithm, InstalledPackage, Package};
@@ -135,6 +137,7 @@ pub(super) struct Staging<'a> {
     pub(super) root: &'a Root,
     pub(super) accounts: &'a Accounts,
     pub(super) usermode: bool,
+    pub(super) hard_links: bool,
     pub(super) limits: Limits,
     /// Everything that waits under a temporary name.
     pub(super) waiting: Mutex<Vec<String>>,
@@ -143,16 +146,33 @@ pub(super) struct Staging<'a> {
 }
 
 impl Staging<'_> {
-    /// Unpacks one package.
+    /// Unpacks one package; the cache may have it unpacked already.
     pub(super) fn unpack(
         &self,
         package: &Package,
         file: &Path,
+        unpacked: bool,
     ) -> Result<StagedPackage, StageError> {
         let source = File::open(file)
             .map_err(|error| RootError::new("open", &file.display().to_string(), error))?;
+        if unpacked {
+            let (control, data) = unpacked::Reader::open(source, &self.limits)?;
+            let links = self.hard_links.then(|| Links::of(file, self.usermode));
+            return self.place(package, control, data, links);
+        }
         let source = BufReader::with_capacity(READ_BUFFER, source);
         let (control, data) = PackageReader::open(source, &self.limits)?;
+        self.place(package, control, data, None)
+    }
+
+    /// Places the files of a package where they wait.
+    fn place(
+        &self,
+        package: &Package,
+        control: ControlPart,
+        data: impl Contents,
+        links: Option<Links>,
+    ) -> Result<StagedPackage, StageError> {
         if control.identity != package.identity {
             return Err(FormatError::Integrity.into());
         }
@@ -172,6 +192,7 @@ impl Staging<'_> {
                 broken: Broken::default(),
             },
             buffer: vec![0; COPY_BUFFER],
+            links,
         };
         unpacking.run(data)?;
         // What the database cannot hold is refused now, not when everything is in place.
@@ -259,6 +280,46 @@ pub(super) fn temporary_name(package: &str, path: &str) -> String {
     format!(".apk.{}", &hex[..48])
 }
 
+/// What a package holds, entry by entry; `Read` gives the content of the current one.
+trait Contents: Read {
+    fn next_entry(&mut self) -> Result<Option<Entry>, FormatError>;
+
+    /// Returns where the content of the current entry is stored as it is: file, place and bytes.
+    /// It was compared with its checksum when it was put there.
+    fn stored(&self) -> Option<(&File, u64, u64)>;
+
+    /// Checks that everything was right.
+    fn finish(self) -> Result<(), FormatError>;
+}
+
+impl<R: std::io::BufRead> Contents for DataReader<R> {
+    fn next_entry(&mut self) -> Result<Option<Entry>, FormatError> {
+        DataReader::next_entry(self)
+    }
+
+    fn stored(&self) -> Option<(&File, u64, u64)> {
+        None
+    }
+
+    fn finish(self) -> Result<(), FormatError> {
+        DataReader::finish(self).map(drop)
+    }
+}
+
+impl Contents for unpacked::Reader {
+    fn next_entry(&mut self) -> Result<Option<Entry>, FormatError> {
+        Ok(unpacked::Reader::next_entry(self))
+    }
+
+    fn stored(&self) -> Option<(&File, u64, u64)> {
+        Some(unpacked::Reader::stored(self))
+    }
+
+    fn finish(self) -> Result<(), FormatError> {
+        Ok(())
+    }
+}
+
 /// One package being unpacked.
 struct Unpacking<'a, 's> {
     staging: &'a Staging<'s>,
@@ -269,10 +330,12 @@ struct Unpacking<'a, 's> {
     by_path: HashMap<String, usize>,
     staged: StagedPackage,
     buffer: Vec<u8>,
+    /// Files that may be shared with the cache.
+    links: Option<Links>,
 }
 
 impl Unpacking<'_, '_> {
-    fn run<R: std::io::BufRead>(&mut self, mut data: DataReader<R>) -> Result<(), StageError> {
+    fn run(&mut self, mut data: impl Contents) -> Result<(), StageError> {
         while let Some(entry) = data.next_entry()? {
             let reason = entry.malicious.or_else(|| own_files(&entry.path));
             if let Some(reason) = reason {
@@ -307,11 +370,7 @@ impl Unpacking<'_, '_> {
         Ok(())
     }
 
-    fn file<R: std::io::BufRead>(
-        &mut self,
-        entry: &Entry,
-        data: &mut DataReader<R>,
-    ) -> Result<(), StageError> {
+    fn file(&mut self, entry: &Entry, data: &mut impl Contents) -> Result<(), StageError> {
         let (parent, name) = split(&entry.path);
         if parent.is_empty() && !self.directories.contains_key("") {
             let root = Attributes {
@@ -362,15 +421,16 @@ impl Unpacking<'_, '_> {
                 let Some(wanted) = header.sha1 else {
                     return Err(FormatError::Obsolete.into());
                 };
-                let mut file = create(&directory, &temporary, header.mode).map_err(fail)?;
-                let content = self.copy(&mut file, data, &entry.path)?;
-                if content != wanted {
-                    return Err(StageError::Checksum {
-                        path: entry.path.clone(),
-                    });
+                let links = self.links.as_ref().zip(data.stored());
+                let shared = links.is_some_and(|(links, content)| {
+                    links.share(&entry.path, header, content, &directory, &temporary)
+                });
+                if !shared {
+                    let mut file = create(&directory, &temporary, header.mode).map_err(fail)?;
+                    self.fill(&mut file, entry, data, wanted)?;
+                    self.attributes_of_file(&file, entry, (uid, gid))
+                        .map_err(fail)?;
                 }
-                self.attributes_of_file(&file, entry, (uid, gid))
-                    .map_err(fail)?;
             }
             EntryKind::HardLink(target) => {
                 let Some(first) = self.by_path.get(target.as_str()) else {
@@ -422,11 +482,34 @@ impl Unpacking<'_, '_> {
         Ok(())
     }
 
-    /// Copies the content of the current entry and returns its SHA-1.
-    fn copy<R: std::io::BufRead>(
+    /// Gives a file the content of the current entry.
+    fn fill(
         &mut self,
         file: &mut NewFile,
-        data: &mut DataReader<R>,
+        entry: &Entry,
+        data: &mut impl Contents,
+        wanted: [u8; 20],
+    ) -> Result<(), StageError> {
+        let path = || entry.path.clone();
+        if let Some((source, at, count)) = data.stored() {
+            return file
+                .append_from(source, at, count)
+                .map_err(|error| StageError::Extract {
+                    path: path(),
+                    cause: crate::root::cause(&error),
+                });
+        }
+        match self.copy(file, data, &entry.path)? == wanted {
+            true => Ok(()),
+            false => Err(StageError::Checksum { path: path() }),
+        }
+    }
+
+    /// Copies the content of the current entry and returns its SHA-1.
+    fn copy(
+        &mut self,
+        file: &mut NewFile,
+        data: &mut impl Contents,
         path: &str,
     ) -> Result<[u8; 20], StageError> {
         let mut hash = Sha1::new();

@@ -7,6 +7,10 @@
 mod agreement;
 /// Damaged, missing and untrusted input.
 mod bad_input;
+/// Branches and the choice among mirrors.
+mod branches;
+/// The store of packages that all roots of a user share.
+mod cache;
 /// The catalogue of parsed indexes: deleted, damaged, out of date.
 mod catalogue;
 /// The recorded operations of apk 3.0.6: text, exit code, database and tree.
@@ -27,10 +31,14 @@ mod history;
 mod hostile;
 /// Images from real packages: the same tree as apk's, the same bytes every time.
 mod image_build;
+/// Images through the command line: built, verified, compared, measured, and their bills.
+mod image_output;
 /// Image descriptions, chosen packages, lock files and their errors.
 mod image_packages;
 /// Mirrors that stall, break off, lie or lag behind: another one helps, or the error is clear.
 mod mirrors;
+/// nginx: TLS, HTTP/2, open connections, conditions, passwords.
+mod nginx;
 /// The real apk judges roots that ibex made, and the other way round.
 mod real_apk;
 /// An index older than one seen before.

@@ -108,6 +108,8 @@ pub struct Built {
     pub provenance: Vec<BTreeMap<String, Provenance>>,
     /// `URL@COMMIT` of the description.
     pub source: Option<String>,
+    /// Files of the user's own.
+    pub added: Vec<String>,
     /// The store with the layers; temporary ones go with this.
     _store: Option<tempfile::TempDir>,
 }
@@ -160,6 +162,7 @@ impl Built {
                 name,
                 provenance,
                 source: self.source.as_deref(),
+                added: &self.added,
                 tool,
             })?;
             for warning in &inventory.warnings {
@@ -384,6 +387,9 @@ pub fn build(
         index,
         provenance,
         source: plan.source,
+        added: (plan.description.x_build.files.iter())
+            .map(|file| file.path.trim_matches('/').to_owned())
+            .collect(),
         _store: place,
     })
 }

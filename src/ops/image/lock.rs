@@ -708,11 +708,16 @@ fn check_locked(path: &Path, locked: &LockedPackage) -> Result<Package, Error> {
         return Err(wrong(part.checksum.clone(), data));
     }
     // What an index would say: the same image with and without a lock file.
-    let notes = locked.x.as_ref();
     let package = control.package;
+    let arch = match &locked.x {
+        Some(notes) => notes.arch.clone().or(package.arch),
+        // apko does not say; indexes as a rule put the architecture in place of `noarch`.
+        None => Some(locked.architecture.clone()),
+    };
     Ok(Package {
         size,
-        arch: notes.and_then(|notes| notes.arch.clone()).or(package.arch),
+        arch,
+        build_time: package.build_time.filter(|time| *time > 0),
         replaces: Vec::new(),
         replaces_priority: 0,
         triggers: Vec::new(),

@@ -4,6 +4,7 @@ use super::{Error, Workshop, disk};
 use crate::config::image::{Architecture, ConfigError, Warning, without_credentials};
 use crate::config::repositories::is_local;
 use crate::config::{RepositorySources, Settings};
+use crate::fetch::cache::Key;
 use crate::fetch::index::Rules;
 use crate::fetch::package::{FileRequest, fetch_files};
 use crate::fetch::{HttpError, IndexError, IndexLoader, Session};
@@ -217,9 +218,11 @@ impl Workshop<'_> {
         if self.settings().network {
             let request = FileRequest {
                 urls: self.mirrored(url),
-                target: copy.clone(),
+                target: Some(copy.clone()),
                 size: 0,
-                identity: None,
+                package: None,
+                unpack: false,
+                on_disk: None,
             };
             let answer = self.fetch_all(&[request]).map_err(|error| {
                 self.fetch_error(url, &without_credentials(url), &error.to_string())
@@ -528,13 +531,9 @@ impl Workshop<'_> {
             cache: Some(&self.cache),
             files: &files,
         };
-        // A cached copy is as good, but says nothing about where the package is.
-        let origin = PackageFiles {
-            cache: None,
-            ..place
-        };
         let chosen = solution.selected().map(|id| {
-            let package = universe.package(id);
+            let mut package = universe.package(id);
+            package.build_time = package.build_time.filter(|time| *time > 0);
             let source = place.source(&universe, id);
             let source = match (source, self.settings().network) {
                 // A package without data is not read for installing.
@@ -542,8 +541,9 @@ impl Workshop<'_> {
                 (Source::Remote(_), false) => Source::Unavailable,
                 (other, _) => other,
             };
-            let url = match origin.source(&universe, id) {
-                Source::File(path) => path.display().to_string(),
+            // A cached copy is as good, but says nothing about where the package is.
+            let url = match place.origin(&universe, id) {
+                Source::File(path) | Source::Unpacked(path) => path.display().to_string(),
                 Source::Remote(url) => url,
                 Source::None | Source::Kept | Source::Unavailable => {
                     let number = universe.repositories_of(id).next();
@@ -630,9 +630,11 @@ impl Workshop<'_> {
         }
         let requests = wanted.iter().map(|(package, urls)| FileRequest {
             urls: urls.clone(),
-            target: self.cache.path.join(cached_package_name(package)),
+            target: Some(self.cached_file(package)),
             size: package.size,
-            identity: Some(package.identity),
+            package: Some(Key::of(package)),
+            unpack: false,
+            on_disk: None,
         });
         let requests: Vec<FileRequest> = requests.collect();
         for (_, urls) in wanted {
@@ -644,9 +646,9 @@ impl Workshop<'_> {
             Ok(answers) => answers,
             Err(error) => requests.iter().map(|_| Err(error.clone())).collect(),
         };
-        let pairs = wanted.iter().zip(&requests).zip(answers);
-        let results = pairs.map(|(((package, urls), request), answer)| match answer {
-            Ok(()) => Ok(request.target.clone()),
+        let pairs = wanted.iter().zip(answers);
+        let results = pairs.map(|((package, urls), answer)| match answer {
+            Ok(()) => Ok(self.cached_file(package)),
             Err(error) if error.is_missing() => Err(Error::Fetch {
                 file: file_name(package),
                 cause: MISSING.to_owned(),
@@ -665,7 +667,12 @@ impl Workshop<'_> {
             let _ = self.session.set(session);
         }
         let session = self.session.get().expect("it was just begun");
-        Ok(fetch_files(session, requests, &mut |_| {}).results)
+        Ok(fetch_files(session, None, requests, &mut |_| {}).results)
+    }
+
+    /// Returns where the file of a package is in the cache.
+    fn cached_file(&self, package: &Package) -> PathBuf {
+        self.cache.path.join(cached_package_name(package))
     }
 }
 

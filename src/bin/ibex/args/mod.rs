@@ -414,6 +414,7 @@ fn is_valid(option: Opt, value: &str) -> bool {
         Takes::List(_) if option.id == "limits" => {
             ibex::format::Limits::default().set(value).is_ok()
         }
+        Takes::Value(_) if option.id == "cache-limit" => ibex::format::parse_size(value).is_some(),
         Takes::Value(_) | Takes::List(_) => true,
     }
 }

@@ -80,6 +80,11 @@ pub(crate) const GLOBAL: &[Opt] = &[
         "Use this cache directory, relative to ROOT",
     ),
     o(
+        "cache-limit",
+        Value("SIZE"),
+        "What the packages kept for all roots may take together (10G)",
+    ),
+    o(
         "cache-max-age",
         Number("MINUTES"),
         "Age after which a cached index is refreshed (240)",
@@ -246,6 +251,11 @@ pub(crate) const COMMIT: &[Opt] = &[
         "json",
         Nothing,
         "Print what was done, or why there is no solution, as JSON",
+    ),
+    o(
+        "link-files",
+        Bool,
+        "Share files with the cache by hard links: for roots that nobody writes to",
     ),
     o(
         "overlay-from-stdin",
@@ -551,9 +561,35 @@ const INDEX: &[Opt] = &[
     o("sign-key", Value("KEY"), "Sign with this private key"),
 ];
 
+const MIRRORS: &[Opt] = &[
+    o(
+        "fastest",
+        Nothing,
+        "Measure, and prefer the fastest (also -f)",
+    ),
+    o("json", Nothing, "Print JSON"),
+    s(
+        "measure",
+        'm',
+        Nothing,
+        "Measure latency, throughput and age",
+    ),
+    s("simulate", 's', Bool, "Change nothing"),
+];
+
 const CACHE: &[Opt] = &[
     o("add-dependencies", Nothing, "The world and the arguments"),
     s("available", 'a', Nothing, "What the repositories have"),
+    o(
+        "ci",
+        Nothing,
+        "prune: keep only what a later run would have to download",
+    ),
+    o(
+        "json",
+        Nothing,
+        "dir, size, list, verify, prune: print JSON",
+    ),
     o("ignore-conflict", Nothing, "Conflicts do not count"),
     s("latest", 'l', Nothing, "Newest versions"),
     s("simulate", 's', Bool, "Change nothing"),
@@ -613,8 +649,15 @@ pub(crate) const APPLETS: &[Applet] = &[
         &[],
     ),
     applet(
+        "branch",
+        "[switch BRANCH]",
+        "Show the branch that the root follows, or move it to another one",
+        &[],
+        &[Group::Commit],
+    ),
+    applet(
         "cache",
-        "clean|download|purge|sync [CONSTRAINT]...",
+        "clean|dir|download|list|prune|purge|size|sync|verify [CONSTRAINT]...",
         "Manage the package cache",
         CACHE,
         &[],
@@ -739,6 +782,13 @@ pub(crate) const APPLETS: &[Applet] = &[
         "NAME|FILE...",
         "Print the checksums of packages' files",
         &[],
+        &[],
+    ),
+    applet(
+        "mirrors",
+        "[use URL...]",
+        "List, measure and rank mirrors, and keep the choice",
+        MIRRORS,
         &[],
     ),
     planned(

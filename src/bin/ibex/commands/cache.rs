@@ -6,6 +6,7 @@ use crate::args::Invocation;
 use crate::output::Console;
 use ibex::ops::Error;
 use ibex::ops::cache::{self, CacheCommand, CacheOptions};
+use ibex::ops::store::{self, StoreCommand};
 use ibex::solver::Flags;
 
 /// Runs the command.
@@ -15,10 +16,15 @@ pub(crate) fn run(invocation: &Invocation, console: &mut Console) -> Result<u8, 
         Some((name, constraints)) => (name.as_str(), constraints),
         None => ("", &[][..]),
     };
+    if let Some(command) = StoreCommand::from_name(name, values.is("ci")) {
+        let answer = store::run(&settings(invocation), command, values.is("json"))?;
+        return Ok(give(&answer, console));
+    }
     let Some(command) = CacheCommand::from_name(name) else {
         return Err(Error::Arguments {
             lines: vec![format!(
-                "cache: '{name}' is none of clean, purge, download, sync"
+                "cache: '{name}' is none of clean, dir, download, list, prune, purge, size, sync, \
+                 verify"
             )],
             code: 99,
         });

@@ -3,8 +3,9 @@
 use super::settings::settings;
 use crate::args::{Invocation, Values, help};
 use crate::output::Console;
+use ibex::config::Settings;
 use ibex::ops::Error;
-use ibex::ops::change::{self, ChangeOptions, Command, Explain, Outcome, SolverChoice};
+use ibex::ops::change::{self, Ask, ChangeOptions, Command, Explain, Outcome, SolverChoice};
 use ibex::ops::history::{self, Moment};
 use ibex::solver::{AddOptions, FixOptions, UpgradeOptions};
 use ibex::transaction;
@@ -22,8 +23,31 @@ pub(crate) fn run(
     command_line: Vec<String>,
     console: &mut Console,
 ) -> Result<u8, Error> {
+    let asks = interactive(&invocation.values, console);
+    let mut answer = |question: &str| ask(question);
+    let (command, settings) = (command(invocation)?, settings(invocation));
+    run_command(
+        invocation,
+        command,
+        &settings,
+        asks,
+        command_line,
+        console,
+        &mut answer,
+    )
+}
+
+/// Runs a change that was made up elsewhere; `summary` shows what it does and has `ask` asked.
+pub(crate) fn run_command(
+    invocation: &Invocation,
+    command: Command,
+    settings: &Settings,
+    summary: bool,
+    command_line: Vec<String>,
+    console: &mut Console,
+    ask: Ask<'_>,
+) -> Result<u8, Error> {
     let values = &invocation.values;
-    let settings = settings(invocation);
     let diskless = values.is("initramfs-diskless-boot");
     let force = values.is("force");
     let json = values.is("json");
@@ -31,13 +55,13 @@ pub(crate) fn run(
         console.keep_for_data();
     }
     let options = ChangeOptions {
-        command: command(invocation)?,
+        command,
         create: values.is("initdb") || diskless,
         usermode: usermode(values),
         simulate: values.is("simulate"),
         verbosity: if json { 0 } else { invocation.verbosity() },
         width: console.width(),
-        interactive: interactive(values, console),
+        interactive: summary,
         solver: match values.last("solver") {
             Some("apk") => SolverChoice::Apk,
             Some("complete") => SolverChoice::Complete,
@@ -67,8 +91,7 @@ pub(crate) fn run(
         after_preupgrade: is_second_run(),
     };
     progress(values, console);
-    let mut ask = |question: &str| ask(question);
-    let (outcome, report) = change::run_reported(&settings, &options, console, &mut ask)?;
+    let (outcome, report) = change::run_reported(settings, &options, console, ask)?;
     if json && outcome != Outcome::RunAgain {
         let text = serde_json::to_string(&report).expect("a report is made of texts and numbers");
         console.print(&format!("{text}\n"));
@@ -160,7 +183,7 @@ fn usermode(values: &Values) -> bool {
     }
 }
 
-fn interactive(values: &Values, console: &Console) -> bool {
+pub(crate) fn interactive(values: &Values, console: &Console) -> bool {
     match values.last("interactive") {
         Some("yes") => true,
         Some("auto") => console.terminal,
@@ -179,6 +202,7 @@ fn transaction_options(values: &Values) -> Result<transaction::Options, Error> {
         force_overwrite: values.is("force-overwrite") || values.is("force") || diskless,
         force_no_chroot: values.is("force-no-chroot"),
         preserve_env: values.is("preserve-env"),
+        hard_links: values.is("link-files"),
         overlay: if values.is("overlay-from-stdin") {
             read_overlay()?
         } else {
@@ -226,7 +250,7 @@ fn progress(values: &Values, console: &mut Console) {
 }
 
 /// Asks on the terminal; end of file counts as yes, as in apk.
-fn ask(question: &str) -> bool {
+pub(crate) fn ask(question: &str) -> bool {
     let mut out = std::io::stdout();
     let _ = out
         .write_all(question.as_bytes())

@@ -1,6 +1,7 @@
 //! One file a command: from what was typed to an operation, and its result to the console.
 
 mod audit;
+mod branch;
 mod cache;
 mod change;
 mod complete;
@@ -29,6 +30,8 @@ pub(crate) fn run(
             change::run(invocation, command_line, console)
         }
         "audit" => audit::run(invocation, console),
+        "branch" => branch::branch(invocation, command_line, console),
+        "mirrors" => branch::mirrors(invocation, console),
         "cache" => cache::run(invocation, console),
         "completions" => complete::completions(invocation, &command_line[0], console),
         "man" => complete::man(invocation, console),

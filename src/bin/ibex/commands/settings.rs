@@ -24,6 +24,7 @@ pub(crate) fn settings(invocation: &Invocation) -> Settings {
             config: values.all("repository-config"),
             file: path("repositories-file"),
             only_arguments: false,
+            replaced: std::collections::BTreeMap::new(),
             mirrors: values.all("mirror"),
             branch: values.last("branch").map(str::to_owned),
             components: values.all("component"),
@@ -45,6 +46,10 @@ pub(crate) fn settings(invocation: &Invocation) -> Settings {
             std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
         }),
         root_tmpfs: values.choice("root-tmpfs"),
+        store_limit: values
+            .last("cache-limit")
+            .and_then(ibex::format::parse_size)
+            .unwrap_or(Settings::default().store_limit),
         catalogue_dir: catalogue_directory(),
     }
 }
@@ -59,7 +64,7 @@ fn limits(invocation: &Invocation) -> Limits {
     limits
 }
 
-/// Returns where parsed indexes are kept: `$IBEX_CACHE_DIR`, `/var/cache/ibex` for root, else the
+/// Returns where parsed indexes and packages are kept: `$IBEX_CACHE_DIR`, `/var/cache/ibex` for root, else the
 /// user's cache directory.
 pub(super) fn catalogue_directory() -> Option<PathBuf> {
     let variable = |name: &str| {

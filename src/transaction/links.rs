@@ -1,0 +1,123 @@
+//! Files that roots share with the cache by hard links, where the user asks for that.
+//!
+//! A shared file must never change: whoever writes to it in one root writes to all of them. So only
+//! what nobody is expected to edit is shared: files of root, without set-id bits or extended
+//! attributes, outside of `etc` and `var`. Every shared file is compared with its checksum each time
+//! it is used, so that a root that was written to after all spoils no other one made later.
+
+use crate::format::tar::Header;
+use crate::root::Directory;
+use rustix::fs::{Gid, Mode, Timespec, Timestamps, Uid};
+use sha1::{Digest, Sha1};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// Bytes moved at once.
+const BUFFER: usize = 128 << 10;
+
+/// The shared files of one unpacked package.
+pub(super) struct Links {
+    folder: PathBuf,
+    /// Owners can be set; without that right the files are the user's, like all of the root.
+    owners: bool,
+}
+
+impl Links {
+    /// Those of an unpacked package of the cache.
+    pub(super) fn of(unpacked: &Path, usermode: bool) -> Self {
+        let mut folder = unpacked.as_os_str().to_owned();
+        folder.push(".links");
+        Self {
+            folder: folder.into(),
+            owners: !usermode,
+        }
+    }
+
+    /// Gives a shared file a name in a directory. Returns whether that was possible; else the
+    /// content has to be copied.
+    pub(super) fn share(
+        &self,
+        path: &str,
+        header: &Header,
+        content: (&File, u64, u64),
+        directory: &Directory,
+        name: &str,
+    ) -> bool {
+        let edited = path.starts_with("etc/") || path.starts_with("var/");
+        let of_root = header.uname == "root" && header.gname == "root";
+        let plain = header.mode & 0o7000 == 0 && header.xattrs.is_empty();
+        if edited || !of_root || !plain || header.size == 0 {
+            return false;
+        }
+        let shared = self.folder.join(format!("{:x}", content.1));
+        if !self.is_whole(&shared, header).unwrap_or(false)
+            && self.make(&shared, header, content).is_err()
+        {
+            return false;
+        }
+        let linked = directory
+            .remove_file(name)
+            .and_then(|()| directory.link_from(&shared, name));
+        linked.is_ok()
+    }
+
+    fn is_whole(&self, shared: &Path, header: &Header) -> io::Result<bool> {
+        let mut file = File::open(shared)?;
+        let meta = file.metadata()?;
+        let same = meta.len() == header.size
+            && meta.mode() & 0o7777 == header.mode
+            && meta.mtime() == header.mtime as i64
+            && (!self.owners || (meta.uid(), meta.gid()) == (0, 0));
+        if !same {
+            return Ok(false);
+        }
+        let mut hash = Sha1::new();
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            let count = file.read(&mut buffer)?;
+            if count == 0 {
+                break;
+            }
+            hash.update(&buffer[..count]);
+        }
+        Ok(header.sha1.as_ref().map(|sum| &sum[..]) == Some(hash.finalize().as_slice()))
+    }
+
+    /// Makes a shared file beside its name; one that is there is replaced, not changed.
+    fn make(
+        &self,
+        shared: &Path,
+        header: &Header,
+        (source, mut at, mut left): (&File, u64, u64),
+    ) -> io::Result<()> {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .create(&self.folder)?;
+        let mut made = tempfile::NamedTempFile::new_in(&self.folder)?;
+        let mut buffer = vec![0; BUFFER];
+        while left > 0 {
+            let most = usize::try_from(left).unwrap_or(BUFFER).min(BUFFER);
+            source.read_exact_at(&mut buffer[..most], at)?;
+            made.write_all(&buffer[..most])?;
+            (at, left) = (at + most as u64, left - most as u64);
+        }
+        let file = made.as_file();
+        if self.owners {
+            rustix::fs::fchown(file, Some(Uid::ROOT), Some(Gid::ROOT))?;
+        }
+        rustix::fs::fchmod(file, Mode::from_raw_mode(header.mode))?;
+        let time = Timespec {
+            tv_sec: header.mtime as i64,
+            tv_nsec: 0,
+        };
+        let times = Timestamps {
+            last_access: time,
+            last_modification: time,
+        };
+        rustix::fs::futimens(file, &times)?;
+        made.persist(shared).map_err(|error| error.error)?;
+        Ok(())
+    }
+}
