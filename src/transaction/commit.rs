@@ -148,6 +148,7 @@ impl<'a> Staged<'a> {
                 .and_then(|old| positions.get(&old.identity).copied());
             if let (Some(at), Some(left), Some(came)) = (position, &change.old, &change.new)
                 && left.identity == came.package.identity
+                && !change.reinstall
             {
                 kept.insert(at, index);
             }
