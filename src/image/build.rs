@@ -238,6 +238,8 @@ fn install(
         world: &request.world,
         options: &options,
         runner: Some(scripts),
+        note: Vec::new(),
+        interrupt: None,
     };
     let first = tree.mark();
     let staged = transaction.stage()?;

@@ -136,6 +136,8 @@ pub struct ChangeOptions {
     pub transaction: transaction::Options,
     /// Keep a history, and the packages that leave in this many transactions; `None`: neither.
     pub history: Option<u32>,
+    /// Signals that ask to stop.
+    pub interrupt: transaction::Interrupt,
     /// The command line, for the log.
     pub command_line: Vec<String>,
     /// The version line, for the log.
@@ -582,6 +584,10 @@ impl<'a> Change<'a> {
         else {
             return Ok(Preupgraded::GoOn(Vec::new()));
         };
+        if only && preupgrade && !arguments.is_empty() {
+            // There is nothing that comes before an upgrade of some packages.
+            return Ok(Preupgraded::Done(Outcome::Done(0)));
+        }
         let wanted = preupgrade
             && !self.options.after_preupgrade
             && arguments.is_empty()
@@ -608,9 +614,10 @@ impl<'a> Change<'a> {
                 Preupgraded::GoOn(marks)
             })
         };
-        let Some(request) = first.request else {
+        let Some(mut request) = first.request else {
             return nothing(Vec::new());
         };
+        request.options.force_broken_world = self.options.force_broken_world;
         let marks = request.marks.clone();
         let solution = solver::solve(universe, &request);
         if solution.errors > 0 {
@@ -732,8 +739,9 @@ impl<'a> Change<'a> {
         sink.error(solver::TITLE);
         sink.event(Event::Text(&report));
         if self.options.explain != Explain::No
-            && let Some(explanation) = solver::explain(universe, request)
+            && let Some(mut explanation) = solver::explain(universe, request)
         {
+            explanation.compare(&self.database.world);
             sink.event(Event::Text(&match self.options.explain {
                 Explain::Json => explanation.to_json(),
                 Explain::Text | Explain::No => explanation.to_string(),
@@ -883,12 +891,16 @@ impl<'a> Change<'a> {
             }
             return Ok(totals.errors.min(99) as u8);
         }
+        let mut signal = None;
         let errors = match self.transact(universe, solution, &packages, sink) {
             Ok(outcome) => {
                 if outcome.errors == 0 {
                     self.write_repositories()?;
                 }
                 self.database.installed = outcome.installed;
+                outcome.ending.close()?;
+                // One that came when everything was promised already.
+                signal = options.interrupt.wanted();
                 outcome.errors
             }
             Err(Error::Transaction(error @ TransactionError::Refused { .. })) => {
@@ -913,7 +925,8 @@ impl<'a> Change<'a> {
             };
             self.last_line(totals, sink);
         }
-        Ok(errors.min(99) as u8)
+        // A shell reports a program that a signal ended in the same way.
+        Ok(signal.map_or(errors.min(99) as u8, |signal| 128 + signal as u8))
     }
 
     /// Writes the repository files that counted for a change instead of the root's own.
@@ -982,6 +995,8 @@ impl<'a> Change<'a> {
                 world: &solution.world,
                 options: &options,
                 runner: None,
+                note: Vec::new(),
+                interrupt: Some(&self.options.interrupt),
             };
             let outcome = transaction.run(sink);
             recorder.end(&self.database, &outcome, sink);

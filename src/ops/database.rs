@@ -1,10 +1,11 @@
 //! Opening a root: its lock, its world, its installed database (commit.md, chapter 2).
 
 use super::Error;
-use crate::format::{FormatError, Limits, installed, scripts, triggers};
+use crate::format::FormatError;
 use crate::package::{DependencyError, InstalledDb, World};
 use crate::progress::{Level, Sink};
 use crate::root::{Root, RootError, RootLock, cause};
+use crate::transaction::{self, DatabaseText, Pending, Recovery};
 use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
@@ -45,6 +46,8 @@ pub struct Database {
     pub created: bool,
     /// The open log.
     pub log: Option<File>,
+    /// What was left of an interrupted transaction, and was finished or removed first.
+    pub recovered: Option<Recovery>,
     _lock: Option<RootLock>,
 }
 
@@ -94,17 +97,21 @@ impl Database {
                 cause: error.cause(),
             })?;
         }
-        let lock = match options.write && !created {
+        let lock = match options.write {
             true => Some(take_lock(&root, options.wait, sink)?),
             false => None,
+        };
+        let recovered = match options.write {
+            true => recover_first(&root, sink)?,
+            false => {
+                tell_of_interruption(&root, sink);
+                None
+            }
         };
         let (installed, world) = if created {
             (InstalledDb::default(), World::default())
         } else {
-            (
-                read_installed(&root, options)?,
-                read_world(&root, options.create)?,
-            )
+            read(&root, options)?
         };
         let owner = present.map_or(0, |stat| stat.uid);
         let usermode = (options.create && options.usermode) || owner != 0 && !is_root;
@@ -115,8 +122,54 @@ impl Database {
             usermode,
             created,
             log,
+            recovered,
             _lock: lock,
         })
+    }
+}
+
+/// Finishes what an interrupted transaction left, before anything else changes the root.
+fn recover_first(root: &Root, sink: &mut dyn Sink) -> Result<Option<Recovery>, Error> {
+    let pending = transaction::pending(root).map_err(|error| unreadable(&error))?;
+    if pending == Pending::Transaction {
+        let text = "A transaction was interrupted; it is finished first:";
+        sink.line(Level::Notice, text);
+    }
+    let recovery = transaction::recover(root, sink)?;
+    match &recovery {
+        Recovery::Cleaned(0) => return Ok(None),
+        Recovery::Cleaned(_) => {
+            let text = "Removed what an interrupted transaction left";
+            sink.line(Level::Detail, text);
+        }
+        Recovery::Finished { outcome, .. } => {
+            super::history::settle(root, &outcome.installed, sink);
+            sink.line(Level::Notice, "The interrupted transaction is finished.");
+        }
+        Recovery::GivenUp { packages, .. } => sink.warning(&given_up(packages)),
+    }
+    Ok(Some(recovery))
+}
+
+/// Says that the rest of an interrupted transaction was dropped.
+pub(super) fn given_up(packages: &[String]) -> String {
+    let mut text = "another program changed the database after a transaction was interrupted; the \
+                    rest of the transaction was dropped"
+        .to_owned();
+    if !packages.is_empty() {
+        let names = packages.join(" ");
+        text.push_str(&format!("; `ibex fix {names}` makes its packages whole"));
+    }
+    text
+}
+
+fn tell_of_interruption(root: &Root, sink: &mut dyn Sink) {
+    // A root that cannot be looked at is told of when its database is read.
+    let due = transaction::pending(root).is_ok_and(|pending| pending == Pending::Transaction);
+    if due && !RootLock::is_held(root) {
+        sink.warning(
+            "a transaction was interrupted and is not finished: `ibex recover` finishes it",
+        );
     }
 }
 
@@ -127,10 +180,24 @@ fn open_log(root: &Root) -> Result<File, Error> {
         })
 }
 
-fn take_lock(root: &Root, wait: Option<Duration>, sink: &mut dyn Sink) -> Result<RootLock, Error> {
+/// Takes the lock; a failure says who has it.
+pub(super) fn take_lock(
+    root: &Root,
+    wait: Option<Duration>,
+    sink: &mut dyn Sink,
+) -> Result<RootLock, Error> {
     let mut on_wait = || sink.line(Level::Notice, "Waiting for repository lock");
-    RootLock::take(root, wait, &mut on_wait).map_err(|error| Error::Lock {
-        cause: error.cause(),
+    RootLock::take(root, wait, &mut on_wait).map_err(|error| {
+        let mut cause = error.cause();
+        let busy = error.source.kind() == std::io::ErrorKind::WouldBlock;
+        if let Some(holder) = RootLock::holder(root).filter(|_| busy) {
+            let process = holder.process;
+            cause.push_str(&match holder.command {
+                Some(command) => format!("\nprocess {process} holds the lock: {command}"),
+                None => format!("\nprocess {process} holds the lock"),
+            });
+        }
+        Error::Lock { cause }
     })
 }
 
@@ -140,31 +207,8 @@ fn unreadable(error: &RootError) -> Error {
     }
 }
 
-fn read_world(root: &Root, create: bool) -> Result<World, Error> {
-    let text = root
-        .read("etc/apk/world")
-        .map_err(|error| unreadable(&error))?;
-    let Some(text) = text else {
-        if create {
-            return Ok(World::default());
-        }
-        let missing = std::io::Error::from(rustix::io::Errno::NOENT);
-        return Err(Error::Database {
-            cause: cause(&missing),
-        });
-    };
-    World::parse(&String::from_utf8_lossy(&text)).map_err(|(word, error)| {
-        let text = match error {
-            DependencyError::Format => "dependency format is invalid",
-            DependencyError::Version => "package version is invalid",
-        };
-        Error::Database {
-            cause: format!("{text}\netc/apk/world: '{word}'"),
-        }
-    })
-}
-
-fn read_installed(root: &Root, options: &OpenOptions) -> Result<InstalledDb, Error> {
+/// Reads installed database and world, both of one generation.
+fn read(root: &Root, options: &OpenOptions) -> Result<(InstalledDb, World), Error> {
     if root
         .stat(DIRECTORY)
         .map_err(|error| unreadable(&error))?
@@ -175,42 +219,39 @@ fn read_installed(root: &Root, options: &OpenOptions) -> Result<InstalledDb, Err
             cause: cause(&missing),
         });
     }
-    let read = |name: &str| {
-        root.read(&format!("{DIRECTORY}/{name}"))
-            .map_err(|error| unreadable(&error))
-    };
-    let bad = |name: &'static str| {
-        move |error: FormatError| {
-            let detail = match &error {
-                FormatError::Database { line, text } => {
-                    format!("\n{DIRECTORY}/{name}:{line}: '{text}'")
-                }
-                _ => format!("\n{DIRECTORY}/{name} cannot be read"),
-            };
-            Error::Database {
-                cause: format!("{error}{detail}"),
+    let text = DatabaseText::read(root, options.scripts).map_err(|error| unreadable(&error))?;
+    let installed = text.installed(options.force_old_apk).map_err(|bad| {
+        let (name, error) = (bad.name, bad.error);
+        let detail = match &error {
+            FormatError::Database { line, text } => {
+                format!("\n{DIRECTORY}/{name}:{line}: '{text}'")
             }
-        }
-    };
-    let text = read("installed")?.unwrap_or_default();
-    let mut db = installed::parse(&text, options.force_old_apk).map_err(bad("installed"))?;
-    if let Some(text) = read("triggers")? {
-        triggers::read(&mut db, &text);
-    }
-    if options.scripts {
-        // What the root holds was accepted once, under whatever limits; scripts may be large.
-        let limits = Limits {
-            script: u64::MAX,
-            entries: u64::MAX,
-            ..Limits::default()
+            _ => format!("\n{DIRECTORY}/{name} cannot be read"),
         };
-        if let Some(archive) = read("scripts.tar")? {
-            scripts::read(&mut db, archive.as_slice(), false, &limits)
-                .map_err(bad("scripts.tar"))?;
-        } else if let Some(archive) = read("scripts.tar.gz")? {
-            scripts::read(&mut db, archive.as_slice(), true, &limits)
-                .map_err(bad("scripts.tar.gz"))?;
+        Error::Database {
+            cause: format!("{error}{detail}"),
         }
-    }
-    Ok(db)
+    })?;
+    Ok((installed, world(text.world.as_deref(), options.create)?))
+}
+
+fn world(text: Option<&[u8]>, create: bool) -> Result<World, Error> {
+    let Some(text) = text else {
+        if create {
+            return Ok(World::default());
+        }
+        let missing = std::io::Error::from(rustix::io::Errno::NOENT);
+        return Err(Error::Database {
+            cause: cause(&missing),
+        });
+    };
+    World::parse(&String::from_utf8_lossy(text)).map_err(|(word, error)| {
+        let text = match error {
+            DependencyError::Format => "dependency format is invalid",
+            DependencyError::Version => "package version is invalid",
+        };
+        Error::Database {
+            cause: format!("{text}\netc/apk/world: '{word}'"),
+        }
+    })
 }

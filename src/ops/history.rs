@@ -12,7 +12,7 @@ use crate::config::repositories::masked;
 use crate::history::{
     Changed, ChangedFile, Entry, History, HistoryError, Member, NewEntry, Outcome, Watch,
 };
-use crate::package::{Dependency, Identity, Operator, World};
+use crate::package::{Dependency, Identity, InstalledDb, Operator, World};
 use crate::plan::{Plan, Verb};
 use crate::progress::Sink;
 use crate::root::Root;
@@ -207,7 +207,11 @@ impl Recorder {
                 let done = history.finish(id, word, outcome.errors, &outcome.installed, &files);
                 done.and_then(|()| self.let_go(database, &history, outcome))
             }
-            Err(TransactionError::Refused { .. } | TransactionError::Hook { .. }) => {
+            Err(
+                TransactionError::Refused { .. }
+                | TransactionError::Hook { .. }
+                | TransactionError::Signal(_),
+            ) => {
                 let mut kept = self.kept.iter();
                 let dropped = kept.try_for_each(|identity| kept::remove(&database.root, *identity));
                 let discarded = history.discard(id);
@@ -239,6 +243,17 @@ impl Recorder {
             }
         }
         Ok(())
+    }
+}
+
+/// Completes the entry of a transaction that recovery finished.
+pub(super) fn settle(root: &Root, installed: &InstalledDb, sink: &mut dyn Sink) {
+    let settled = History::read(root).and_then(|history| match history {
+        None => Ok(()),
+        Some(_) => History::open(root, false)?.settle(installed),
+    });
+    if let Err(error) = settled {
+        sink.warning(&format!("the history is incomplete: {error}"));
     }
 }
 

@@ -20,11 +20,13 @@ pub mod log;
 pub mod mirrors;
 mod package_file;
 pub mod query;
+pub mod recover;
 pub mod refresh;
 pub mod store;
 pub mod update;
 pub mod verify;
 
+use crate::transaction::TransactionError;
 use thiserror::Error;
 
 /// Why an operation did not happen, with apk's exit code (cli.md, 1.9).
@@ -85,7 +87,7 @@ pub enum Error {
     Cancelled,
     /// The transaction did not happen or failed.
     #[error(transparent)]
-    Transaction(#[from] crate::transaction::TransactionError),
+    Transaction(#[from] TransactionError),
 }
 
 impl Error {
@@ -106,6 +108,9 @@ impl Error {
     pub fn code(&self) -> u8 {
         match self {
             Self::Arguments { code, .. } => *code,
+            Self::Transaction(
+                error @ (TransactionError::Interrupted { .. } | TransactionError::Signal(_)),
+            ) => error.code(),
             _ => 99,
         }
     }

@@ -1,11 +1,12 @@
 //! Dependency expressions: `[!]name[@tag][op version]` (solver.md, 1.4 to 1.6).
 
 use super::{Identity, Version};
+use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 use std::fmt;
 
 /// A set of accepted outcomes of a comparison, with apk's bit values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Operator(u8);
 
 impl Operator {
@@ -86,7 +87,7 @@ impl Operator {
 }
 
 /// One dependency, provided name, condition or world entry.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Dependency {
     /// The name; its characters are not restricted by the format.
     pub name: String,

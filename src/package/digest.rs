@@ -3,6 +3,7 @@
 //! SHA-1 appears here as an identity that the formats prescribe; it is never the only safeguard.
 
 use data_encoding::{BASE64, Encoding, HEXLOWER, HEXLOWER_PERMISSIVE};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::LazyLock;
 
@@ -16,7 +17,7 @@ static BASE64_PERMISSIVE: LazyLock<Encoding> = LazyLock::new(|| {
 });
 
 /// How a digest was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum DigestAlgorithm {
     /// SHA-1, 20 bytes.
     Sha1,
@@ -41,7 +42,7 @@ impl DigestAlgorithm {
 }
 
 /// A digest with its algorithm.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Digest {
     algorithm: DigestAlgorithm,
     bytes: Vec<u8>,
@@ -121,7 +122,7 @@ fn decode(text: &str) -> Option<Vec<u8>> {
 ///
 /// For a v2 package that is the SHA-1 of its control member, for a v3 package the beginning of a
 /// SHA-256. All zero bytes stand for "unknown".
-#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Identity(pub [u8; 20]);
 
 impl Identity {

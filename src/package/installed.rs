@@ -1,6 +1,7 @@
 //! The installed database as a value (formats.md, chapter 9).
 
 use super::{Digest, Identity, Package, order};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// What is in a root now.
@@ -28,7 +29,7 @@ pub struct InstalledPackage {
 }
 
 /// What was left undone when the package was installed (`f` letters).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Broken {
     /// `f`: some files could not be installed.
     pub files: bool,
@@ -46,7 +47,7 @@ impl Broken {
 }
 
 /// Owner, mode and the digest of extended attributes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acl {
     /// Numeric owner.
     pub uid: u32,
@@ -81,7 +82,7 @@ impl Acl {
 }
 
 /// A directory of a package.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstalledDirectory {
     /// Path relative to the root without slashes at either end; empty for the root directory.
     pub path: String,
@@ -92,7 +93,7 @@ pub struct InstalledDirectory {
 }
 
 /// A file, link or device of a package.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstalledFile {
     /// Last path component.
     pub name: String,
@@ -103,7 +104,7 @@ pub struct InstalledFile {
 }
 
 /// The scripts a package can bring, in the order of the v3 schema.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ScriptKind {
     /// Run when a watched directory changed.
     Trigger,

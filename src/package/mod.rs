@@ -25,10 +25,12 @@ pub use table::PackageTable;
 pub use version::Version;
 pub use world::World;
 
+use serde::{Deserialize, Serialize};
+
 /// A package as an index, a package file or the installed database states it.
 ///
 /// The letters are those of APKINDEX records (formats.md, 3.2).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Package {
     /// `C`: what identifies this build; two records with equal identity are one package.
     pub identity: Identity,
@@ -104,7 +106,7 @@ impl Package {
 }
 
 /// What is wrong with a record, found while reading it (solver.md, 1.7).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flaws {
     /// It must not be installed: a broken `D` list or an unknown upper-case field.
     pub uninstallable: bool,

@@ -8,17 +8,18 @@ mod from_solution;
 pub mod lockfile;
 
 use crate::package::{Identity, Package};
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// The changes of one transaction, in order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// One entry for every package of the old and the new state, unchanged ones included.
     pub changes: Vec<Change>,
 }
 
 /// One package, before and after.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// The installed package, by identity.
     pub old: Option<OldPackage>,
@@ -29,7 +30,7 @@ pub struct Change {
 }
 
 /// The installed side of a change.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OldPackage {
     /// Which installed package.
     pub identity: Identity,
@@ -42,7 +43,7 @@ pub struct OldPackage {
 }
 
 /// The new side of a change.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewPackage {
     /// Metadata as the index (or the file, or the database) states it.
     pub package: Package,
@@ -53,7 +54,7 @@ pub struct NewPackage {
 }
 
 /// Where a package file comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Source {
     /// Nothing needs to be read (no data, or unchanged).
     None,

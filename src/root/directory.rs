@@ -30,6 +30,8 @@ pub struct Stat {
     pub inode: (u64, u64),
     /// Device number of a device.
     pub rdev: u64,
+    /// When the content was changed: seconds since 1970, nanoseconds.
+    pub modified: (i64, u32),
 }
 
 impl Stat {
@@ -42,6 +44,7 @@ impl Stat {
             size: stat.st_size as u64,
             inode: (stat.st_dev, stat.st_ino),
             rdev: stat.st_rdev,
+            modified: (stat.st_mtime, stat.st_mtime_nsec as u32),
         }
     }
 

@@ -8,7 +8,8 @@
 //! | `count:FILE` | the number of operations is written to FILE, after each |
 //! | `stop:N` | the process kills itself before operation N, counted from 0 |
 //! | `eio:N`, `enospc:N` | operation N fails so, once |
-//! | `eio+:N`, `enospc+:N` | operation N and all later ones fail so |
+//! | `eio+:N`, `enospc+:N`, `erofs+:N` | operation N and all later ones fail so |
+//! | `int:N`, `term:N` | the process sends itself that signal before operation N |
 //! | `record:FILE` | every operation is appended to FILE, for [`read`] |
 //!
 //! The log of an update, which nothing depends on, is no operation here.
@@ -73,6 +74,8 @@ pub enum Operation {
     FileTime(u64, u64),
     /// Space was set aside for a file.
     Reserve(u64, u64),
+    /// A file was cut to this size.
+    Truncate(u64, u64),
     /// The content of a file was flushed.
     SyncFile(u64),
     /// A directory was made.
@@ -115,6 +118,7 @@ mod on {
     enum Fault {
         Count(std::path::PathBuf),
         Stop(u64),
+        Signal(rustix::process::Signal, u64),
         Fail(Errno, u64, bool),
         Record(Mutex<std::fs::File>),
     }
@@ -130,6 +134,9 @@ mod on {
             Some(match kind {
                 "count" => Fault::Count(value.into()),
                 "stop" => Fault::Stop(number()),
+                "int" => Fault::Signal(rustix::process::Signal::INT, number()),
+                "term" => Fault::Signal(rustix::process::Signal::TERM, number()),
+                "erofs+" => Fault::Fail(Errno::ROFS, number(), true),
                 "eio" => Fault::Fail(Errno::IO, number(), false),
                 "enospc" => Fault::Fail(Errno::NOSPC, number(), false),
                 "eio+" => Fault::Fail(Errno::IO, number(), true),
@@ -169,7 +176,10 @@ mod on {
             Fault::Fail(errno, at, all) if number == *at || (*all && number > *at) => {
                 return Err(*errno);
             }
-            Fault::Stop(_) | Fault::Fail(..) => {}
+            Fault::Signal(signal, at) if *at == number => {
+                let _ = rustix::process::kill_process(rustix::process::getpid(), *signal);
+            }
+            Fault::Stop(_) | Fault::Fail(..) | Fault::Signal(..) => {}
             Fault::Record(file) => {
                 let bytes = postcard::to_stdvec(&operation()).expect("memory takes everything");
                 let mut file = file.lock().expect("no thread panics with it");

@@ -155,6 +155,19 @@ impl NewFile {
         }
     }
 
+    /// Cuts it.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn truncate(&self, size: u64) -> Result<(), RootError> {
+        fault::step(|| Operation::Truncate(self.handle, size))
+            .and_then(|()| match &self.place {
+                Place::Disk(file) => rustix::fs::ftruncate(file, size),
+                Place::Tree(_) => Err(Errno::OPNOTSUPP),
+            })
+            .map_err(|errno| self.error("cut", errno))
+    }
+
     /// Flushes the content.
     ///
     /// # Errors

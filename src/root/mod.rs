@@ -18,7 +18,7 @@ pub mod tree;
 
 pub use directory::{Directory, Stat};
 pub use file::{NewFile, OpenFile};
-pub use lock::RootLock;
+pub use lock::{Holder, RootLock};
 pub use path::{PathError, RelPath};
 pub use tree::Tree;
 
@@ -318,6 +318,46 @@ impl Root {
         Some((fs.f_bavail.saturating_mul(fs.f_frsize), files))
     }
 
+    /// Returns the bytes that can still be written on the file systems of the root and of the
+    /// directories in it, all together.
+    pub fn free_space_everywhere(&self) -> u64 {
+        let (Ok(top), Place::Disk(_)) = (self.directory(""), &self.place) else {
+            return u64::MAX;
+        };
+        let mut seen = Vec::new();
+        let mut free = 0u64;
+        let names = top.list().unwrap_or_default();
+        let folders = names.iter().filter_map(|name| name.to_str());
+        for path in std::iter::once("").chain(folders) {
+            let stat = match path {
+                "" => top.stat_self().ok(),
+                name => top.stat(name).ok().flatten(),
+            };
+            let Some(stat) = stat.filter(Stat::is_dir) else {
+                continue;
+            };
+            if seen.contains(&stat.inode.0) {
+                continue;
+            }
+            seen.push(stat.inode.0);
+            let open = self.directory(path).ok();
+            let space = open.and_then(|open| rustix::fs::fstatvfs(open.fd()?).ok());
+            // What says nothing about itself is not what stops us.
+            let space = space.map_or(u64::MAX, |fs| fs.f_bavail.saturating_mul(fs.f_frsize));
+            free = free.saturating_add(space);
+        }
+        free
+    }
+
+    /// Says that a program is about to run in the root, for those who count what changes it.
+    pub fn note_program(&self, name: &str, text: Option<&[u8]>, arguments: &[String]) {
+        // It is not for a test to keep a program from running.
+        let _ = fault::step(|| {
+            let text = text.unwrap_or_default().to_vec();
+            fault::Operation::Program(name.to_owned(), text, arguments.to_vec())
+        });
+    }
+
     /// Flushes the file system of the root.
     ///
     /// # Errors
@@ -338,6 +378,11 @@ fn resolve(root: &OwnedFd, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> 
             other => return other,
         }
     }
+}
+
+/// Returns whether a test watches the operations that change a root.
+pub fn is_watched() -> bool {
+    fault::is_active()
 }
 
 /// Splits a path into the directory and the last component.

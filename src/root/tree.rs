@@ -412,6 +412,7 @@ impl Tree {
                 Kind::Device(_, major, minor) => rustix::fs::makedev(*major, *minor),
                 _ => 0,
             },
+            modified: (node.mtime as i64, 0),
         }
     }
 

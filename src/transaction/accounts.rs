@@ -12,24 +12,9 @@ pub(super) struct Accounts {
 
 impl Accounts {
     pub(super) fn load(root: &Root) -> Result<Self, RootError> {
-        let table = |path| -> Result<HashMap<String, u32>, RootError> {
-            let text = root.read(path)?.unwrap_or_default();
-            let text = String::from_utf8_lossy(&text);
-            let line = |line: &str| {
-                let mut fields = line.split(':');
-                let name = fields.next()?.to_owned();
-                Some((name, fields.nth(1)?.parse().ok()?))
-            };
-            // The first line of a name counts.
-            let mut table = HashMap::new();
-            for (name, id) in text.lines().filter_map(line) {
-                table.entry(name).or_insert(id);
-            }
-            Ok(table)
-        };
         Ok(Self {
-            users: table("etc/passwd")?,
-            groups: table("etc/group")?,
+            users: table(root, "etc/passwd")?,
+            groups: table(root, "etc/group")?,
         })
     }
 
@@ -45,4 +30,20 @@ impl Accounts {
             find(&self.groups, gname, gid),
         )
     }
+}
+
+fn table(root: &Root, path: &str) -> Result<HashMap<String, u32>, RootError> {
+    let text = root.read(path)?.unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let line = |line: &str| {
+        let mut fields = line.split(':');
+        let name = fields.next()?.to_owned();
+        Some((name, fields.nth(1)?.parse().ok()?))
+    };
+    // The first line of a name counts.
+    let mut table = HashMap::new();
+    for (name, id) in text.lines().filter_map(line) {
+        table.entry(name).or_insert(id);
+    }
+    Ok(table)
 }

@@ -1,20 +1,24 @@
 //! Putting staged packages in place, one after another, in the order of the plan
 //! (commit.md, chapters 5 to 11).
+//!
+//! The same code does it the first time and after an interruption: what was decided or run before
+//! comes from the journal then, and is neither decided nor run again.
 
 use super::accounts::Accounts;
+use super::acts::{Act, Context, Seen, is_serious};
 use super::database::DatabaseFiles;
 use super::directories::Canonical;
-use super::protect::ProtectedPaths;
-use super::scripts::{self, Program, Surroundings};
+use super::journal::{Decided, Journal, Program, Progress, Promise, Record};
+use super::scripts::{self, Surroundings};
 use super::stage::{Attributes, StagedFile, StagedPackage};
 use super::{
-    Decision, Outcome, ScriptCall, ScriptRunner, Transaction, TransactionError, merge_broken,
+    Decision, Ending, Outcome, ScriptCall, ScriptRunner, TransactionError, hooks, merge_broken,
     merged, triggers,
 };
 use crate::package::installed::Broken;
 use crate::package::{
-    Acl, Digest, DigestAlgorithm, InstalledDb, InstalledDirectory, InstalledFile, InstalledPackage,
-    Package, ScriptKind,
+    Acl, Digest, DigestAlgorithm, Identity, InstalledDb, InstalledDirectory, InstalledFile,
+    InstalledPackage, Package, ScriptKind,
 };
 use crate::plan::files::{Owner, Ownership, join};
 use crate::plan::{Change, Source};
@@ -28,158 +32,312 @@ use std::io::Read;
 
 /// A transaction whose new files wait, verified, under temporary names.
 pub struct Staged<'a> {
-    transaction: Transaction<'a>,
-    packages: Vec<Option<StagedPackage>>,
-    decisions: Vec<Vec<Decision>>,
-    owners: Ownership,
-    accounts: Accounts,
-    protected: ProtectedPaths,
+    pub(super) root: &'a Root,
+    pub(super) installed: InstalledDb,
+    pub(super) promise: Promise,
+    pub(super) owners: Ownership,
+    pub(super) accounts: Accounts,
+    pub(super) runner: Option<&'a dyn ScriptRunner>,
 }
 
-impl<'a> Staged<'a> {
-    pub(super) fn new(
-        transaction: Transaction<'a>,
-        packages: Vec<Option<StagedPackage>>,
-        decisions: Vec<Vec<Decision>>,
-        owners: Ownership,
-        accounts: Accounts,
-        protected: ProtectedPaths,
-    ) -> Self {
-        Self {
-            transaction,
-            packages,
-            decisions,
-            owners,
-            accounts,
-            protected,
-        }
-    }
-
-    /// Puts everything in place, runs scripts and triggers, and writes the database.
+impl Staged<'_> {
+    /// Promises everything on disk, puts it in place, runs scripts and triggers, and writes the
+    /// database.
     ///
     /// # Errors
-    /// [`TransactionError::Database`] if the database cannot be written. A package that cannot be
-    /// put in place completely is counted in the outcome, and marked in the database.
+    /// [`TransactionError::Refused`] if the promise cannot be made: the root is as before.
+    /// [`TransactionError::Interrupted`] if it cannot be kept now: it is kept by the next command
+    /// that writes, or by [`super::recover`]. A package that cannot be put in place completely is
+    /// counted in the outcome, and marked in the database.
     pub fn commit(self, sink: &mut dyn Sink) -> Result<Outcome, TransactionError> {
-        let Transaction {
-            root,
-            installed,
-            plan,
-            world,
-            options,
-            runner,
-        } = self.transaction;
-        let mut old: Vec<Option<InstalledPackage>> =
-            installed.packages.into_iter().map(Some).collect();
-        let positions = old.iter().enumerate().filter_map(|(at, package)| {
-            package
-                .as_ref()
-                .map(|package| (package.package.identity, at))
-        });
-        let positions: HashMap<_, _> = positions.collect();
-        let mut references = HashMap::new();
-        let mut directory_owners = DirectoryOwners::default();
-        for (at, package) in old.iter().enumerate() {
-            let Some(package) = package else { continue };
-            for directory in &package.directories {
-                *references.entry(directory.path.clone()).or_insert(0) += 1;
-                directory_owners.add(&package.package, Owner::Old(at), directory);
-            }
-        }
-        // Directories of the overlay stay, whoever else leaves them.
-        for path in &options.overlay {
-            let mut directory = split(path).0;
-            while !directory.is_empty() {
-                *references.entry(directory.to_owned()).or_insert(0) += 1;
-                directory = split(directory).0;
-            }
-        }
-        // Where old files really are; links on the way may be gone when their turn comes.
-        let mut places = Canonical::new(root);
-        let leaving = plan.changes.iter().filter(|c| super::is_leaving(c));
-        for change in leaving.filter_map(|change| change.old.as_ref()) {
-            let package = positions
-                .get(&change.identity)
-                .and_then(|at| old[*at].as_ref());
-            for directory in package.iter().flat_map(|package| &package.directories) {
-                places.of(&directory.path);
-            }
-        }
-        let mut commit = Commit {
-            root,
-            options,
-            canonical: Canonical::new(root),
-            places,
+        // A tree in memory ends with its process, and so does what was begun in it.
+        let journal = match self.promise.options.journal && self.root.tree().is_none() {
+            false => None,
+            true => Some(self.make_promise()?),
+        };
+        let start = Start {
+            root: self.root,
+            installed: self.installed,
             owners: self.owners,
             accounts: self.accounts,
-            protected: self.protected,
-            references,
-            directory_owners,
-            leaving: plan
-                .changes
-                .iter()
-                .filter(|change| super::is_leaving(change))
-                .filter_map(|change| change.old.as_ref().map(|old| old.identity))
-                .collect(),
-            protected_digests: HashMap::new(),
-            taken: Vec::new(),
-            modified: BTreeSet::new(),
-            lost: BTreeSet::new(),
-            around: Surroundings {
-                no_chroot: options.force_no_chroot,
-                preserve_env: options.preserve_env,
-                usermode: options.usermode,
-            },
-            runner,
-            errors: 0,
-            sink,
+            progress: Progress::default(),
+            journal,
+            runner: self.runner,
         };
-        let mut new: Vec<Option<InstalledPackage>> = plan.changes.iter().map(|_| None).collect();
-        let mut fresh = vec![false; plan.changes.len()];
-        // Records that stay as they are: where each was, and where it is now.
-        let mut kept = HashMap::new();
-        let mut steps = Steps::new(&plan.changes);
-        let staged = self.packages.into_iter().zip(self.decisions);
-        for (index, (change, (package, decisions))) in plan.changes.iter().zip(staged).enumerate() {
-            steps.announce(change, commit.sink);
-            let position = change
-                .old
-                .as_ref()
-                .and_then(|old| positions.get(&old.identity).copied());
-            if let (Some(at), Some(left), Some(came)) = (position, &change.old, &change.new)
-                && left.identity == came.package.identity
-                && !change.reinstall
-            {
-                kept.insert(at, index);
+        carry_out(start, &self.promise, false, sink)
+    }
+
+    fn make_promise(&self) -> Result<Journal, TransactionError> {
+        let promised = || {
+            if self.promise.options.sync {
+                sync_file_systems(self.root, &self.promise)?;
             }
-            let before = position.and_then(|at| old[at].take());
-            new[index] = commit.change(index, change, before, position, package, decisions, &old);
-            fresh[index] = change.verb().is_some_and(changes_files);
-            steps.done(change, commit.sink);
-        }
-        super::stage::remove_private(root);
-        commit.forget_taken(&kept, &mut old, &mut new);
-        let (mut new, errors) = commit.triggers(&plan.changes, new, &old, &fresh);
-        let mut packages: Vec<InstalledPackage> = old.into_iter().flatten().collect();
-        packages.extend(new.iter_mut().filter_map(Option::take));
-        let mut db = InstalledDb { packages };
-        db.sort();
-        let failed = |error: RootError| TransactionError::Database {
-            cause: error.to_string(),
+            Journal::promise(self.root, &self.promise)
         };
-        let files = DatabaseFiles::render(root, &db, world, options)?;
-        if options.sync {
-            // What the database will promise must be on disk before it.
-            root.sync().map_err(failed)?;
-        }
-        files.write(root, options.sync).map_err(failed)?;
-        if options.sync {
-            root.sync().map_err(failed)?;
-        }
-        Ok(Outcome {
-            installed: db,
-            errors,
+        promised().map_err(|error| {
+            self.undo();
+            TransactionError::Refused {
+                lines: vec![error.to_string()],
+                packages: 1,
+                damaged: Vec::new(),
+            }
         })
+    }
+
+    fn undo(&self) {
+        let files = self.promise.packages.iter().flatten();
+        for waiting in files
+            .flat_map(|package| &package.files)
+            .filter_map(|f| f.staged.as_ref())
+        {
+            if let Ok((directory, name)) = self.root.parent(waiting) {
+                // What cannot be removed now is removed by the next transaction.
+                let _ = directory.remove_file(name);
+            }
+        }
+        // What cannot be removed now is removed by the next transaction.
+        let _ = super::stage::remove_private(self.root);
+    }
+}
+
+/// From where a promise is kept.
+pub(super) struct Start<'a> {
+    pub(super) root: &'a Root,
+    pub(super) installed: InstalledDb,
+    pub(super) owners: Ownership,
+    pub(super) accounts: Accounts,
+    pub(super) progress: Progress,
+    pub(super) journal: Option<Journal>,
+    pub(super) runner: Option<&'a dyn ScriptRunner>,
+}
+
+/// Keeps a promise; `again` if part of it may have been kept before.
+pub(super) fn carry_out(
+    start: Start<'_>,
+    promise: &Promise,
+    again: bool,
+    sink: &mut dyn Sink,
+) -> Result<Outcome, TransactionError> {
+    let Start {
+        root,
+        installed,
+        owners,
+        accounts,
+        progress,
+        journal,
+        runner,
+    } = start;
+    let options = &promise.options;
+    let old: Vec<Option<InstalledPackage>> = installed.packages.into_iter().map(Some).collect();
+    let known = old.iter().enumerate();
+    let positions =
+        known.filter_map(|(at, package)| Some((package.as_ref()?.package.identity, at)));
+    let positions: HashMap<_, _> = positions.collect();
+    let mut references = HashMap::new();
+    let mut directory_owners = DirectoryOwners::default();
+    for (at, package) in old.iter().enumerate() {
+        let Some(package) = package else { continue };
+        for directory in &package.directories {
+            *references.entry(directory.path.clone()).or_insert(0) += 1;
+            directory_owners.add(&package.package, Owner::Old(at), directory);
+        }
+    }
+    // Directories of the overlay stay, whoever else leaves them.
+    for path in &options.overlay {
+        let mut directory = split(path).0;
+        while !directory.is_empty() {
+            *references.entry(directory.to_owned()).or_insert(0) += 1;
+            directory = split(directory).0;
+        }
+    }
+    let commit = Commit {
+        root,
+        promise,
+        positions,
+        canonical: Canonical::new(root),
+        places: promise.links(),
+        owners,
+        accounts,
+        old,
+        new: promise.plan.changes.iter().map(|_| None).collect(),
+        references,
+        directory_owners,
+        protected_digests: HashMap::new(),
+        taken: Vec::new(),
+        modified: BTreeSet::new(),
+        lost: BTreeSet::new(),
+        around: Surroundings {
+            no_chroot: options.force_no_chroot,
+            preserve_env: options.preserve_env,
+            usermode: options.usermode,
+        },
+        runner,
+        errors: 0,
+        again,
+        unflushed: HashSet::new(),
+        marked: progress.done,
+        executed: 0,
+        progress,
+        journal,
+        cut: Vec::new(),
+        sink,
+    };
+    let journaled = commit.journal.is_some();
+    commit.everything().map_err(|stop| match journaled {
+        true => TransactionError::Interrupted { cause: stop.0 },
+        false => TransactionError::Database { cause: stop.0 },
+    })
+}
+
+/// Finishes a transaction whose database counts already.
+pub(super) fn finish_switched(
+    root: &Root,
+    promise: &Promise,
+    progress: Progress,
+    journal: Journal,
+    installed: InstalledDb,
+    sink: &mut dyn Sink,
+) -> Result<Outcome, TransactionError> {
+    let errors = progress.errors;
+    let cut = cut_scripts(promise, &progress);
+    let mut hooks = JournaledHooks {
+        journal: Some(journal),
+        progress,
+        cut,
+    };
+    let ending = finish(root, promise, &mut hooks, sink)
+        .and_then(|()| Ok(Ending::new(root)?))
+        .map_err(|stop| TransactionError::Interrupted { cause: stop.0 })?;
+    Ok(Outcome {
+        installed,
+        errors,
+        cut: hooks.cut,
+        ending,
+    })
+}
+
+/// Puts the new files of the database under their final names and runs the last hooks.
+fn finish(
+    root: &Root,
+    promise: &Promise,
+    state: &mut JournaledHooks,
+    sink: &mut dyn Sink,
+) -> Result<(), Stop> {
+    let files = state.progress.database.clone().unwrap_or_default();
+    super::database::rename_all(root, &files, promise.options.sync)?;
+    for hook in hooks::all(root, &promise.options) {
+        let program = Program::Hook(hook.path.clone());
+        match state.progress.programs.get(&program) {
+            Some(Some(_)) => continue,
+            Some(None) => {
+                let cut = CutScript {
+                    package: None,
+                    name: hook.path.clone(),
+                };
+                sink.error(&cut.to_string());
+                state.cut.push(cut);
+                continue;
+            }
+            None => {}
+        }
+        state.append(&Record::Started(program.clone()))?;
+        let result = hooks::run_one(
+            root,
+            &promise.options,
+            &hook,
+            hooks::Stage::PostCommit,
+            sink,
+        );
+        state.append(&Record::Ended(program, result.is_ok()))?;
+        if let Err(message) = result {
+            // The first failure ends the hooks; it is only told.
+            sink.error(&message);
+            break;
+        }
+    }
+    super::stage::remove_private(root).or_else(|_| super::stage::remove_private(root))?;
+    Ok(())
+}
+
+/// What the end of a transaction needs to know of its journal.
+struct JournaledHooks {
+    journal: Option<Journal>,
+    progress: Progress,
+    cut: Vec<CutScript>,
+}
+
+impl JournaledHooks {
+    fn append(&mut self, record: &Record) -> Result<(), Stop> {
+        match &mut self.journal {
+            Some(journal) => Ok(journal.append_firmly(record)?),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A script that an interruption cut off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CutScript {
+    /// The package that `fix` reinstalls to run it again; none for a hook or a removed package.
+    pub package: Option<String>,
+    /// `NAME-VERSION.TYPE`, or the path of a hook.
+    pub name: String,
+}
+
+impl std::fmt::Display for CutScript {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{}: cut off by the interruption and not run again",
+            self.name
+        )?;
+        match &self.package {
+            Some(package) => write!(f, "; `ibex fix {package}` runs it"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn cut_scripts(promise: &Promise, progress: &Progress) -> Vec<CutScript> {
+    let mut cut = Vec::new();
+    for (index, change) in promise.plan.changes.iter().enumerate() {
+        for kind in ScriptKind::ALL {
+            let program = Program::Script(index as u32, kind);
+            if progress.programs.get(&program) == Some(&None) {
+                cut.push(cut_script(change, kind));
+            }
+        }
+    }
+    cut
+}
+
+fn cut_script(change: &Change, kind: ScriptKind) -> CutScript {
+    let new = change.new.as_ref().map(|new| &new.package);
+    let old = change.old.as_ref();
+    let old = old.map(|old| format!("{}-{}", old.name, old.version));
+    let full_name = new.map(Package::full_name).or(old).unwrap_or_default();
+    CutScript {
+        package: new.map(|package| package.name.clone()),
+        name: format!("{full_name}.{}", kind.name()),
+    }
+}
+
+/// Flushes every file system that files of a transaction are on.
+fn sync_file_systems(root: &Root, promise: &Promise) -> Result<(), RootError> {
+    root.sync()?;
+    for room in &promise.rooms {
+        root.directory(room)?.sync_file_system()?;
+    }
+    Ok(())
+}
+
+/// The promise cannot be kept now.
+#[derive(Debug)]
+struct Stop(String);
+
+impl From<RootError> for Stop {
+    fn from(error: RootError) -> Self {
+        Self(error.to_string())
     }
 }
 
@@ -213,9 +371,11 @@ impl Steps {
         }
     }
 
-    fn announce(&mut self, change: &Change, sink: &mut dyn Sink) {
-        if let Some(line) = change.line() {
-            self.number += 1;
+    /// Counts a step, and tells of it if somebody listens.
+    fn announce(&mut self, change: &Change, sink: Option<&mut dyn Sink>) {
+        let Some(line) = change.line() else { return };
+        self.number += 1;
+        if let Some(sink) = sink {
             let width = self.total.to_string().len();
             sink.info(&format!("({:>width$}/{}) {line}", self.number, self.total));
         }
@@ -349,17 +509,21 @@ fn apply_acl(
 /// The state while packages are put in place.
 struct Commit<'a, 's> {
     root: &'a Root,
-    options: &'a super::Options,
+    promise: &'s Promise,
     canonical: Canonical<'a>,
-    places: Canonical<'a>,
+    /// Where old directories really were; links on the way may be gone when their turn comes.
+    places: HashMap<&'s str, &'s str>,
     owners: Ownership,
     accounts: Accounts,
-    protected: ProtectedPaths,
+    /// Where each installed package is in `old`.
+    positions: HashMap<Identity, usize>,
+    /// Installed packages that were not reached yet.
+    old: Vec<Option<InstalledPackage>>,
+    /// Records of the changes that were.
+    new: Vec<Option<InstalledPackage>>,
     /// How many packages record each directory.
     references: HashMap<String, usize>,
     directory_owners: DirectoryOwners,
-    /// Packages that leave or change.
-    leaving: HashSet<crate::package::Identity>,
     /// What this run recorded for files in protected directories, for packages that follow.
     protected_digests: HashMap<String, Digest>,
     /// Canonical paths that left a package which stays, and whose they were.
@@ -369,80 +533,128 @@ struct Commit<'a, 's> {
     around: Surroundings,
     runner: Option<&'a dyn ScriptRunner>,
     errors: u32,
+    /// Part of it may have been done before.
+    again: bool,
+    /// Paths that were removed since the last flush.
+    unflushed: HashSet<String>,
+    /// Changes whose acts the journal says were done.
+    marked: u32,
+    /// Changes whose acts were done.
+    executed: u32,
+    progress: Progress,
+    journal: Option<Journal>,
+    cut: Vec<CutScript>,
     sink: &'s mut dyn Sink,
 }
 
+/// What is being decided for the files of one change.
+#[derive(Default)]
+struct Deciding {
+    decided: Decided,
+    /// Waiting files that get another owner, before any of them is put in place.
+    owns: Vec<Act>,
+    /// Directories that will have been made.
+    made: HashSet<String>,
+    /// Paths where something of the old version goes first, so that nothing is below them.
+    cleared: Vec<String>,
+    /// Files of the disk that stay under a new owner.
+    kept: HashSet<(u64, u64)>,
+}
+
+impl Deciding {
+    /// Returns whether nothing that is below a path now will be there.
+    fn is_cleared(&self, path: &str) -> bool {
+        self.cleared.iter().any(|cleared| is_inside(path, cleared))
+    }
+}
+
+fn is_inside(path: &str, folder: &str) -> bool {
+    path.strip_prefix(folder)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 impl Commit<'_, '_> {
-    #[expect(clippy::too_many_arguments, reason = "the two sides of one step")]
+    fn everything(mut self) -> Result<Outcome, Stop> {
+        let promise = self.promise;
+        let changes = &promise.plan.changes;
+        let mut steps = Steps::new(changes);
+        for (index, change) in changes.iter().enumerate() {
+            let told = self.marked > index as u32;
+            steps.announce(change, (!told).then_some(&mut *self.sink));
+            let old = change.old.as_ref();
+            let position = old.and_then(|old| self.positions.get(&old.identity).copied());
+            let before = position.and_then(|at| self.old[at].take());
+            self.new[index] = self.change(index, change, before, position)?;
+            self.executed = index as u32 + 1;
+            steps.done(change, self.sink);
+        }
+        self.forget_taken();
+        self.triggers()?;
+        self.write_database()
+    }
+
     fn change(
         &mut self,
         index: usize,
         change: &Change,
         before: Option<InstalledPackage>,
         position: Option<usize>,
-        staged: Option<StagedPackage>,
-        decisions: Vec<Decision>,
-        others: &[Option<InstalledPackage>],
-    ) -> Option<InstalledPackage> {
+    ) -> Result<Option<InstalledPackage>, Stop> {
+        let promise = self.promise;
         let Some(new) = &change.new else {
-            let before = before?;
-            self.remove(&before, Owner::Old(position?));
-            self.tell_of_replaced(&before.package, others);
-            return None;
+            if let (Some(before), Some(position)) = (before, position) {
+                self.remove(index, &before, Owner::Old(position))?;
+                self.tell_of_replaced(&before.package);
+            }
+            return Ok(None);
         };
-        let Some(staged) = staged else {
+        let Some(staged) = &promise.packages[index] else {
             let keeps = change
                 .old
                 .as_ref()
                 .is_some_and(|o| o.identity == new.package.identity);
             if keeps {
-                let mut kept = before?;
-                if !matches!(new.source, Source::Unavailable) {
-                    kept.pinned_tag.clone_from(&new.tag);
-                }
-                return Some(kept);
+                return Ok(before.map(|mut kept| {
+                    if !matches!(new.source, Source::Unavailable) {
+                        kept.pinned_tag.clone_from(&new.tag);
+                    }
+                    kept
+                }));
             }
             // Without data there is nothing to unpack; only the record is made.
             if let (Some(before), Some(position)) = (&before, position) {
-                self.drop_files(before, Owner::Old(position), &HashSet::new());
-                self.release_directories(before, Owner::Old(position));
+                self.files_of(index, None, |commit, known| {
+                    let mut deciding = Deciding::default();
+                    commit.drop_files(before, Owner::Old(position), known, &mut deciding)?;
+                    commit.release_directories(before, Owner::Old(position), &mut deciding);
+                    Ok(deciding)
+                })?;
             }
-            return Some(InstalledPackage {
+            return Ok(Some(InstalledPackage {
                 package: new.package.clone(),
                 pinned_tag: new.tag.clone(),
                 ..InstalledPackage::default()
-            });
+            }));
         };
-        let record = self.install(
-            index,
-            &new.package,
-            before.as_ref(),
-            position,
-            staged,
-            decisions,
-            others,
-        );
-        Some(InstalledPackage {
+        let record = self.install(index, &new.package, before.as_ref(), position, staged)?;
+        Ok(Some(InstalledPackage {
             pinned_tag: new.tag.clone(),
             ..record
-        })
+        }))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the two sides of one step")]
     fn install(
         &mut self,
         index: usize,
         package: &Package,
         before: Option<&InstalledPackage>,
         position: Option<usize>,
-        staged: StagedPackage,
-        decisions: Vec<Decision>,
-        others: &[Option<InstalledPackage>],
-    ) -> InstalledPackage {
+        staged: &StagedPackage,
+    ) -> Result<InstalledPackage, Stop> {
         let owner = Owner::New(index);
         let mut record = InstalledPackage {
-            package: merged(package, &staged),
-            scripts: staged.control.scripts.clone(),
+            package: merged(package, staged),
+            scripts: staged.scripts.clone(),
             ..InstalledPackage::default()
         };
         let mut arguments = vec![package.version.clone()];
@@ -451,53 +663,213 @@ impl Commit<'_, '_> {
             None => (ScriptKind::PreInstall, ScriptKind::PostInstall),
             Some(_) => (ScriptKind::PreUpgrade, ScriptKind::PostUpgrade),
         };
-        let pre_failed = !self.script(&record, pre, &arguments);
-        self.directories(&staged, owner, before, &mut record);
-        let mut inodes = HashSet::new();
-        let mut broken = staged.broken;
-        for (file, decision) in staged.files.iter().zip(&decisions) {
-            match self.file(&staged, file, decision, owner, before, others, &mut inodes) {
-                Ok(Some(entry)) => record.directories[file.directory].files.push(entry),
-                Ok(None) => {}
-                Err(error) => {
-                    let text = format!("{}: failed to commit {error}", package.full_name());
-                    self.sink.error(&text);
-                    broken.files = true;
-                }
+        let pre_failed = !self.script(index, &record, pre, &arguments)?;
+        let (directories, broken_files) = self.files_of(index, Some(staged), |commit, known| {
+            let mut deciding = Deciding::default();
+            commit.directories(&record.package, staged, owner, before, known, &mut deciding)?;
+            commit.files(index, package, staged, before, known, &mut deciding)?;
+            if let (Some(before), Some(position)) = (before, position) {
+                commit.drop_files(before, Owner::Old(position), known, &mut deciding)?;
+                commit.release_directories(before, Owner::Old(position), &mut deciding);
+            }
+            Ok(deciding)
+        })?;
+        record.directories = directories;
+        let post_failed = !self.script(index, &record, post, &arguments)?;
+        let undone = Broken {
+            files: broken_files,
+            script: pre_failed || post_failed,
+            xattrs: false,
+        };
+        record.broken = merge_broken(staged.broken, undone);
+        self.errors += u32::from(record.broken.counts());
+        Ok(record)
+    }
+
+    /// Decides what happens to the files of a change, writes it down and does it; returns what the
+    /// database records, and whether some file could not be put in place.
+    ///
+    /// `decide` is given what was decided before, if it was: then it only keeps the books.
+    fn files_of(
+        &mut self,
+        index: usize,
+        staged: Option<&StagedPackage>,
+        decide: impl FnOnce(&mut Self, Option<&Decided>) -> Result<Deciding, Stop>,
+    ) -> Result<(Vec<InstalledDirectory>, bool), Stop> {
+        let number = index as u32;
+        let known = self.progress.decided.remove(&number);
+        let again = self.again && known.is_some();
+        let mut decided = match known {
+            Some(known) => {
+                self.canonical.learn(&known.learned);
+                decide(self, Some(&known))?;
+                known
+            }
+            None => {
+                self.canonical.forget_learned();
+                let mut deciding = decide(self, None)?;
+                let mut decided = deciding.decided;
+                deciding.owns.append(&mut decided.acts);
+                decided.acts = deciding.owns;
+                decided.learned = self.canonical.learned();
+                self.settle(number, decided)?
+            }
+        };
+        let failed = self.progress.failed.iter();
+        let mut broken = decided.broken | failed.clone().any(|(change, _)| *change == number);
+        if self.marked > number {
+            decided.acts.clear();
+        }
+        for act in &decided.acts {
+            if matches!(act, Act::Remove { .. } | Act::RemoveDirectory { .. }) {
+                self.unflushed.insert(act.path(staged));
             }
         }
-        // Names that a package brings itself count for the packages after it, as with apk.
-        let accounts = ["passwd", "group"];
-        let mut files = staged
-            .files
-            .iter()
-            .filter(|file| accounts.contains(&file.name.as_str()));
-        if files.any(|file| staged.directories[file.directory].path == "etc") {
-            self.reload_accounts();
+        for (position, act) in decided.acts.iter().enumerate() {
+            if let Some(before) = position.checked_sub(1).map(|at| &decided.acts[at])
+                && must_not_pass(act, before, decided.reshapes)
+            {
+                self.flush_between()?;
+            }
+            broken |= !self.act(number, position as u32, act, staged, again)?;
         }
-        if let (Some(before), Some(position)) = (before, position) {
-            self.drop_files(before, Owner::Old(position), &inodes);
-            self.release_directories(before, Owner::Old(position));
+        self.modified.extend(decided.modified.iter().cloned());
+        self.reload_after(&decided, staged);
+        if self.marked <= number {
+            self.executed = number + 1;
+            let mark = !self.promise.options.sync;
+            if decided.reshapes {
+                self.flush()?;
+            } else if mark && let Some(journal) = &mut self.journal {
+                journal.append(&Record::Done(number + 1))?;
+                self.marked = number + 1;
+            }
         }
-        let post_failed = !self.script(&record, post, &arguments);
-        let script = Broken {
-            script: pre_failed || post_failed,
-            ..Broken::default()
+        Ok((decided.directories, broken))
+    }
+
+    /// Writes down what was decided. What one act removed must not be filled by another before the
+    /// removal is on the disk, or repeating it would remove the wrong thing.
+    fn settle(&mut self, number: u32, decided: Decided) -> Result<Decided, Stop> {
+        if self.promise.options.sync {
+            let staged = self.promise.packages[number as usize].as_ref();
+            let refills = decided.acts.iter().any(|act| match act {
+                Act::Place { .. } | Act::Directory { .. } => {
+                    self.unflushed.contains(&act.path(staged))
+                }
+                _ => false,
+            });
+            if refills || decided.reshapes {
+                self.flush()?;
+            }
+        }
+        let Some(journal) = &mut self.journal else {
+            return Ok(decided);
         };
-        record.broken = merge_broken(broken, script);
-        self.errors += u32::from(record.broken.counts());
-        record
+        if decided.acts.is_empty() && decided.directories.is_empty() {
+            return Ok(decided);
+        }
+        let record = Record::Decided(number, decided);
+        journal.append_firmly(&record)?;
+        match record {
+            Record::Decided(_, decided) => Ok(decided),
+            _ => unreachable!("it was just made"),
+        }
+    }
+
+    /// Flushes the file systems, and notes that everything so far needs no repetition.
+    fn flush(&mut self) -> Result<(), Stop> {
+        let Some(journal) = &mut self.journal else {
+            return Ok(());
+        };
+        if self.promise.options.sync && self.executed > self.marked {
+            let (root, promise) = (self.root, self.promise);
+            sync_file_systems(root, promise).or_else(|_| sync_file_systems(root, promise))?;
+        }
+        if self.executed > self.marked {
+            journal.append_firmly(&Record::Done(self.executed))?;
+            self.marked = self.executed;
+        }
+        self.unflushed.clear();
+        Ok(())
+    }
+
+    /// Keeps what follows from reaching the disk before what was done so far.
+    fn flush_between(&self) -> Result<(), Stop> {
+        if self.promise.options.sync && self.journal.is_some() {
+            let (root, promise) = (self.root, self.promise);
+            sync_file_systems(root, promise).or_else(|_| sync_file_systems(root, promise))?;
+        }
+        Ok(())
+    }
+
+    /// Does one act; returns whether it went well.
+    fn act(
+        &mut self,
+        number: u32,
+        position: u32,
+        act: &Act,
+        staged: Option<&StagedPackage>,
+        again: bool,
+    ) -> Result<bool, Stop> {
+        let context = Context {
+            root: self.root,
+            usermode: self.promise.options.usermode,
+            staged,
+            again,
+        };
+        let failed_before = self.progress.failed.contains(&(number, position));
+        let result = if failed_before {
+            None
+        } else {
+            let first = act.perform(context);
+            Some(first.or_else(|error| match is_serious(&error) {
+                // Once more: not every error of a disk or a network comes twice.
+                true => act.perform(Context {
+                    again: true,
+                    ..context
+                }),
+                false => Err(error),
+            }))
+        };
+        let error = match result {
+            Some(Ok(())) => return Ok(true),
+            Some(Err(error)) if is_serious(&error) => return Err(error.into()),
+            Some(Err(error)) => Some(error),
+            None => None,
+        };
+        let (Act::Place { file, .. } | Act::Own { file, .. }) = act else {
+            if let (Act::Directory { path, .. }, Some(error)) = (act, error) {
+                let text = format!("failed to update directory {path}: {}", error.cause());
+                self.sink.warning(&text);
+            }
+            // apk ignores failing removals, too: the record is gone, `audit --full` shows the rest.
+            return Ok(true);
+        };
+        if let Some(error) = error {
+            let new = self.promise.plan.changes[number as usize].new.as_ref();
+            let name = new.map(|new| new.package.full_name()).unwrap_or_default();
+            self.sink
+                .error(&format!("{name}: failed to commit {error}"));
+            if let Some(journal) = &mut self.journal {
+                // Before the file goes, or it would count as in place.
+                journal.append_firmly(&Record::Failed(number, position))?;
+            }
+        }
+        Act::Discard { file: *file }.perform(context)?;
+        Ok(false)
     }
 
     /// Runs a package script; returns whether it went well.
     fn script(
         &mut self,
+        index: usize,
         package: &InstalledPackage,
         kind: ScriptKind,
         arguments: &[String],
-    ) -> bool {
-        let (true, Some(text)) = (self.options.scripts, package.scripts.get(&kind)) else {
-            return true;
+    ) -> Result<bool, Stop> {
+        let (true, Some(text)) = (self.promise.options.scripts, package.scripts.get(&kind)) else {
+            return Ok(true);
         };
         if let Some(runner) = self.runner {
             let call = ScriptCall {
@@ -509,7 +881,22 @@ impl Commit<'_, '_> {
             let done = runner.script(self.root, &call);
             self.root.forget_directories();
             self.reload_accounts();
-            return done;
+            return Ok(done);
+        }
+        let mark = Program::Script(index as u32, kind);
+        match self.progress.programs.get(&mark) {
+            Some(Some(well)) => return Ok(*well),
+            Some(None) => {
+                let cut = cut_script(&self.promise.plan.changes[index], kind);
+                self.sink.error(&cut.to_string());
+                self.cut.push(cut);
+                return Ok(false);
+            }
+            None => {}
+        }
+        self.flush()?;
+        if let Some(journal) = &mut self.journal {
+            journal.append_firmly(&Record::Started(mark.clone()))?;
         }
         let full_name = package.package.full_name();
         let (indent, prefix) = match kind {
@@ -518,7 +905,7 @@ impl Commit<'_, '_> {
         };
         self.sink
             .info(&format!("{indent}Executing {full_name}.{}", kind.name()));
-        let program = Program {
+        let program = scripts::Program {
             name: &format!("lib/apk/exec/{full_name}.{}", kind.name()),
             text: Some(text),
             arguments,
@@ -528,11 +915,19 @@ impl Commit<'_, '_> {
         };
         let result = scripts::run(self.root, &self.around, &program, self.sink, |_| {});
         self.reload_accounts();
+        if let Some(journal) = &mut self.journal {
+            if self.promise.options.sync {
+                // What it did must not be lost when its end is known.
+                let (root, promise) = (self.root, self.promise);
+                sync_file_systems(root, promise).or_else(|_| sync_file_systems(root, promise))?;
+            }
+            journal.append_firmly(&Record::Ended(mark, result.is_ok()))?;
+        }
         match result {
-            Ok(()) => true,
+            Ok(()) => Ok(true),
             Err(message) => {
                 self.sink.error(&message);
-                false
+                Ok(false)
             }
         }
     }
@@ -540,6 +935,19 @@ impl Commit<'_, '_> {
     fn reload_accounts(&mut self) {
         if let Ok(accounts) = Accounts::load(self.root) {
             self.accounts = accounts;
+        }
+    }
+
+    /// Reads the accounts anew if a package brought them: they count for the packages after it, as
+    /// with apk.
+    fn reload_after(&mut self, decided: &Decided, staged: Option<&StagedPackage>) {
+        let mut etc = decided.directories.iter().filter(|d| d.path == "etc");
+        let brought = etc.any(|etc| {
+            let mut names = etc.files.iter().map(|file| file.name.as_str());
+            names.any(|name| matches!(name, "passwd" | "group"))
+        });
+        if staged.is_some() && brought {
+            self.reload_accounts();
         }
     }
 
@@ -558,157 +966,247 @@ impl Commit<'_, '_> {
         }
     }
 
-    /// Records the directories of a package and makes them what they should be.
+    /// Records the directories of a package, and decides what to make them.
     fn directories(
         &mut self,
+        package: &Package,
         staged: &StagedPackage,
         owner: Owner,
         before: Option<&InstalledPackage>,
-        record: &mut InstalledPackage,
-    ) {
-        for directory in &staged.directories {
-            let acl = self.acl(&directory.attributes);
-            let path = directory.path.clone();
+        known: Option<&Decided>,
+        deciding: &mut Deciding,
+    ) -> Result<(), Stop> {
+        for (at, directory) in staged.directories.iter().enumerate() {
+            let path = &directory.path;
+            let acl = match known {
+                Some(known) => known.directories[at].acl.clone(),
+                None => self.acl(&directory.attributes),
+            };
             let entry = InstalledDirectory {
                 path: path.clone(),
                 acl,
                 files: Vec::new(),
             };
-            let deciding = self
-                .directory_owners
-                .deciding(&path)
-                .map(|known| known.acl.clone());
-            self.directory_owners.add(&record.package, owner, &entry);
+            let previous = self.directory_owners.deciding(path).map(|d| d.acl.clone());
+            self.directory_owners.add(package, owner, &entry);
             *self.references.entry(path.clone()).or_insert(0) += 1;
-            record.directories.push(entry);
+            deciding.decided.directories.push(entry);
             // For triggers a directory is modified when a package brings it, with or without files.
             self.modified.insert(path.clone());
-            if path.is_empty() {
+            if path.is_empty() || known.is_some() {
                 continue;
             }
-            if let Err(error) = self.update_directory(&path, deciding.as_ref(), before) {
-                self.sink.warning(&format!(
-                    "failed to update directory {path}: {}",
-                    error.cause()
-                ));
+            match self.directory(path, previous.as_ref(), before, deciding) {
+                Err(error) if is_serious(&error) => return Err(error.into()),
+                Err(error) => {
+                    let cause = error.cause();
+                    let text = format!("failed to update directory {path}: {cause}");
+                    self.sink.warning(&text);
+                }
+                Ok(()) => {}
             }
-        }
-    }
-
-    fn update_directory(
-        &mut self,
-        path: &str,
-        previous: Option<&Acl>,
-        before: Option<&InstalledPackage>,
-    ) -> Result<(), RootError> {
-        let wanted = self
-            .directory_owners
-            .deciding(path)
-            .map(|known| known.acl.clone());
-        let Some(wanted) = wanted else { return Ok(()) };
-        let (parent, name) = split(path);
-        self.root.create_directories(parent)?;
-        let directory = self.root.directory(parent)?;
-        let mut found = directory.stat(name)?;
-        // What the old version had here as a file or link makes way (commit.md, W9).
-        if found.is_some_and(|stat| !stat.is_dir()) && before.is_some_and(|old| has_file(old, path))
-        {
-            directory.remove_file(name)?;
-            self.root.forget_directories();
-            found = None;
-        }
-        let apply = match found {
-            None => {
-                directory.create_directory(name, 0o755)?;
-                true
-            }
-            // A link to a directory, or a directory of nobody: left alone.
-            Some(stat) if !stat.is_dir() => false,
-            Some(stat) => previous.is_some_and(|acl| {
-                // Only what the old owner asked for is changed; an administrator's choice stays.
-                *acl != wanted && (stat.mode, stat.uid, stat.gid) == (acl.mode, acl.uid, acl.gid)
-            }),
-        };
-        if apply {
-            apply_acl(&directory, name, &wanted, self.options.usermode)?;
-            self.modified.insert(path.to_owned());
         }
         Ok(())
     }
 
-    /// Puts one file in place; returns what to record.
+    fn directory(
+        &self,
+        path: &str,
+        previous: Option<&Acl>,
+        before: Option<&InstalledPackage>,
+        deciding: &mut Deciding,
+    ) -> Result<(), RootError> {
+        let wanted = self.directory_owners.deciding(path).map(|known| &known.acl);
+        let Some(wanted) = wanted else { return Ok(()) };
+        if deciding.made.contains(path) {
+            // Made as the parent of another one, so it was there before this one came.
+            return Ok(());
+        }
+        let (parent, _) = split(path);
+        let nothing = deciding.made.contains(parent) || deciding.is_cleared(path);
+        let mut found = if nothing { None } else { self.root.stat(path)? };
+        // What the old version had here as a file or link makes way (commit.md, W9).
+        if let Some(stat) = &found
+            && !stat.is_dir()
+            && before.is_some_and(|old| has_file(old, path))
+        {
+            deciding.decided.acts.push(Act::Remove {
+                path: path.to_owned(),
+                seen: Seen::new(stat),
+            });
+            deciding.decided.reshapes = true;
+            deciding.cleared.push(path.to_owned());
+            found = None;
+        }
+        let apply = match found {
+            None => true,
+            // A link to a directory, or a directory of nobody: left alone.
+            Some(stat) if !stat.is_dir() => false,
+            Some(stat) => previous.is_some_and(|acl| {
+                // Only what the old owner asked for is changed; an administrator's choice stays.
+                *acl != *wanted && (stat.mode, stat.uid, stat.gid) == (acl.mode, acl.uid, acl.gid)
+            }),
+        };
+        if !apply {
+            return Ok(());
+        }
+        if found.is_none() {
+            let mut path = path;
+            while !path.is_empty() && deciding.made.insert(path.to_owned()) {
+                path = split(path).0;
+                let stays = !deciding.made.contains(path) && !deciding.is_cleared(path);
+                if stays && self.root.stat(path)?.is_some() {
+                    break;
+                }
+            }
+        }
+        let mode = match self.promise.options.usermode {
+            true => wanted.mode | 0o300,
+            false => wanted.mode,
+        };
+        deciding.decided.acts.push(Act::Directory {
+            path: path.to_owned(),
+            uid: wanted.uid,
+            gid: wanted.gid,
+            mode,
+        });
+        deciding.decided.modified.push(path.to_owned());
+        Ok(())
+    }
+
+    /// Decides about the files of a package, and records their owners.
+    fn files(
+        &mut self,
+        index: usize,
+        package: &Package,
+        staged: &StagedPackage,
+        before: Option<&InstalledPackage>,
+        known: Option<&Decided>,
+        deciding: &mut Deciding,
+    ) -> Result<(), Stop> {
+        if let Some(known) = known {
+            for directory in &known.directories {
+                let real = self.canonical.of(&directory.path);
+                for file in &directory.files {
+                    let key = join(&real, &file.name);
+                    self.take(key, &directory.path, file, Owner::New(index));
+                }
+            }
+            let with_files = known.directories.iter().filter(|d| !d.files.is_empty());
+            // A device in usermode is recorded, but nothing changes.
+            self.modified.extend(with_files.map(|d| d.path.clone()));
+            return Ok(());
+        }
+        let decisions = &self.promise.decisions[index];
+        for (position, (file, decision)) in staged.files.iter().zip(decisions).enumerate() {
+            match self.file(index, position, staged, file, decision, before, deciding) {
+                Ok(Some(entry)) => {
+                    deciding.decided.directories[file.directory]
+                        .files
+                        .push(entry);
+                }
+                Ok(None) => {}
+                Err(error) if is_serious(&error) => return Err(error.into()),
+                Err(error) => {
+                    let name = package.full_name();
+                    self.sink
+                        .error(&format!("{name}: failed to commit {error}"));
+                    deciding.decided.broken = true;
+                    let file = position as u32;
+                    deciding.decided.acts.push(Act::Discard { file });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Decides about one file; returns what to record.
     #[expect(clippy::too_many_arguments, reason = "what decides about one file")]
     fn file(
         &mut self,
+        index: usize,
+        position: usize,
         staged: &StagedPackage,
         file: &StagedFile,
         decision: &Decision,
-        owner: Owner,
         before: Option<&InstalledPackage>,
-        others: &[Option<InstalledPackage>],
-        inodes: &mut HashSet<(u64, u64)>,
+        deciding: &mut Deciding,
     ) -> Result<Option<InstalledFile>, RootError> {
         let folder = &staged.directories[file.directory].path;
         let path = staged.path(file);
         let key = join(&self.canonical.of(folder), &file.name);
+        let number = position as u32;
         if let Decision::TakeByForce(warning) = decision {
             self.sink.warning(warning);
         }
         if *decision == Decision::Leave {
-            self.discard(file)?;
+            deciding.decided.acts.push(Act::Discard { file: number });
             return Ok(None);
         }
         let previous = self.owners.owner(&key);
-        let acl = self.acl(&file.attributes);
         let entry = InstalledFile {
             name: file.name.clone(),
-            acl,
+            acl: self.acl(&file.attributes),
             digest: file.digest.clone(),
         };
-        if let Some(waiting) = &file.staged {
-            self.own(waiting, file, &entry.acl)?;
+        if file.staged.is_some() {
             let recorded = match previous {
                 Some(Owner::New(_)) => self.protected_digests.get(&key).cloned(),
-                _ => recorded_digest(previous, folder, &file.name, before, others),
+                _ => recorded_digest(previous, folder, &file.name, before, &self.old),
             };
-            if previous == Some(Owner::Overlay) {
-                self.discard(file)?;
-            } else {
-                self.place(waiting, &path, folder, &entry, recorded, before)?;
-            }
-            self.modified.insert(folder.clone());
-            if before.is_some()
+            let target = match previous {
+                Some(Owner::Overlay) => Target::Keep,
+                _ => self.target(&path, folder, &entry, recorded, before, deciding)?,
+            };
+            if target != Target::Place
+                && before.is_some()
                 && let Some(stat) = self.root.stat(&path)?
             {
-                inodes.insert(stat.inode);
+                deciding.kept.insert(stat.inode);
             }
+            let (uid, gid) = (entry.acl.uid, entry.acl.gid);
+            let apk_new = target == Target::ApkNew;
+            deciding.decided.acts.push(match target {
+                Target::Keep => Act::Discard { file: number },
+                Target::Place | Target::ApkNew => Act::Place {
+                    file: number,
+                    apk_new,
+                },
+            });
+            // A script or a new `etc/passwd` may have changed the numbers since it was unpacked.
+            if !self.promise.options.usermode && file.ids != (uid, gid) {
+                let file = number;
+                deciding.owns.push(Act::Own { file, uid, gid });
+            }
+            self.modified.insert(folder.clone());
         }
-        if self.protected.is_protected(folder)
+        self.take(key, folder, &entry, Owner::New(index));
+        Ok(Some(entry))
+    }
+
+    /// Keeps the books of a path that a package takes.
+    fn take(&mut self, key: String, folder: &str, entry: &InstalledFile, owner: Owner) {
+        if self.promise.protected.is_protected(folder)
             && let Some(digest) = &entry.digest
         {
             self.protected_digests.insert(key.clone(), digest.clone());
         }
+        let previous = self.owners.owner(&key);
         if let Some(previous) = previous.filter(|previous| *previous != owner) {
             self.taken.push((previous, key.clone()));
         }
         self.owners.take(key, owner);
-        Ok(Some(entry))
     }
 
     /// Removes files from the records of the packages that they were taken from.
-    fn forget_taken(
-        &mut self,
-        kept: &HashMap<usize, usize>,
-        old: &mut [Option<InstalledPackage>],
-        new: &mut [Option<InstalledPackage>],
-    ) {
+    fn forget_taken(&mut self) {
         for (owner, key) in std::mem::take(&mut self.taken) {
             let record = match owner {
-                Owner::Old(at) => match kept.get(&at) {
-                    Some(index) => new.get_mut(*index),
-                    None => old.get_mut(at),
+                Owner::Old(at) => match self.kept_as(at) {
+                    Some(index) => self.new.get_mut(index),
+                    None => self.old.get_mut(at),
                 },
-                Owner::New(at) => new.get_mut(at),
+                Owner::New(at) => self.new.get_mut(at),
                 Owner::Overlay => None,
             };
             let Some(Some(record)) = record else { continue };
@@ -721,40 +1219,71 @@ impl Commit<'_, '_> {
         }
     }
 
-    fn discard(&self, file: &StagedFile) -> Result<(), RootError> {
-        if let Some(waiting) = &file.staged {
-            let (directory, name) = self.root.parent(waiting)?;
-            directory.remove_file(name)?;
-        }
-        Ok(())
+    /// Returns where the record of an installed package is now that the plan keeps as it is.
+    fn kept_as(&self, position: usize) -> Option<usize> {
+        let kept = |change: &Change| match (&change.old, &change.new) {
+            (Some(old), Some(new)) => {
+                old.identity == new.package.identity
+                    && !change.reinstall
+                    && self.positions.get(&old.identity) == Some(&position)
+            }
+            _ => false,
+        };
+        self.promise.plan.changes.iter().position(kept)
     }
 
-    /// Gives a waiting file its owner if a script or a new `etc/passwd` changed the numbers.
-    fn own(&self, waiting: &str, file: &StagedFile, acl: &Acl) -> Result<(), RootError> {
-        if self.options.usermode || file.ids == (acl.uid, acl.gid) {
-            return Ok(());
+    /// Tells of packages whose files the removed one may have had: the database knows only the
+    /// last owner of a path, so nobody gets them back (commit.md, W10).
+    fn tell_of_replaced(&mut self, gone: &Package) {
+        if gone.replaces.is_empty() {
+            return;
         }
-        let (directory, name) = self.root.parent(waiting)?;
-        directory.set_owner(name, acl.uid, acl.gid)?;
-        if !file.is_link && acl.mode & 0o7000 != 0 {
-            directory.set_mode(name, acl.mode)?;
+        let stays = |package: &Package| {
+            let changes = self.promise.plan.changes.iter();
+            let mut leaving = changes.filter(|change| super::is_leaving(change));
+            let is_it = |change: &Change| {
+                let old = change.old.as_ref();
+                old.is_some_and(|old| old.identity == package.identity)
+            };
+            package.name != gone.name && !leaving.any(is_it)
+        };
+        let replaced = |package: &Package| {
+            gone.replaces.iter().any(|entry| {
+                entry.name == package.name && entry.accepts(&package.version, package.identity)
+            })
+        };
+        let records = self.old.iter().chain(&self.new).flatten();
+        let packages = records.map(|record| &record.package);
+        let lines: Vec<String> = packages
+            .filter(|package| replaced(package) && stays(package))
+            .map(|other| {
+                format!(
+                    "{} may have had files of {}, which stays: ibex fix --reinstall {}",
+                    gone.full_name(),
+                    other.full_name(),
+                    other.name
+                )
+            })
+            .collect();
+        for line in lines {
+            self.sink.warning(&line);
         }
-        Ok(())
     }
 
-    /// Renames a waiting file to its final name, or beside it if the one there was changed.
-    fn place(
+    /// Decides under which name a file comes, if the one that is there was changed.
+    fn target(
         &mut self,
-        waiting: &str,
         path: &str,
         folder: &str,
         entry: &InstalledFile,
         recorded: Option<Digest>,
         before: Option<&InstalledPackage>,
-    ) -> Result<(), RootError> {
-        let (from, temporary) = self.root.parent(waiting)?;
-        let (to, name) = self.root.parent(path)?;
-        if self.protected.is_protected(folder)
+        deciding: &mut Deciding,
+    ) -> Result<Target, RootError> {
+        if deciding.is_cleared(path) || deciding.made.contains(folder) {
+            return Ok(Target::Place);
+        }
+        if self.promise.protected.is_protected(folder)
             && let Some(present) = disk_digest(self.root, path, recorded.as_ref())?
             && recorded.as_ref() != Some(&present)
         {
@@ -762,102 +1291,141 @@ impl Commit<'_, '_> {
                 Some(new) => disk_digest(self.root, path, Some(new))?.as_ref() == Some(new),
                 None => false,
             };
-            if same || self.options.clean_protected {
-                return from.remove_file(temporary);
+            if same || self.promise.options.clean_protected {
+                return Ok(Target::Keep);
             }
             self.sink
                 .info(&format!("  Installing file to {path}.apk-new"));
-            return from.rename_to(temporary, &to, &format!("{name}.apk-new"));
+            return Ok(Target::ApkNew);
         }
-        match from.rename_to(temporary, &to, name) {
-            Err(error) if error.source.kind() == std::io::ErrorKind::IsADirectory => {
-                // The old version had a directory here; its files go first (commit.md, W9).
-                let emptied = before.is_some_and(|old| self.empty_directory(old, path));
-                if !emptied {
-                    let _ = from.remove_file(temporary);
-                    return Err(error);
+        // The old version may have a directory here; its files go first (commit.md, W9).
+        let had_directory = before.is_some_and(|old| {
+            let mut paths = old.directories.iter().map(|d| d.path.as_str());
+            paths.any(|directory| is_inside(directory, path))
+        });
+        if had_directory && self.root.stat(path)?.is_some_and(|stat| stat.is_dir()) {
+            let old = before.expect("it had the directory");
+            let mut acts = Vec::new();
+            if !self.clears(old, path, &mut acts)? {
+                return Err(RootError::new("rename", path, rustix::io::Errno::ISDIR));
+            }
+            deciding.decided.acts.append(&mut acts);
+            deciding.decided.reshapes = true;
+            deciding.cleared.push(path.to_owned());
+        }
+        Ok(Target::Place)
+    }
+
+    /// Collects what removes a directory in which there is nothing but files of the old version;
+    /// returns whether that is so.
+    fn clears(
+        &self,
+        old: &InstalledPackage,
+        path: &str,
+        acts: &mut Vec<Act>,
+    ) -> Result<bool, RootError> {
+        let record = old.directories.iter().find(|d| d.path == path);
+        for name in self.root.list(path)? {
+            let Some(name) = name.to_str() else {
+                return Ok(false);
+            };
+            let inner = join(path, name);
+            let Some(stat) = self.root.stat(&inner)? else {
+                continue;
+            };
+            if stat.is_dir() {
+                if !self.clears(old, &inner, acts)? {
+                    return Ok(false);
                 }
-                from.rename_to(temporary, &to, name)
+            } else if record.is_some_and(|d| d.files.iter().any(|file| file.name == name)) {
+                acts.push(Act::Remove {
+                    path: inner,
+                    seen: Seen::new(&stat),
+                });
+            } else {
+                return Ok(false);
             }
-            other => other,
         }
+        acts.push(Act::RemoveDirectory {
+            path: path.to_owned(),
+            above: Vec::new(),
+        });
+        Ok(record.is_some())
     }
 
-    /// Removes a directory that held only files of the old version; returns whether it is gone.
-    fn empty_directory(&mut self, old: &InstalledPackage, path: &str) -> bool {
-        let below = format!("{path}/");
-        let inside = |directory: &&InstalledDirectory| {
-            directory.path == path || directory.path.starts_with(&below)
-        };
-        let mut directories: Vec<_> = old.directories.iter().filter(inside).collect();
-        directories.sort_by_key(|directory| std::cmp::Reverse(directory.path.len()));
-        for directory in directories {
-            let Ok(open) = self.root.directory(&directory.path) else {
-                continue;
-            };
-            for file in &directory.files {
-                let _ = open.remove_file(&file.name);
-            }
-            drop(open);
-            let Ok((parent, name)) = self.root.parent(&directory.path) else {
-                continue;
-            };
-            parent.remove_directory(name);
-        }
-        self.root.forget_directories();
-        matches!(self.root.stat(path), Ok(None))
-    }
-
-    /// Deletes the files that still belong to an old record.
-    fn drop_files(&mut self, old: &InstalledPackage, owner: Owner, inodes: &HashSet<(u64, u64)>) {
+    /// Decides which files that still belong to an old record go, and drops it.
+    fn drop_files(
+        &mut self,
+        old: &InstalledPackage,
+        owner: Owner,
+        known: Option<&Decided>,
+        deciding: &mut Deciding,
+    ) -> Result<(), Stop> {
         for directory in &old.directories {
-            let real = self.places.of(&directory.path);
-            let protected = self.protected.is_protected(&directory.path);
+            let real = self.places.get(directory.path.as_str()).copied();
+            let real = real.unwrap_or(&directory.path);
+            let protected = self.promise.protected.is_protected(&directory.path);
             for file in &directory.files {
-                if !self.owners.release(&join(&real, &file.name), owner) {
+                if !self.owners.release(&join(real, &file.name), owner) {
                     continue;
                 }
                 self.modified.insert(directory.path.clone());
+                if known.is_some() {
+                    continue;
+                }
                 self.sink
                     .line(Level::Trace, &join(&directory.path, &file.name));
-                self.drop_file(&real, file, protected, inodes);
+                let path = join(real, &file.name);
+                match self.drop_file(&path, file, protected, deciding) {
+                    Err(error) if is_serious(&error) => return Err(error.into()),
+                    // apk ignores failures here, too.
+                    Ok(()) | Err(_) => {}
+                }
             }
         }
+        Ok(())
     }
 
     fn drop_file(
         &self,
-        folder: &str,
+        path: &str,
         file: &InstalledFile,
         protected: bool,
-        inodes: &HashSet<(u64, u64)>,
-    ) {
-        let path = join(folder, &file.name);
-        let Ok((directory, name)) = self.root.parent(&path) else {
-            return;
-        };
-        let Ok(Some(stat)) = directory.stat(name) else {
-            return;
+        deciding: &mut Deciding,
+    ) -> Result<(), RootError> {
+        if deciding.is_cleared(path) {
+            return Ok(());
+        }
+        let Some(stat) = self.root.stat(path)? else {
+            return Ok(());
         };
         if protected {
-            let _ = directory.remove_file(&format!("{name}.apk-new"));
+            let path = format!("{path}.apk-new");
+            if let Some(stat) = self.root.stat(&path)? {
+                let seen = Seen::new(&stat);
+                deciding.decided.acts.push(Act::Remove { path, seen });
+            }
         }
-        let moved = inodes.contains(&stat.inode);
-        let modified = protected
-            && !self.options.purge
-            && file.digest.is_some()
-            && disk_digest(self.root, &path, file.digest.as_ref())
-                .ok()
-                .flatten()
-                != file.digest;
-        if !moved && !modified {
-            // apk ignores failures here, too: the record is gone, `audit --full` shows the rest.
-            let _ = directory.remove_file(name);
+        let modified = || {
+            let present = disk_digest(self.root, path, file.digest.as_ref());
+            present.ok().flatten() != file.digest
+        };
+        let stays = protected && !self.promise.options.purge && file.digest.is_some() && modified();
+        if !stays && !deciding.kept.contains(&stat.inode) {
+            let seen = Seen::new(&stat);
+            let path = path.to_owned();
+            deciding.decided.acts.push(Act::Remove { path, seen });
         }
+        Ok(())
     }
 
-    /// Drops the directories of an old record, and removes those that nobody has any more.
-    fn release_directories(&mut self, old: &InstalledPackage, owner: Owner) {
+    /// Drops the directories of an old record; those that nobody has any more go.
+    fn release_directories(
+        &mut self,
+        old: &InstalledPackage,
+        owner: Owner,
+        deciding: &mut Deciding,
+    ) {
         let mut unused = Vec::new();
         for directory in &old.directories {
             self.modified.insert(directory.path.clone());
@@ -874,80 +1442,121 @@ impl Commit<'_, '_> {
         for path in unused.iter().filter(|path| !path.is_empty()) {
             self.lost.insert(path.clone());
             self.modified.insert(path.clone());
-            let mut path = path.as_str();
-            while let Ok((parent, name)) = self.root.parent(path)
-                && parent.has_directory(name)
-                && parent.remove_directory(name)
-            {
-                self.root.forget_directories();
-                let (above, _) = split(path);
-                // A parent that lost its last package earlier can go now.
-                if above.is_empty() || !self.lost.contains(above) {
-                    break;
-                }
-                path = above;
+            let mut above = Vec::new();
+            let mut parent = split(path).0;
+            // A parent that lost its last package earlier can go now.
+            while !parent.is_empty() && self.lost.contains(parent) {
+                above.push(parent.to_owned());
+                parent = split(parent).0;
+            }
+            if !deciding.cleared.contains(path) {
+                let path = path.clone();
+                let act = Act::RemoveDirectory { path, above };
+                deciding.decided.acts.push(act);
             }
         }
     }
 
-    fn remove(&mut self, old: &InstalledPackage, owner: Owner) {
+    fn remove(&mut self, index: usize, old: &InstalledPackage, owner: Owner) -> Result<(), Stop> {
         let arguments = [old.package.version.clone()];
-        self.script(old, ScriptKind::PreDeinstall, &arguments);
-        self.drop_files(old, owner, &HashSet::new());
-        self.release_directories(old, owner);
-        self.script(old, ScriptKind::PostDeinstall, &arguments);
+        self.script(index, old, ScriptKind::PreDeinstall, &arguments)?;
+        self.files_of(index, None, |commit, known| {
+            let mut deciding = Deciding::default();
+            commit.drop_files(old, owner, known, &mut deciding)?;
+            commit.release_directories(old, owner, &mut deciding);
+            Ok(deciding)
+        })?;
+        self.script(index, old, ScriptKind::PostDeinstall, &arguments)?;
+        Ok(())
     }
 
-    /// Tells of packages whose files the removed one may have had: the database knows only the
-    /// last owner of a path, so nobody gets them back (commit.md, W10).
-    fn tell_of_replaced(&mut self, gone: &Package, others: &[Option<InstalledPackage>]) {
-        for other in others.iter().flatten().map(|other| &other.package) {
-            let replaces = |entry: &crate::package::Dependency| {
-                entry.name == other.name && entry.accepts(&other.version, other.identity)
-            };
-            let stays = other.name != gone.name && !self.leaving.contains(&other.identity);
-            if stays && gone.replaces.iter().any(replaces) {
-                self.sink.warning(&format!(
-                    "{} may have had files of {}, which stays: ibex fix --reinstall {}",
-                    gone.full_name(),
-                    other.full_name(),
-                    other.name
-                ));
-            }
-        }
-    }
-
-    /// Runs the triggers; returns the records and the number of failed steps.
-    fn triggers(
-        mut self,
-        changes: &[Change],
-        mut new: Vec<Option<InstalledPackage>>,
-        old: &[Option<InstalledPackage>],
-        fresh: &[bool],
-    ) -> (Vec<Option<InstalledPackage>>, u32) {
+    /// Runs the triggers.
+    fn triggers(&mut self) -> Result<(), Stop> {
         let mut all = self.lost.clone();
-        let overlay = self.options.overlay.iter();
+        let overlay = self.promise.options.overlay.iter();
         all.extend(overlay.map(|path| split(path).0.to_owned()));
-        let records = new.iter().chain(old).flatten();
+        let records = self.new.iter().chain(&self.old).flatten();
         all.extend(
             records
                 .flat_map(|record| &record.directories)
                 .map(|d| d.path.clone()),
         );
-        debug_assert_eq!(changes.len(), new.len());
-        for (record, fresh) in new.iter_mut().zip(fresh) {
-            let Some(record) = record else { continue };
-            let globs = &record.package.triggers;
-            let Some(arguments) = triggers::arguments(globs, &all, &self.modified, *fresh) else {
+        for index in 0..self.new.len() {
+            let Some(mut record) = self.new[index].take() else {
                 continue;
             };
-            if !self.script(record, ScriptKind::Trigger, &arguments) {
+            let change = &self.promise.plan.changes[index];
+            let fresh = change.verb().is_some_and(changes_files);
+            let globs = &record.package.triggers;
+            let arguments = triggers::arguments(globs, &all, &self.modified, fresh);
+            if let Some(arguments) = arguments
+                && !self.script(index, &record, ScriptKind::Trigger, &arguments)?
+            {
                 record.broken.script = true;
                 self.errors += 1;
             }
+            self.new[index] = Some(record);
         }
-        (new, self.errors)
+        Ok(())
     }
+
+    /// Writes the database as one set, and ends the transaction.
+    fn write_database(mut self) -> Result<Outcome, Stop> {
+        let mut packages: Vec<InstalledPackage> = self.old.drain(..).flatten().collect();
+        packages.extend(self.new.iter_mut().filter_map(Option::take));
+        let mut db = InstalledDb { packages };
+        db.sort();
+        let (root, promise) = (self.root, self.promise);
+        let files = DatabaseFiles::render(root, &db, &promise.world, &promise.options)
+            .map_err(|error| Stop(error.to_string()))?;
+        if let Some(mut journal) = self.journal.take() {
+            let written = files.write_beside(root)?;
+            if promise.options.sync {
+                sync_file_systems(root, promise).or_else(|_| sync_file_systems(root, promise))?;
+                super::database::sync(root)?;
+            }
+            journal.append(&Record::Errors(self.errors))?;
+            journal.append_firmly(&Record::Database(written.clone()))?;
+            journal.switch(root)?;
+            self.progress.database = Some(written);
+            self.journal = Some(journal);
+        } else {
+            files.write(root, promise.options.sync)?;
+        }
+        let mut state = JournaledHooks {
+            journal: self.journal,
+            progress: self.progress,
+            cut: self.cut,
+        };
+        finish(root, promise, &mut state, self.sink)?;
+        Ok(Outcome {
+            installed: db,
+            errors: self.errors,
+            cut: state.cut,
+            ending: Ending::new(root)?,
+        })
+    }
+}
+
+/// Returns whether an act must not reach the disk before the one in front of it.
+///
+/// Whoever finds a name later takes its file for done, owner included. And where names change their
+/// kind, a file must not come through the old link into another directory.
+fn must_not_pass(act: &Act, before: &Act, reshapes: bool) -> bool {
+    let owns = |act: &Act| matches!(act, Act::Own { .. });
+    let places = |act: &Act| matches!(act, Act::Place { .. });
+    (owns(before) && !owns(act)) || (reshapes && places(before) != places(act))
+}
+
+/// Under which name a file comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    /// Its own.
+    Place,
+    /// Beside the one that was changed.
+    ApkNew,
+    /// Not at all.
+    Keep,
 }
 
 fn has_file(package: &InstalledPackage, path: &str) -> bool {

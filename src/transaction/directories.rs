@@ -8,6 +8,8 @@ use std::collections::HashMap;
 pub(super) struct Canonical<'a> {
     root: &'a Root,
     known: HashMap<String, String>,
+    /// Paths that were looked up since the last question for them.
+    learned: Vec<String>,
 }
 
 impl<'a> Canonical<'a> {
@@ -15,7 +17,42 @@ impl<'a> Canonical<'a> {
         Self {
             root,
             known: HashMap::new(),
+            learned: Vec::new(),
         }
+    }
+
+    /// Takes over answers that were given before.
+    pub(super) fn learn(&mut self, answers: &[(String, Option<String>)]) {
+        for (path, real) in answers {
+            let real = real.as_ref().unwrap_or(path).clone();
+            self.known.insert(path.clone(), real);
+        }
+    }
+
+    /// Begins a new list of answers.
+    pub(super) fn forget_learned(&mut self) {
+        self.learned.clear();
+    }
+
+    /// Returns the answers given since then; none for a path that stands for itself.
+    pub(super) fn learned(&mut self) -> Vec<(String, Option<String>)> {
+        let paths = std::mem::take(&mut self.learned).into_iter();
+        paths
+            .map(|path| {
+                let real = self.known.get(&path).filter(|real| **real != path).cloned();
+                (path, real)
+            })
+            .collect()
+    }
+
+    /// Returns the paths that do not stand for themselves, and what they mean.
+    pub(super) fn links(&self) -> Vec<(String, String)> {
+        let links = self.known.iter().filter(|(path, real)| path != real);
+        let mut links: Vec<_> = links
+            .map(|(path, real)| (path.clone(), real.clone()))
+            .collect();
+        links.sort();
+        links
     }
 
     /// Returns the path of the directory itself; a path that does not exist stands for itself.
@@ -41,6 +78,7 @@ impl<'a> Canonical<'a> {
         };
         let real = real.unwrap_or(plain);
         self.known.insert(path.to_owned(), real.clone());
+        self.learned.push(path.to_owned());
         real
     }
 

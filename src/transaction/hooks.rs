@@ -26,6 +26,13 @@ impl Stage {
     }
 }
 
+/// A file in a folder of hooks.
+#[derive(Clone, Debug)]
+pub(super) struct Hook {
+    /// Path relative to the root.
+    pub(super) path: String,
+}
+
 /// Runs the hooks in the order of their names; returns the message of the first failure.
 pub(super) fn run(
     root: &Root,
@@ -33,61 +40,68 @@ pub(super) fn run(
     stage: Stage,
     sink: &mut dyn Sink,
 ) -> Result<(), String> {
-    if !options.scripts {
-        return Ok(());
-    }
-    for (name, path) in hooks(root) {
-        if !options.commit_hooks {
-            sink.info(&format!("Skipping: {path} {}", stage.name()));
-            continue;
-        }
-        // A file that is not executable is no hook; apk aborts without a word (commit.md, W37).
-        let executable = root
-            .stat(&path)
-            .ok()
-            .flatten()
-            .is_some_and(|s| s.mode & 0o111 != 0);
-        if !executable {
-            sink.warning(&format!("{path}: skipped, it is not executable"));
-            continue;
-        }
-        sink.line(
-            Level::Detail,
-            &format!("Executing /{path} {}", stage.name()),
-        );
-        let program = Program {
-            name: &path,
-            text: None,
-            arguments: &[stage.name().to_owned()],
-            kind: stage.name(),
-            package: None,
-            prefix: "* ",
-        };
-        let announce = |sink: &mut dyn Sink| {
-            sink.info(&format!("Executing {} {name}", stage.name()));
-        };
-        let around = Surroundings {
-            no_chroot: options.force_no_chroot,
-            preserve_env: options.preserve_env,
-            usermode: options.usermode,
-        };
-        scripts::run(root, &around, &program, sink, announce)?;
-    }
-    Ok(())
+    let mut hooks = all(root, options).into_iter();
+    hooks.try_for_each(|hook| run_one(root, options, &hook, stage, sink))
 }
 
-/// Returns name and path of every hook; `etc` hides the same name in `lib`.
-fn hooks(root: &Root) -> BTreeMap<String, String> {
+/// Runs one hook; returns the message of a failure.
+pub(super) fn run_one(
+    root: &Root,
+    options: &Options,
+    hook: &Hook,
+    stage: Stage,
+    sink: &mut dyn Sink,
+) -> Result<(), String> {
+    let path = &hook.path;
+    if !options.commit_hooks {
+        sink.info(&format!("Skipping: {path} {}", stage.name()));
+        return Ok(());
+    }
+    // A file that is not executable is no hook; apk aborts without a word (commit.md, W37).
+    let stat = root.stat(path).ok().flatten();
+    if stat.is_none_or(|stat| stat.mode & 0o111 == 0) {
+        sink.warning(&format!("{path}: skipped, it is not executable"));
+        return Ok(());
+    }
+    sink.line(
+        Level::Detail,
+        &format!("Executing /{path} {}", stage.name()),
+    );
+    let program = Program {
+        name: path,
+        text: None,
+        arguments: &[stage.name().to_owned()],
+        kind: stage.name(),
+        package: None,
+        prefix: "* ",
+    };
+    let (_, name) = crate::root::split(path);
+    let announce = |sink: &mut dyn Sink| {
+        sink.info(&format!("Executing {} {name}", stage.name()));
+    };
+    let around = Surroundings {
+        no_chroot: options.force_no_chroot,
+        preserve_env: options.preserve_env,
+        usermode: options.usermode,
+    };
+    scripts::run(root, &around, &program, sink, announce)
+}
+
+/// Returns the hooks in the order of their names; `etc` hides the same name in `lib`.
+pub(super) fn all(root: &Root, options: &Options) -> Vec<Hook> {
+    if !options.scripts {
+        return Vec::new();
+    }
     let mut found = BTreeMap::new();
     for folder in FOLDERS {
         for name in root.list(folder).unwrap_or_default() {
             let Some(name) = name.to_str().filter(|name| !name.starts_with('.')) else {
                 continue;
             };
-            found
-                .entry(name.to_owned())
-                .or_insert_with(|| format!("{folder}/{name}"));
+            found.entry(name.to_owned()).or_insert_with(|| Hook {
+                path: format!("{folder}/{name}"),
+            });
         }
     }
-    found
+    found.into_values().collect()
 }

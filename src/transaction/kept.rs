@@ -21,13 +21,10 @@ use super::protect::ProtectedPaths;
 use super::stage::{
     Attributes, StageError, StagedDirectory, StagedFile, StagedPackage, Staging, temporary_name,
 };
-use crate::format::apk_v2::ControlPart;
 use crate::format::{FormatError, Limits, installed, scripts, triggers};
-use crate::package::installed::Broken;
 use crate::package::{Acl, Identity, InstalledDb, InstalledFile, InstalledPackage};
 use crate::plan::files::join;
 use crate::root::{Directory, Root, RootError};
-use crate::trust::SignedDigests;
 use rustix::fs::FileType;
 
 /// Where packages are kept, below the root.
@@ -280,10 +277,11 @@ impl Staging<'_> {
             return Err(RootError::new("open", &folder, gone).into());
         };
         let mut staged = StagedPackage {
-            control: control(&record),
-            directories: Vec::new(),
-            files: Vec::new(),
-            broken: Broken::default(),
+            replaces: record.package.replaces.clone(),
+            replaces_priority: record.package.replaces_priority,
+            triggers: record.package.triggers.clone(),
+            scripts: record.scripts.clone(),
+            ..StagedPackage::default()
         };
         let mut number = 0;
         for (position, directory) in record.directories.iter().enumerate() {
@@ -332,18 +330,6 @@ impl Staging<'_> {
             }
         }
         Ok(staged)
-    }
-}
-
-/// Returns what the package file said, as far as the record has it.
-fn control(record: &InstalledPackage) -> ControlPart {
-    ControlPart {
-        signatures: Vec::new(),
-        digests: SignedDigests::default(),
-        identity: record.package.identity,
-        package: record.package.clone(),
-        data_hash: [0; 32],
-        scripts: record.scripts.clone(),
     }
 }
 

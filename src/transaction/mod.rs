@@ -1,34 +1,44 @@
 //! Carrying out a plan so that a stop leaves the old state or the new one.
 //!
 //! ```text
-//! Transaction ──check, stage──▶ Staged ──commit──▶ Outcome
-//!      │                          │
-//!      └── nothing was touched    └── everything new waits under temporary names, verified
+//! Transaction ──check, stage──▶ Staged ──promise──▶ commit ──▶ Outcome
+//!      │                          │                    │
+//!      └── nothing was touched    │                    └── finished, now or by recovery
+//!                                 └── everything new waits under temporary names, verified
 //! ```
 //!
-//! Each step takes the one before by value. Until [`Staged::commit`] begins, everything can be
-//! thrown away: a failure removes what was staged and the root is as before. From then on each act
-//! can be repeated. Packages are committed in the order of the plan, scripts run at the places where
-//! apk runs them, and the database is written last, as a set.
+//! Each step takes the one before by value. Until the promise is on the disk, everything can be
+//! thrown away: a failure removes what was staged and the root is as before. From then on the
+//! transaction is finished, if not by this process then by [`recover`]; the page of the journal says
+//! what each moment promises. Packages are committed in the order of the plan, scripts run at the
+//! places where apk runs them, and the database is written last, as a set.
 //!
 //! Doing makes no choices: what to install, and from which file, is in the [`Plan`]. Scripts and
 //! triggers cannot be undone, and nothing here pretends so.
 
 mod accounts;
+mod acts;
 mod commit;
 mod database;
 mod directories;
 mod hooks;
+mod interrupt;
+mod journal;
 pub mod kept;
 mod links;
 mod obstacles;
 pub mod protect;
+mod recovery;
 mod scripts;
 mod stage;
 mod triggers;
 
-pub use commit::{Staged, disk_digest, fix_directories};
+pub use commit::{CutScript, Staged, disk_digest, fix_directories};
+pub use database::{DatabaseError, DatabaseText};
+pub use interrupt::Interrupt;
+pub use journal::{Ending, JournalError};
 pub use protect::ProtectedPaths;
+pub use recovery::{Interrupted, Pending, Recovery, interrupted, pending, recover, sweep};
 pub use stage::{StageError, create_node, xattr_digest};
 
 use crate::format::{FormatError, Limits};
@@ -40,13 +50,15 @@ use crate::root::{Root, RootError};
 use accounts::Accounts;
 use directories::Canonical;
 use files::{Claim, Claimant, Owner, Ownership};
+use journal::Promise;
+use serde::{Deserialize, Serialize};
 use stage::{StagedPackage, Staging};
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// How a transaction behaves.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Options {
     /// Run package scripts, triggers and hooks.
     pub scripts: bool,
@@ -64,8 +76,12 @@ pub struct Options {
     pub preserve_env: bool,
     /// The root belongs to an ordinary user.
     pub usermode: bool,
-    /// Flush to disk at the end and around the database.
+    /// Flush to disk before anything relies on what was written, so that a power cut is like any
+    /// other interruption.
     pub sync: bool,
+    /// Keep a journal. Without one an interruption leaves the tree between two states; only right
+    /// for a tree that is thrown away then.
+    pub journal: bool,
     /// Share files with the cache by hard links; for roots that nobody writes to.
     pub hard_links: bool,
     /// Paths of the administrator's overlay.
@@ -73,6 +89,7 @@ pub struct Options {
     /// Architectures to write to `etc/apk/arch`.
     pub write_arch: Option<Vec<String>>,
     /// Bounds on what packages may make us read.
+    #[serde(skip)]
     pub limits: Limits,
 }
 
@@ -88,6 +105,7 @@ impl Default for Options {
             preserve_env: false,
             usermode: false,
             sync: false,
+            journal: true,
             hard_links: false,
             overlay: Vec::new(),
             write_arch: None,
@@ -110,6 +128,10 @@ pub struct Transaction<'a> {
     pub options: &'a Options,
     /// Who carries scripts out; `None` runs them in the root.
     pub runner: Option<&'a dyn ScriptRunner>,
+    /// The caller's own words, kept in the journal and given back by [`recover`].
+    pub note: Vec<u8>,
+    /// Signals that ask to stop.
+    pub interrupt: Option<&'a Interrupt>,
 }
 
 /// Carries scripts out in another way than running them in the root.
@@ -138,6 +160,10 @@ pub struct Outcome {
     pub installed: InstalledDb,
     /// Steps that failed, as apk counts them.
     pub errors: u32,
+    /// Scripts that an interruption cut off, and that were not run again.
+    pub cut: Vec<CutScript>,
+    /// The journal, which is there until this goes.
+    pub ending: Ending,
 }
 
 /// Why nothing was done, or why it stopped.
@@ -159,9 +185,27 @@ pub enum TransactionError {
         /// What the hook's failure was.
         message: String,
     },
-    /// The root cannot be read or written.
+    /// The root cannot be read or written; nothing was changed.
     #[error(transparent)]
     Root(#[from] RootError),
+    /// A signal asked to stop before anything was promised; nothing was changed.
+    #[error("interrupted: nothing was changed")]
+    Signal(i32),
+    /// What was promised cannot be done now.
+    #[error(
+        "{cause}\nthe transaction is not finished: the next command that changes this root \
+         finishes it, or `ibex recover`"
+    )]
+    Interrupted {
+        /// What went wrong.
+        cause: String,
+    },
+    /// The journal of an interrupted transaction cannot be used.
+    #[error(
+        "{0}\nthe interrupted transaction cannot be finished: move the journal away and run \
+         `ibex fix` with the packages concerned"
+    )]
+    Journal(JournalError),
     /// The database cannot be written.
     #[error("System state may be inconsistent: failed to write database: {cause}")]
     Database {
@@ -181,7 +225,9 @@ impl TransactionError {
         match self {
             Self::Refused { packages, .. } => (*packages).clamp(1, 99) as u8,
             Self::Database { .. } => 1,
-            Self::Hook { .. } | Self::Root(_) => 99,
+            Self::Hook { .. } | Self::Root(_) | Self::Journal(_) => 99,
+            Self::Signal(signal) => 128 + *signal as u8,
+            Self::Interrupted { .. } => 3,
         }
     }
 }
@@ -202,11 +248,12 @@ impl<'a> Transaction<'a> {
     fn run_unmasked(self, sink: &mut dyn Sink) -> Result<Outcome, TransactionError> {
         hooks::run(self.root, self.options, hooks::Stage::PreCommit, sink)
             .map_err(|message| TransactionError::Hook { message })?;
-        let (root, options) = (self.root, self.options);
-        let outcome = self.stage()?.commit(sink)?;
-        if let Err(message) = hooks::run(root, options, hooks::Stage::PostCommit, sink) {
-            sink.error(&message);
-        }
+        let interrupt = self.interrupt;
+        let held = interrupt.map(Interrupt::hold);
+        let staged = self.stage()?;
+        // From here on a signal is answered when everything is done.
+        let mut outcome = staged.commit(sink)?;
+        outcome.ending.hold(held);
         Ok(outcome)
     }
 
@@ -215,44 +262,98 @@ impl<'a> Transaction<'a> {
     /// # Errors
     /// [`TransactionError::Refused`]; the root is as before then.
     pub fn stage(self) -> Result<Staged<'a>, TransactionError> {
+        let text = database::world_text(self.world)?;
         let accounts = Accounts::load(self.root)?;
         let protected = ProtectedPaths::load(self.root)?;
         let mut canonical = Canonical::new(self.root);
         let owners = self.owners(&mut canonical);
         let blocked = self.blocked();
+        self.check_space()?;
         let staging = Staging {
             root: self.root,
             accounts: &accounts,
             usermode: self.options.usermode,
             hard_links: self.options.hard_links,
             limits: self.options.limits,
+            sync: self.options.sync,
+            interrupt: self.interrupt,
             waiting: Mutex::default(),
+            rooms: Mutex::default(),
             blocked: &blocked,
         };
-        staging.prepare()?;
-        let result = self.unpack_all(&staging, &protected).and_then(|packages| {
+        let mut prepared = || -> Result<_, TransactionError> {
+            staging.prepare()?;
+            let packages = self.unpack_all(&staging, &protected)?;
             let decisions = self.decide(&packages, owners.clone(), &mut canonical)?;
             self.refuse_obstacles(&packages, &decisions, &blocked, &protected)?;
-            self.reserve()?;
-            Ok((packages, decisions))
-        });
-        let (packages, decisions) = match result {
-            Ok(staged) => staged,
-            Err(error) => {
-                staging.undo();
-                return Err(error);
+            self.check_records(&packages)?;
+            staging.spare(self.wanted_space(&packages)?)?;
+            let before = database::digests(self.root)?;
+            match self.interrupt.and_then(Interrupt::wanted) {
+                Some(signal) => Err(TransactionError::Signal(signal)),
+                None => Ok((packages, decisions, before)),
             }
         };
-        Ok(Staged::new(
-            self, packages, decisions, owners, accounts, protected,
-        ))
+        let (packages, decisions, before) = prepared().inspect_err(|_| staging.undo())?;
+        let rooms = staging.rooms();
+        drop(staging);
+        Ok(Staged {
+            root: self.root,
+            promise: Promise {
+                plan: self.slim_plan(&packages),
+                world: text,
+                packages,
+                decisions,
+                options: self.options.clone(),
+                protected,
+                links: canonical.links(),
+                rooms,
+                before,
+                note: self.note,
+            },
+            installed: self.installed,
+            owners,
+            accounts,
+            runner: self.runner,
+        })
+    }
+
+    /// Returns the plan without what is known from the installed database anyway.
+    fn slim_plan(&self, packages: &[Option<StagedPackage>]) -> Plan {
+        let changes = self.plan.changes.iter().zip(packages);
+        let slim = |(change, staged): (&Change, &Option<StagedPackage>)| {
+            let old = change.old.as_ref();
+            match &change.new {
+                Some(new)
+                    if staged.is_none()
+                        && old.is_some_and(|old| old.identity == new.package.identity) =>
+                {
+                    let package = crate::package::Package {
+                        identity: new.package.identity,
+                        name: new.package.name.clone(),
+                        version: new.package.version.clone(),
+                        size: new.package.size,
+                        ..crate::package::Package::default()
+                    };
+                    Change {
+                        new: Some(crate::plan::NewPackage {
+                            package,
+                            tag: new.tag.clone(),
+                            source: new.source.clone(),
+                        }),
+                        ..change.clone()
+                    }
+                }
+                _ => change.clone(),
+            }
+        };
+        let changes = changes.map(slim).collect();
+        Plan { changes }
     }
 
     fn owners(&self, canonical: &mut Canonical<'_>) -> Ownership {
         let mut owners = Ownership::new(&self.installed, |directory| canonical.of(directory));
-        for path in &self.options.overlay {
-            owners.take(path.clone(), Owner::Overlay);
-        }
+        add_overlay(&mut owners, self.options);
         owners
     }
 
@@ -284,8 +385,10 @@ impl<'a> Transaction<'a> {
             .collect();
         let slots: Vec<Mutex<Option<_>>> = changes.iter().map(|_| Mutex::new(None)).collect();
         let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let interrupt = self.interrupt;
         let work = || {
-            while !failed.load(Ordering::Relaxed) {
+            let stopped = || interrupt.and_then(Interrupt::wanted).is_some();
+            while !failed.load(Ordering::Relaxed) && !stopped() {
                 let Some((index, source)) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) else {
                     break;
                 };
@@ -306,10 +409,14 @@ impl<'a> Transaction<'a> {
         let threads = std::thread::available_parallelism()
             .map_or(1, usize::from)
             .min(8);
-        if wanted.len() < 2 || threads < 2 {
+        // A test that counts operations needs them in the same order each time.
+        if wanted.len() < 2 || threads < 2 || crate::root::is_watched() {
             work();
         } else {
             std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+        }
+        if let Some(signal) = interrupt.and_then(Interrupt::wanted) {
+            return Err(TransactionError::Signal(signal));
         }
         let (mut staged, mut lines, mut damaged) = (Vec::new(), Vec::new(), Vec::new());
         for (change, slot) in changes.iter().zip(slots) {
@@ -514,29 +621,88 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Makes sure that the database can be written when everything else is in place
-    /// (commit.md, W15).
-    fn reserve(&self) -> Result<(), TransactionError> {
-        const DATABASE: &str = "lib/apk/db/installed";
-        // The new database is about as large as the old one and what is staged; twice that is safe.
-        let old = self.root.stat(DATABASE)?.map_or(0, |stat| stat.size);
-        let wanted = (old * 2).max(64 << 10);
-        match self.root.free_space() {
-            Some((free, _)) if free < wanted => Err(TransactionError::Refused {
-                lines: vec![format!(
-                    "No space left on device: {free} bytes are free, {wanted} are needed for the \
-                     database"
-                )],
-                packages: 1,
+    /// Refuses what the database could not hold (commit.md, W1 and W3).
+    fn check_records(&self, packages: &[Option<StagedPackage>]) -> Result<(), TransactionError> {
+        let mut lines = Vec::new();
+        for (change, staged) in self.plan.changes.iter().zip(packages) {
+            let Some(new) = &change.new else { continue };
+            let mut record = InstalledPackage {
+                package: new.package.clone(),
+                pinned_tag: new.tag.clone(),
+                ..InstalledPackage::default()
+            };
+            if let Some(staged) = staged {
+                record.package = merged(&new.package, staged);
+                record.scripts.clone_from(&staged.scripts);
+                record.directories = staged.records();
+            }
+            let name = new.package.full_name();
+            if let Err(error) = database::check(record) {
+                lines.push(format!("{name}: {error}"));
+            }
+        }
+        match lines.len() as u32 {
+            0 => Ok(()),
+            packages => Err(TransactionError::Refused {
+                lines,
+                packages,
                 damaged: Vec::new(),
             }),
-            _ => Ok(()),
         }
+    }
+
+    /// Refuses early what cannot fit: all new files wait beside the old ones for a while
+    /// (commit.md, W15). Whatever this overlooks is found while unpacking, and undone.
+    fn check_space(&self) -> Result<(), TransactionError> {
+        let changes = self.plan.changes.iter();
+        let new =
+            changes.filter(|change| matches!(source_to_unpack(change), Some(Source::File(_))));
+        let wanted = new
+            .filter_map(|change| change.new.as_ref())
+            .map(|new| new.package.installed_size)
+            .fold(0, u64::saturating_add);
+        let free = self.root.free_space_everywhere();
+        if wanted == 0 || free >= wanted {
+            return Ok(());
+        }
+        Err(TransactionError::Refused {
+            lines: vec![format!(
+                "No space left on device: {} MiB are free, the new packages need {} MiB",
+                free >> 20,
+                wanted.div_ceil(1 << 20)
+            )],
+            packages: 1,
+            damaged: Vec::new(),
+        })
+    }
+
+    /// Returns what is written when everything waits: the database, and a block for each directory.
+    fn wanted_space(&self, packages: &[Option<StagedPackage>]) -> Result<u64, TransactionError> {
+        const RECORD: u64 = 128;
+        let old = self
+            .root
+            .stat("lib/apk/db/installed")?
+            .map_or(0, |stat| stat.size);
+        let staged = packages.iter().flatten();
+        let new = staged.map(|package| {
+            let scripts: usize = package.scripts.values().map(Vec::len).sum();
+            let files =
+                package.files.len() as u64 * RECORD + package.directories.len() as u64 * 4096;
+            scripts as u64 + files
+        });
+        Ok(old * 2 + new.sum::<u64>() + (64 << 10))
+    }
+}
+
+/// Records the owner of the administrator's overlay.
+fn add_overlay(owners: &mut Ownership, options: &Options) {
+    for path in &options.overlay {
+        owners.take(path.clone(), Owner::Overlay);
     }
 }
 
 /// What happens to a staged file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Decision {
     /// It is put in place.
     Take,
@@ -548,7 +714,7 @@ pub(crate) enum Decision {
 
 /// Returns the package as it will be recorded: the index's words, the package's own `replaces`.
 fn merged(index: &crate::package::Package, staged: &StagedPackage) -> crate::package::Package {
-    let own = &staged.control.package;
+    let own = staged;
     // Without entries there is nothing that could replace anything; apk records nothing then.
     if staged.directories.is_empty() && staged.files.is_empty() {
         return crate::package::Package {

@@ -2,9 +2,10 @@
 
 use crate::package::glob;
 use crate::root::{Root, RootError};
+use serde::{Deserialize, Serialize};
 
 /// How a path is protected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Protection {
     /// Not at all.
     Ignore,
@@ -17,7 +18,7 @@ pub enum Protection {
 }
 
 /// The rules, built-in ones first; the last match wins.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ProtectedPaths {
     rules: Vec<(Protection, Vec<String>)>,
 }

@@ -49,6 +49,7 @@ pub(super) fn run(
     mut on_output: impl FnMut(&mut dyn Sink),
 ) -> Result<(), String> {
     let plan = Child1::prepare(root, surroundings).map_err(|error| error.to_string())?;
+    root.note_program(program.name, program.text, program.arguments);
     let started = start(root, surroundings, program, &plan);
     let mut child = started.map_err(|_| format!("{}: exited with error 127", program.name))?;
     pump(&mut child, program.prefix, sink, &mut on_output);

@@ -15,13 +15,18 @@ use crate::format::apk_v2::{ControlPart, DataReader, Entry, EntryKind, PackageRe
 use crate::format::unpacked;
 use crate::format::{FormatError, Limits};
 use crate::package::installed::Broken;
-use crate::package::{Digest, DigestAlgorithm, InstalledPackage, Package};
+use crate::package::{
+    Acl, Dependency, Digest, DigestAlgorithm, InstalledDirectory, InstalledFile, InstalledPackage,
+    Package, ScriptKind,
+};
 use crate::plan::files::join;
 use crate::root::{Directory, NewFile, Root, RootError, is_missing, split};
 use rustix::fs::FileType;
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufReader, Read, Write};
 use std::path::Path;
@@ -33,7 +38,11 @@ const COPY_BUFFER: usize = 128 << 10;
 const READ_BUFFER: usize = 256 << 10;
 
 /// Where files wait.
-const PRIVATE: &str = "lib/apk/db/.staged";
+pub(super) const PRIVATE: &str = "lib/apk/db/.staged";
+/// Lists other directories in which files wait.
+const ROOMS: &str = "rooms";
+/// Space kept for the database.
+pub(super) const SPARE: &str = "spare";
 
 /// Why a package could not be staged.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +92,7 @@ pub enum StageError {
 }
 
 /// Numbers, names and mode as the archive has them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Attributes {
     pub(super) mode: u32,
     pub(super) uid: u32,
@@ -94,14 +103,14 @@ pub(super) struct Attributes {
 }
 
 /// A directory of a staged package.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct StagedDirectory {
     pub(super) path: String,
     pub(super) attributes: Attributes,
 }
 
 /// A file of a staged package.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct StagedFile {
     /// Position in [`StagedPackage::directories`].
     pub(super) directory: usize,
@@ -117,15 +126,44 @@ pub(super) struct StagedFile {
 }
 
 /// A package that was unpacked and verified.
-#[derive(Debug)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct StagedPackage {
-    pub(super) control: ControlPart,
+    /// What its own metadata says of files that it may take over.
+    pub(super) replaces: Vec<Dependency>,
+    pub(super) replaces_priority: u16,
+    pub(super) triggers: Vec<String>,
+    pub(super) scripts: BTreeMap<ScriptKind, Vec<u8>>,
     pub(super) directories: Vec<StagedDirectory>,
     pub(super) files: Vec<StagedFile>,
     pub(super) broken: Broken,
 }
 
 impl StagedPackage {
+    /// Returns the records as the package has them, before owners are looked up.
+    pub(super) fn records(&self) -> Vec<InstalledDirectory> {
+        let acl = |attributes: &Attributes| Acl {
+            uid: attributes.uid,
+            gid: attributes.gid,
+            mode: attributes.mode,
+            xattrs: attributes.xattrs.clone(),
+        };
+        let mut records: Vec<InstalledDirectory> = (self.directories.iter())
+            .map(|directory| InstalledDirectory {
+                path: directory.path.clone(),
+                acl: acl(&directory.attributes),
+                files: Vec::new(),
+            })
+            .collect();
+        for file in &self.files {
+            records[file.directory].files.push(InstalledFile {
+                name: file.name.clone(),
+                acl: acl(&file.attributes),
+                digest: file.digest.clone(),
+            });
+        }
+        records
+    }
+
     /// Returns the final path of a file.
     pub(super) fn path(&self, file: &StagedFile) -> String {
         join(&self.directories[file.directory].path, &file.name)
@@ -139,8 +177,13 @@ pub(super) struct Staging<'a> {
     pub(super) usermode: bool,
     pub(super) hard_links: bool,
     pub(super) limits: Limits,
+    /// Flush what says where files wait.
+    pub(super) sync: bool,
+    /// Signals that ask to stop.
+    pub(super) interrupt: Option<&'a super::Interrupt>,
     /// Everything that waits under a temporary name.
     pub(super) waiting: Mutex<Vec<String>>,
+    pub(super) rooms: Mutex<Rooms>,
     /// Paths where a link or file of an old package stands that a new package wants as directory.
     pub(super) blocked: &'a HashMap<String, ()>,
 }
@@ -186,20 +229,20 @@ impl Staging<'_> {
             directories: HashMap::new(),
             by_path: HashMap::new(),
             staged: StagedPackage {
-                control,
-                directories: Vec::new(),
-                files: Vec::new(),
-                broken: Broken::default(),
+                replaces: control.package.replaces,
+                replaces_priority: control.package.replaces_priority,
+                triggers: control.package.triggers,
+                scripts: control.scripts,
+                ..StagedPackage::default()
             },
             buffer: vec![0; COPY_BUFFER],
             links,
         };
         unpacking.run(data)?;
         // What the database cannot hold is refused now, not when everything is in place.
-        let control = &unpacking.staged.control;
         crate::format::installed::check(&InstalledPackage {
-            package: control.package.clone(),
-            scripts: control.scripts.clone(),
+            package: package.clone(),
+            scripts: unpacking.staged.scripts.clone(),
             ..InstalledPackage::default()
         })?;
         Ok(unpacking.staged)
@@ -207,14 +250,40 @@ impl Staging<'_> {
 
     /// Makes the private directory; what an interrupted transaction left there is removed.
     pub(super) fn prepare(&self) -> Result<(), RootError> {
-        for name in self.root.list(PRIVATE)? {
-            if let Some(name) = name.to_str() {
-                self.root.directory(PRIVATE)?.remove_file(name)?;
-            }
-        }
+        remove_leftovers(self.root)?;
         self.root.create_directories(PRIVATE)?;
         let (directory, name) = self.root.parent(PRIVATE)?;
         directory.set_mode(name, 0o700)
+    }
+
+    /// Sets space aside for what is written when everything waits (commit.md, W15).
+    pub(super) fn spare(&self, bytes: u64) -> Result<(), RootError> {
+        let directory = self.root.directory(PRIVATE)?;
+        directory.create_file(SPARE, 0o600)?.reserve(bytes)
+    }
+
+    /// Notes that files wait in a directory of another file system, before the first one does.
+    fn open_room(&self, room: &str) -> Result<(), RootError> {
+        let mut rooms = self.rooms.lock().expect("no thread panics with it");
+        if !rooms.known.insert(room.to_owned()) {
+            return Ok(());
+        }
+        if rooms.list.is_none() {
+            let directory = self.root.directory(PRIVATE)?;
+            rooms.list = Some(directory.create_file(ROOMS, 0o600)?);
+        }
+        let list = rooms.list.as_mut().expect("it was just made");
+        list.write_all(format!("{room}\n").as_bytes())
+            .map_err(|error| RootError::new("write", ROOMS, error))?;
+        if self.sync { list.sync() } else { Ok(()) }
+    }
+
+    /// Returns the directories outside of the private one in which files wait.
+    pub(super) fn rooms(&self) -> Vec<String> {
+        let rooms = self.rooms.lock().expect("no thread panics with it");
+        let mut known: Vec<String> = rooms.known.iter().cloned().collect();
+        known.sort();
+        known
     }
 
     /// Returns where a file for a directory can wait: privately, or in the nearest directory of
@@ -226,7 +295,11 @@ impl Staging<'_> {
         let room = self.nearest(path)?;
         let device = |path: &str| Ok(self.root.directory(path)?.stat_self()?.inode.0);
         let same = device(&room)? == device(PRIVATE)?;
-        Ok(if same { PRIVATE.to_owned() } else { room })
+        if same {
+            return Ok(PRIVATE.to_owned());
+        }
+        self.open_room(&room)?;
+        Ok(room)
     }
 
     fn nearest(&self, path: &str) -> Result<String, RootError> {
@@ -257,17 +330,71 @@ impl Staging<'_> {
                 let _ = directory.remove_file(name);
             }
         }
-        remove_private(self.root);
+        let _ = remove_private(self.root);
     }
 }
 
-/// Removes the private directory when nothing waits in it any more.
-pub(super) fn remove_private(root: &Root) {
+/// Removes the private directory with what is left in it, when nothing waits any more.
+pub(super) fn remove_private(root: &Root) -> Result<(), RootError> {
     root.forget_directories();
-    if let Ok((directory, name)) = root.parent(PRIVATE) {
-        directory.remove_directory(name);
+    let removed = remove_leftovers(root).and_then(|()| {
+        let (directory, name) = root.parent(PRIVATE)?;
+        directory.try_remove_directory(name)
+    });
+    root.forget_directories();
+    removed.map(drop)
+}
+
+/// Returns whether something waits, or waited.
+pub(super) fn has_private(root: &Root) -> bool {
+    matches!(root.stat(PRIVATE), Ok(Some(_)))
+}
+
+/// Removes what waits: in the private directory, and in those that it lists.
+fn remove_leftovers(root: &Root) -> Result<(), RootError> {
+    let names = root.list(PRIVATE)?;
+    if names.is_empty() {
+        return Ok(());
     }
-    root.forget_directories();
+    let list = root.read(&join(PRIVATE, ROOMS))?.unwrap_or_default();
+    for room in String::from_utf8_lossy(&list).lines() {
+        remove_temporary(root, room)?;
+    }
+    let directory = root.directory(PRIVATE)?;
+    // The list goes last: it says where to look.
+    for name in names.iter().filter_map(|name| name.to_str()) {
+        if name != ROOMS {
+            directory.remove_file(name)?;
+        }
+    }
+    match list.is_empty() && !names.iter().any(|name| name == ROOMS) {
+        true => Ok(()),
+        false => directory.remove_file(ROOMS),
+    }
+}
+
+/// Removes files with apk's temporary names from a directory; returns how many (commit.md, W34).
+pub(super) fn remove_temporary(root: &Root, path: &str) -> Result<usize, RootError> {
+    let mut count = 0;
+    for name in root.list(path)? {
+        let Some(name) = name.to_str() else { continue };
+        let hex = |digits: &str| {
+            let digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+            digits.len() == 48 && digits.bytes().all(digit)
+        };
+        if name.strip_prefix(".apk.").is_some_and(hex) {
+            root.directory(path)?.remove_file(name)?;
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
+/// Directories of other file systems in which files wait.
+#[derive(Debug, Default)]
+pub(super) struct Rooms {
+    known: HashSet<String>,
+    list: Option<NewFile>,
 }
 
 /// Returns apk's temporary name for a path of a package (commit.md, 4.1).
@@ -514,6 +641,12 @@ impl Unpacking<'_, '_> {
     ) -> Result<[u8; 20], StageError> {
         let mut hash = Sha1::new();
         loop {
+            let interrupt = self.staging.interrupt;
+            if interrupt.and_then(super::Interrupt::wanted).is_some() {
+                return Err(
+                    FormatError::from(std::io::Error::from(rustix::io::Errno::CANCELED)).into(),
+                );
+            }
             let count = data.read(&mut self.buffer).map_err(FormatError::from)?;
             if count == 0 {
                 return Ok(hash.finalize().into());
@@ -546,8 +679,14 @@ impl Unpacking<'_, '_> {
             if self.staging.usermode && !name.starts_with("user.") {
                 continue;
             }
-            if file.set_attribute(name, value).is_err() {
-                self.staged.broken.xattrs = true;
+            // Once more: a full disk and a value that does not fit give the same error.
+            let set = || file.set_attribute(name, value);
+            match set().or_else(|_| set()) {
+                Err(error) if error.source.raw_os_error() == Some(Errno::IO.raw_os_error()) => {
+                    return Err(error);
+                }
+                Err(_) => self.staged.broken.xattrs = true,
+                Ok(()) => {}
             }
         }
         file.set_time(header.mtime)

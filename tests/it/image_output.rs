@@ -420,6 +420,26 @@ fn errors_of_building() {
 }
 
 #[test]
+fn packages_that_fight_for_a_file() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
+    let desk = Desk::empty();
+    desk.write(
+        "a.yaml",
+        &format!(
+            "contents:\n  keyring: ['{0}/keys/TEST-ONLY.rsa.pub']\n  \
+             repositories: ['{0}/repositories/v1', '{0}/repositories/hostile']\n  \
+             packages: [demo-layout, thief]\narchs: [amd64]\n",
+            fixtures.display()
+        ),
+    );
+    desk.run(&["build", "a.yaml", "t:1", "out/"]).error(
+        1,
+        "error[E-FILE-CONFLICT]: thief-1.0-r0: trying to overwrite etc/os-release owned by \
+         demo-layout-1.0-r0.",
+    );
+}
+
+#[test]
 fn a_package_that_changed_behind_the_index() {
     let Some(key) = data("alpine-branches/keys/TEST-ONLY.rsa.pub") else {
         return;

@@ -13,6 +13,8 @@ mod branches;
 mod cache;
 /// The catalogue of parsed indexes: deleted, damaged, out of date.
 mod catalogue;
+/// A change that is stopped anywhere leaves the old root or the new one.
+mod crash;
 /// The recorded operations of apk 3.0.6: text, exit code, database and tree.
 mod expected;
 /// Explanations of real conflicts, as snapshots.
@@ -35,6 +37,8 @@ mod image_build;
 mod image_output;
 /// Image descriptions, chosen packages, lock files and their errors.
 mod image_packages;
+/// What disturbs a change from outside: signals, other programs, full and vanishing disks.
+mod interruptions;
 /// Mirrors that stall, break off, lie or lag behind: another one helps, or the error is clear.
 mod mirrors;
 /// nginx: TLS, HTTP/2, open connections, conditions, passwords.

@@ -137,3 +137,23 @@ fn builds_of_one_version_are_reported_in_the_order_they_are_looked_at() {
          .    conflicts: a-3 b-1\n.    satisfies: world[lib] a-3[a]",
     );
 }
+
+#[test]
+fn a_preupgrade_has_no_names_and_heeds_a_broken_world() {
+    check(
+        &print(0, "a=1", "a", "upgrade --preupgrade-only nosuch"),
+        "",
+    );
+    let packages = "c=1 || c || installed
+        a=2_rc1 || c";
+    let world = "a><Q1AQEBAQEBAQEBAQEBAQEBAQEBAQE=";
+    check(
+        &print(
+            0,
+            packages,
+            world,
+            "--force-broken-world upgrade --preupgrade-only",
+        ),
+        "Preupgrading:\n(1/1) Purging c (1)\nOK: 0 B in 0 packages",
+    );
+}

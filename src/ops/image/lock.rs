@@ -289,6 +289,7 @@ impl Workshop<'_> {
         architecture: Architecture,
         sink: &mut dyn Sink,
     ) -> Result<Resolution, Error> {
+        self.prefetch(lock, &architecture, sink);
         let mut packages = Vec::new();
         for locked in lock.packages_of(&architecture.apk) {
             let (path, package) = self.locked_file(lock, locked, &architecture, sink)?;
@@ -321,6 +322,28 @@ impl Workshop<'_> {
                 .map(|i| (i.url.clone(), i.description.clone()))
                 .collect(),
         })
+    }
+
+    /// Brings what is certain to be needed from the network, several at a time. What fails is left
+    /// to [`Self::locked_file`], which knows where else to look.
+    fn prefetch(&self, lock: &Lockfile, architecture: &Architecture, sink: &mut dyn Sink) {
+        if !self.settings().network || !self.options.kept.is_empty() {
+            return;
+        }
+        let packages = lock
+            .packages_of(&architecture.apk)
+            .map(|one| (one.package(), &one.url));
+        let missing = packages.filter(|(package, url)| {
+            !is_local(url) && !self.cache.path.join(cached_package_name(package)).exists()
+        });
+        let missing: Vec<(Package, Vec<String>)> = missing
+            .map(|(package, url)| (package, self.mirrored(url)))
+            .filter(|(_, urls)| !urls.iter().any(|url| is_local(url)))
+            .collect();
+        let wanted: Vec<(&Package, Vec<String>)> = (missing.iter())
+            .map(|(package, urls)| (package, urls.clone()))
+            .collect();
+        drop(self.download(&wanted, sink));
     }
 
     /// Finds the file of a locked package: in the cache, kept, where it was, on a mirror, or in

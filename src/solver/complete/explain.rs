@@ -8,7 +8,7 @@ use super::encode::{Encoding, Grain};
 use super::model::{Constraint, Model, NeedId, NeedInfo};
 use super::problem::{Need, Problem, Unavailable, Wanted};
 use super::sat::{Answer, Lit, Sat, Search, Wishes};
-use crate::package::Operator;
+use crate::package::{Operator, World};
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::EdgeRef;
 use serde::Serialize;
@@ -138,11 +138,15 @@ pub enum Hint {
     DropConflict {
         /// The world entry.
         entry: String,
+        /// The world has it only since this command.
+        new: bool,
     },
     /// Do without a package.
     Drop {
         /// The world entry.
         entry: String,
+        /// The world has it only since this command.
+        new: bool,
     },
     /// Allow the network.
     Network {
@@ -157,6 +161,17 @@ pub enum Hint {
 }
 
 impl Explanation {
+    /// Tells which world entries come from the command and not from the world as it was: those
+    /// need not be deleted, only left out.
+    pub fn compare(&mut self, before: &World) {
+        let known: BTreeSet<String> = before.entries.iter().map(|e| e.to_string()).collect();
+        for hint in self.contradictions.iter_mut().flat_map(|c| &mut c.hints) {
+            if let Hint::DropConflict { entry, new } | Hint::Drop { entry, new } = hint {
+                *new = !known.contains(entry);
+            }
+        }
+    }
+
     /// Returns it as one line of JSON.
     pub fn to_json(&self) -> String {
         let text = serde_json::to_string(self).unwrap_or_default();
@@ -627,7 +642,7 @@ fn hints(model: &Model<'_>, core: &BTreeSet<Constraint>, aside: &BTreeSet<usize>
             _ => None,
         })
         .collect();
-    hints.retain(|hint| !matches!(hint, Hint::Drop { entry } if loosened.contains(entry)));
+    hints.retain(|hint| !matches!(hint, Hint::Drop { entry, .. } if loosened.contains(entry)));
     hints.sort();
     hints
 }
@@ -656,7 +671,7 @@ fn entry_hints<'p>(model: &Model<'p>, at: usize, trials: &mut Vec<Trial<'p>>) {
         without: Some(at),
     };
     if wanted.need.conflict {
-        trials.push(without(Hint::DropConflict { entry }));
+        trials.push(without(Hint::DropConflict { entry, new: false }));
         return;
     }
     if !wanted.need.version.is_empty() {
@@ -666,7 +681,7 @@ fn entry_hints<'p>(model: &Model<'p>, at: usize, trials: &mut Vec<Trial<'p>>) {
         let entry = entry.clone();
         trials.push(Trial::of(Hint::Loosen { entry, name }, loose));
     }
-    trials.push(without(Hint::Drop { entry }));
+    trials.push(without(Hint::Drop { entry, new: false }));
 }
 
 fn any_version(name: &str) -> Need<'_> {
@@ -782,9 +797,9 @@ impl fmt::Display for Rule {
                 write!(f, "{} {constraint}: ", subject(packages, "needs", "need"))?;
                 match (answers.as_slice(), others.as_slice()) {
                     ([], []) => f.write_str("no package has that name or provides it"),
-                    ([], others) => write!(f, "there is only {}", join(others, "and")),
-                    ([answer], _) => write!(f, "only {answer} answers that"),
-                    (answers, _) => write!(f, "one of {}", join(answers, "or")),
+                    ([], [other]) => write!(f, "there is only {other}"),
+                    ([], others) => write!(f, "there are only {}", join(others, "and")),
+                    (answers, _) => write!(f, "only {} answers that", join(answers, "or")),
                 }
             }
             Self::Conflicts {
@@ -845,6 +860,13 @@ impl fmt::Display for Rule {
     }
 }
 
+/// Returns the name in a world entry.
+fn name_of(entry: &str) -> &str {
+    let entry = entry.trim_start_matches('!');
+    let end = entry.find(['@', '<', '=', '>', '~']);
+    &entry[..end.unwrap_or(entry.len())]
+}
+
 impl fmt::Display for Hint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -867,11 +889,15 @@ impl fmt::Display for Hint {
             Self::Loosen { entry, name } => {
                 write!(f, "accept any version instead of {entry}: add {name}")
             }
-            Self::DropConflict { entry } => {
-                let name = entry.trim_start_matches('!');
-                write!(f, "give up the conflict {entry}: del {name}")
+            Self::DropConflict { entry, new: true } | Self::Drop { entry, new: true } => {
+                write!(f, "leave out {entry}")
             }
-            Self::Drop { entry } => write!(f, "do without {entry}"),
+            Self::DropConflict { entry, new: false } => {
+                write!(f, "give up the conflict {entry}: del {}", name_of(entry))
+            }
+            Self::Drop { entry, new: false } => {
+                write!(f, "do without {entry}: del {}", name_of(entry))
+            }
             Self::Network { packages } => {
                 write!(f, "allow the network, to get {}", join(packages, "and"))
             }

@@ -206,6 +206,7 @@ impl Scene {
 
     pub(crate) fn installed_text(&self) -> String {
         let mut text = String::new();
+        let mut first = true;
         for (number, record) in self.records.iter().enumerate() {
             let Some(installed) = &record.installed else {
                 continue;
@@ -216,6 +217,11 @@ impl Scene {
             }
             if !installed.broken.is_empty() {
                 let _ = writeln!(text, "f:{}", installed.broken);
+            }
+            // The first one is the program's own package.
+            if first {
+                text.push_str("F:proc/self\nR:exe\n");
+                first = false;
             }
             text.push('\n');
         }

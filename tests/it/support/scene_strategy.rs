@@ -491,6 +491,11 @@ fn command(profile: Profile) -> impl Strategy<Value = Command> {
             flags(&["-a", "-l", "--prune", "--ignore"]),
             Just(None),
         ),
+        (u32::from(profile.odd)) => (
+            Just("upgrade"),
+            flags(&["--preupgrade-only", "-a", "-l", "--preupgrade-depends=a", "--preupgrade-depends=b>1 !c"]),
+            Just(None),
+        ),
         2 => (Just("fix"), flags(&["-r", "-u", "-d", "-x"]), Just(None)),
     ];
     (applet, vec(need(profile, false, profile.tags), 0..3), odd).prop_map(

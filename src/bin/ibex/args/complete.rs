@@ -4,7 +4,7 @@
 //! [`options`]. Names of packages are asked of whoever calls; this file must never read anything.
 
 use super::options::{APPLETS, Applet, Opt, Takes};
-use super::{Scope, needs_value, scan_for_applet};
+use super::{Scope, image, needs_value, scan_for_applet};
 
 /// A shell that scripts can be made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +82,10 @@ pub(crate) fn complete(words: &[String]) -> Completion {
         None => ("", words),
     };
     let applet = scan_for_applet(before);
-    let scope = Scope::new(applet);
+    let of_image = applet.is_some_and(|applet| applet.name == "image");
+    let subcommand = before.iter().find_map(|word| image::find(word));
+    let subcommand = subcommand.filter(|_| of_image);
+    let scope = subcommand.map_or_else(|| Scope::new(applet), image::scope);
     let only_arguments = before.iter().any(|word| word == "--");
     if !only_arguments && let Some(option) = waiting(&scope, before) {
         return value(option, "", last);
@@ -104,6 +107,13 @@ pub(crate) fn complete(words: &[String]) -> Completion {
                 .map(|applet| (applet.name.to_owned(), applet.about)),
             last,
         ),
+        Some(_) if of_image && subcommand.is_none() => words_of(
+            image::SUBCOMMANDS
+                .iter()
+                .map(|one| (one.applet.name.to_owned(), one.applet.about)),
+            last,
+        ),
+        Some(_) if of_image => Completion::Path { directories: false },
         Some(applet) => argument(applet, before, last),
     }
 }
@@ -248,6 +258,8 @@ mod tests {
         assert_eq!(texts("--progress=a"), ["--progress=auto"]);
         assert_eq!(texts("cache "), ["clean", "download", "purge", "sync"]);
         assert_eq!(texts("completions z"), ["zsh"]);
+        assert_eq!(texts("image show-"), ["show-config", "show-packages"]);
+        assert_eq!(texts("image lock --upd"), ["--update="]);
         // A letter means what the applet's own options say first.
         let info = texts("info -");
         assert_eq!(info.iter().filter(|text| *text == "-R").count(), 1);

@@ -317,6 +317,14 @@ pub(crate) fn find(name: &str) -> Option<&'static Subcommand> {
     SUBCOMMANDS.iter().find(|one| one.applet.name == name)
 }
 
+/// Returns the options of a subcommand.
+pub(super) fn scope(subcommand: &'static Subcommand) -> Scope {
+    let mut groups = vec![subcommand.applet.options];
+    groups.extend(subcommand.groups);
+    groups.push(COMMON);
+    Scope::of(groups, Some(&subcommand.applet))
+}
+
 /// Understands what follows `image`, or all words when the program is called `apko`.
 pub(super) fn parse(called: &str, words: &[String]) -> Result<Invocation, Stop> {
     let image = find_applet("image").expect("it is in the list");
@@ -346,11 +354,8 @@ pub(super) fn parse(called: &str, words: &[String]) -> Result<Invocation, Stop> 
     let Some((subcommand, word)) = subcommand else {
         return Err(Stop::Output(help::image_overview(called), 2));
     };
-    let mut groups = vec![subcommand.applet.options];
-    groups.extend(subcommand.groups);
-    groups.push(COMMON);
     let mut parser = Parser {
-        scope: Scope::of(groups, Some(&subcommand.applet)),
+        scope: scope(subcommand),
         called,
         values: Values::default(),
         arguments: Vec::new(),

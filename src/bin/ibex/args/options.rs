@@ -842,6 +842,16 @@ pub(crate) const APPLETS: &[Applet] = &[
         &[Group::Query],
     ),
     applet(
+        "recover",
+        "",
+        "Finish or undo what an interrupted transaction left",
+        &[
+            o("json", Nothing, "Print what was done as JSON"),
+            s("simulate", 's', Bool, "Only say what is to be done"),
+        ],
+        &[],
+    ),
+    applet(
         "rollback",
         "NUMBER",
         "Return to the packages and the world as they were after a transaction",

@@ -86,6 +86,7 @@ pub(crate) fn run_command(
             limits: settings.limits,
             ..transaction_options(values)?
         },
+        interrupt: super::interrupt(),
         version: help::version(&command_line[0]).trim_end().to_owned(),
         command_line: command_line.clone(),
         after_preupgrade: is_second_run(),

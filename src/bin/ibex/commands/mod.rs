@@ -9,12 +9,15 @@ mod files;
 mod history;
 mod image;
 mod question;
+mod recover;
 mod settings;
 mod update;
 
 use crate::args::Invocation;
 use crate::output::Console;
 use ibex::ops::Error;
+use ibex::transaction::Interrupt;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 /// Runs the command; returns the exit code.
 pub(crate) fn run(
@@ -42,9 +45,22 @@ pub(crate) fn run(
         "verify" => files::verify(invocation, console),
         "dot" | "fetch" | "info" | "list" | "manifest" | "policy" | "query" | "search"
         | "stats" | "version" | "why" => question::run(invocation, console),
+        "recover" => recover::run(invocation, command_line, console),
         "update" => update::run(invocation, command_line, console),
         name => Err(not_implemented(name)),
     }
+}
+
+/// Lets signals that end a process wait while a transaction must not end.
+fn interrupt() -> Interrupt {
+    let interrupt = Interrupt::default();
+    for signal in [SIGHUP, SIGINT, SIGTERM] {
+        let number = signal as usize;
+        // Without handlers a signal ends the process at once, and recovery has more to do.
+        let _ = signal_hook::flag::register_conditional_default(signal, interrupt.idle())
+            .and_then(|_| signal_hook::flag::register_usize(signal, interrupt.flag(), number));
+    }
+    interrupt
 }
 
 fn not_implemented(what: &str) -> Error {

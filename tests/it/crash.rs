@@ -1,0 +1,1129 @@
+//! A change that is stopped anywhere leaves the old root or the new one.
+//!
+//! Every scenario is run once undisturbed and counted. Then, for every operation that changes the
+//! root, it is run again on a copy and stopped there: by SIGKILL, by an error of the disk, or by a
+//! power cut that throws away what was not flushed. After `ibex recover` the whole root is compared:
+//! names, types, modes, owners, times, extended attributes, hard links, contents, the database.
+//!
+//! Each point gets one kind of error and two kinds of power cut, in turns; of the real branch change
+//! a sample is tried. `IBEX_CRASH_ALL=1` tries everything everywhere.
+
+use crate::support::repository::{self, Made, Repository, directory, file, hard_link, symlink};
+use crate::support::{self, Run, Sandbox, run};
+use ibex::format::package_writer::{EntryContent, EntrySpec};
+use ibex::package::ScriptKind;
+use ibex::root::fault::{self, Operation};
+use sha1::{Digest, Sha1};
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// A root and a command that changes it.
+struct Scenario {
+    name: &'static str,
+    /// Holds the root as it was before, and the repositories.
+    sandbox: Sandbox,
+    arguments: Vec<String>,
+    standard_input: Option<&'static str>,
+    before: Snapshot,
+    after: Snapshot,
+    after_code: i32,
+}
+
+type Snapshot = BTreeMap<String, String>;
+
+/// What a run on a copy of the root left.
+struct Trial {
+    directory: tempfile::TempDir,
+    run: Run,
+}
+
+impl Trial {
+    fn root(&self) -> PathBuf {
+        self.directory.path().join("root")
+    }
+
+    fn ibex(&self, arguments: &[&str]) -> Run {
+        let mut command = support::ibex();
+        command.arg("--root").arg(self.root()).args(arguments);
+        run(&mut command)
+    }
+}
+
+impl Scenario {
+    /// Runs the command once without disturbing it.
+    fn new(name: &'static str, sandbox: Sandbox, arguments: &[&str]) -> Self {
+        Self::with_input(name, sandbox, arguments, None)
+    }
+
+    fn with_input(
+        name: &'static str,
+        sandbox: Sandbox,
+        arguments: &[&str],
+        standard_input: Option<&'static str>,
+    ) -> Self {
+        let mut scenario = Self {
+            name,
+            before: snapshot(&sandbox.root()),
+            sandbox,
+            arguments: arguments.iter().map(|word| (*word).to_owned()).collect(),
+            standard_input,
+            after: Snapshot::new(),
+            after_code: 0,
+        };
+        let trial = scenario.run("", &[]);
+        scenario.after = snapshot(&trial.root());
+        scenario.after_code = trial.run.code;
+        assert_eq!(trial.run.code, 0, "{name}: {}", trial.run.output);
+        assert_ne!(scenario.before, scenario.after, "{name} changes nothing");
+        let leftover = scenario.after.keys().find(|path| {
+            [".apk.", ".journal", ".switch", ".staged", ".new"]
+                .iter()
+                .any(|word| path.starts_with("lib/apk/db") && path.contains(word))
+        });
+        assert_eq!(leftover, None, "{name}");
+        scenario
+    }
+
+    /// Copies the root and runs the command on the copy.
+    fn run(&self, fault: &str, more: &[&str]) -> Trial {
+        let directory = scratch();
+        let root = directory.path().join("root");
+        copy(&self.sandbox.root(), &root);
+        let mut command = support::ibex();
+        command
+            .env("IBEX_CACHE_DIR", self.sandbox.beside("catalogue"))
+            .arg("--root")
+            .arg(&root)
+            .args(more)
+            .args(&self.arguments);
+        if !fault.is_empty() {
+            command.env("IBEX_FAULT", fault);
+        }
+        let input = self.standard_input.map(|text| {
+            let path = directory.path().join("input");
+            fs::write(&path, text).expect("a writable directory");
+            path
+        });
+        let run = run_with_input(&mut command, input.as_deref());
+        Trial { directory, run }
+    }
+
+    /// Returns how many operations change the root.
+    fn count(&self, more: &[&str]) -> usize {
+        let note = tempfile::NamedTempFile::new().expect("a temporary file");
+        self.run(&format!("count:{}", note.path().display()), more);
+        let text = fs::read_to_string(note.path()).expect("a count");
+        text.parse().expect("a count")
+    }
+
+    /// Says which of the two states a root is in, or what is wrong with it.
+    ///
+    /// A script that was cut off may be missing from the new state, if it was told.
+    fn judge(&self, root: &Path, told: &str) -> Result<State, String> {
+        let found = snapshot(root);
+        let mut old = found.clone();
+        // What a program needs to take the lock may be there, and means nothing.
+        for path in SKELETON {
+            if !self.before.contains_key(path) {
+                old.remove(path);
+            }
+        }
+        if old == self.before {
+            return Ok(State::Before);
+        }
+        if found == self.after {
+            return Ok(State::After);
+        }
+        let cut = told
+            .lines()
+            .filter(|line| line.contains("cut off by the interruption"));
+        let cut = cut.collect::<std::collections::BTreeSet<_>>().len();
+        if cut > 0 && self.is_after_without(cut, &found) {
+            return Ok(State::AfterWithCutScript);
+        }
+        let differences = |wanted| {
+            let lines = support::differences(wanted, &found);
+            (lines.len(), lines.join("\n"))
+        };
+        // The nearer state is the one to look at.
+        let (old, new) = (differences(&self.before), differences(&self.after));
+        let (name, text) = match old.0 < new.0 {
+            true => ("before", old.1),
+            false => ("after", new.1),
+        };
+        Err(format!("from the state {name}:\n{text}\ntold:\n{told}"))
+    }
+
+    /// Returns whether this is the new state, but for some scripts that did not run.
+    fn is_after_without(&self, scripts: usize, found: &Snapshot) -> bool {
+        let text = |snapshot: &Snapshot, path: &str| {
+            snapshot
+                .get(path)
+                .cloned()
+                .unwrap_or_default()
+                .replace("f:s\\n", "")
+        };
+        if text(found, INSTALLED) != text(&self.after, INSTALLED) {
+            return false;
+        }
+        let lines = |snapshot: &Snapshot| {
+            let row = text(snapshot, SCRIPT_LOG);
+            let content = row.rsplit('\t').next().unwrap_or_default().to_owned();
+            let lines = content.split("\\n").filter(|line| !line.is_empty());
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let (ran, wanted) = (lines(found), lines(&self.after));
+        let mut left = wanted.iter();
+        let in_order = ran.iter().all(|line| left.any(|other| other == line));
+        if !in_order || ran.len() + scripts < wanted.len() {
+            return false;
+        }
+        let rest = |snapshot: &Snapshot| {
+            let mut rest = snapshot.clone();
+            for path in [INSTALLED, SCRIPT_LOG] {
+                rest.remove(path);
+            }
+            rest
+        };
+        rest(found) == rest(&self.after)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum State {
+    Before,
+    After,
+    AfterWithCutScript,
+}
+
+const INSTALLED: &str = "lib/apk/db/installed";
+/// What the scripts of these packages write to.
+const SCRIPT_LOG: &str = "var/lib/scripts";
+/// What a command needs before it can do anything.
+const SKELETON: [&str; 9] = [
+    "etc",
+    "etc/apk",
+    "lib",
+    "lib/apk",
+    "lib/apk/db",
+    "lib/apk/db/lock",
+    "var",
+    "var/log",
+    "var/log/apk.log",
+];
+
+fn run_with_input(command: &mut Command, input: Option<&Path>) -> Run {
+    let Some(input) = input else {
+        return run(command);
+    };
+    // The kit's `run` closes standard input, so a shell opens it.
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "input=$1; shift; exec \"$@\" < \"$input\"", "sh"]);
+    shell
+        .arg(input)
+        .arg(command.get_program())
+        .args(command.get_args());
+    shell.env_clear();
+    for (name, value) in command.get_envs() {
+        if let Some(value) = value {
+            shell.env(name, value);
+        }
+    }
+    run(&mut shell)
+}
+
+/// Makes a directory on a file system in memory, if there is one.
+fn scratch() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    let made = match memory.is_dir() {
+        true => tempfile::tempdir_in(memory),
+        false => tempfile::tempdir(),
+    };
+    made.expect("a temporary directory")
+}
+
+fn copy(from: &Path, to: &Path) {
+    run(Command::new("cp").arg("-a").arg(from).arg(to)).success();
+}
+
+/// Writes everything down that a root is; times only of what packages bring.
+fn snapshot(root: &Path) -> Snapshot {
+    let mut rows = Snapshot::new();
+    walk(root, root, &mut rows);
+    rows.remove("var/log/apk.log");
+    rows
+}
+
+fn walk(root: &Path, folder: &Path, rows: &mut Snapshot) {
+    for entry in fs::read_dir(folder).expect("a readable directory") {
+        let path = entry.expect("a readable directory").path();
+        let relative = path.strip_prefix(root).expect("below the root");
+        let relative = relative.to_string_lossy().into_owned();
+        let meta = fs::symlink_metadata(&path).expect("it was just listed");
+        let kind = meta.file_type();
+        let detail = if kind.is_dir() {
+            String::new()
+        } else if kind.is_symlink() {
+            fs::read_link(&path)
+                .expect("a link")
+                .to_string_lossy()
+                .into_owned()
+        } else if kind.is_file() {
+            let content = fs::read(&path).expect("a readable file");
+            // Small texts stay readable; a day since 1970 is no part of the state.
+            match relative.as_str() {
+                INSTALLED | SCRIPT_LOG | "etc/apk/world" => content.escape_ascii().to_string(),
+                "etc/shadow" | "etc/shadow-" => String::new(),
+                _ => data_encoding::HEXLOWER.encode(&Sha1::digest(&content)),
+            }
+        } else {
+            assert!(kind.is_char_device() || kind.is_block_device() || kind.is_fifo());
+            format!("{:x}", meta.rdev())
+        };
+        let links = if kind.is_file() { meta.nlink() } else { 1 };
+        // Packages of these tests are from 2020 or before; what a run makes has its own time.
+        let time = match kind.is_file() && meta.mtime() < 1_750_000_000 {
+            true => meta.mtime().to_string(),
+            false => "-".to_owned(),
+        };
+        let attributes = attributes(&path, kind.is_symlink());
+        rows.insert(
+            relative,
+            format!(
+                "{:o}\t{}:{}\t{links}\t{time}\t{attributes}\t{detail}",
+                meta.mode(),
+                meta.uid(),
+                meta.gid()
+            ),
+        );
+        if kind.is_dir() {
+            walk(root, &path, rows);
+        }
+    }
+}
+
+fn attributes(path: &Path, is_link: bool) -> String {
+    let mut buffer = [0; 4096];
+    if is_link {
+        return String::new();
+    }
+    let Ok(length) = rustix::fs::listxattr(path, &mut buffer) else {
+        return String::new();
+    };
+    let names = buffer[..length].split(|byte| *byte == 0);
+    let names = names.filter(|name| name.starts_with(b"user."));
+    names
+        .map(|name| String::from_utf8_lossy(name).into_owned() + " ")
+        .collect()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().expect("no thread panics with it")
+}
+
+/// Calls a function for each number, on both cores; collects what it complains of.
+fn for_each(
+    numbers: &[usize],
+    check: impl Fn(usize) -> Result<State, String> + Sync,
+) -> Vec<State> {
+    let next = AtomicUsize::new(0);
+    let states = Mutex::new(Vec::new());
+    let wrong = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while let Some(number) = numbers.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    match check(*number) {
+                        Ok(state) => lock(&states).push(state),
+                        Err(text) => lock(&wrong).push(format!("at {number}: {text}")),
+                    }
+                }
+            });
+        }
+    });
+    let wrong = std::mem::take(&mut *lock(&wrong));
+    let shown: Vec<&String> = wrong.iter().take(3).collect();
+    assert!(
+        wrong.is_empty(),
+        "{} of {} points are between: {}",
+        wrong.len(),
+        numbers.len(),
+        shown
+            .iter()
+            .map(|text| format!("\n{text}"))
+            .collect::<String>()
+    );
+    std::mem::take(&mut *lock(&states))
+}
+
+fn tally(name: &str, what: &str, states: &[State]) {
+    let count = |wanted| states.iter().filter(|state| **state == wanted).count();
+    eprintln!(
+        "{name}, {what}: {} points; {} before, {} after, {} after with a script told as cut off",
+        states.len(),
+        count(State::Before),
+        count(State::After),
+        count(State::AfterWithCutScript)
+    );
+}
+
+/// Kills the process before operation `number`; recovers; judges.
+fn kill_at(scenario: &Scenario, number: usize, more: &[&str]) -> Result<State, String> {
+    let trial = scenario.run(&format!("stop:{number}"), more);
+    if trial.run.code != 137 {
+        return Err(format!(
+            "not killed: {} {}",
+            trial.run.code, trial.run.output
+        ));
+    }
+    let due = is_due(&trial.root());
+    // Questions are answered meanwhile, and say what is due.
+    if number.is_multiple_of(5) {
+        let question = trial.ibex(&["info", "--exists", "nothing-of-this-name"]);
+        if question.output.contains("`ibex recover` finishes it") != due {
+            return Err(format!("recovery due: {due}, told: {}", question.output));
+        }
+    }
+    let recovered = trial.ibex(&["recover"]);
+    let state = scenario.judge(&trial.root(), &recovered.output)?;
+    let wanted = match state {
+        State::Before => 0,
+        State::After if due => scenario.after_code,
+        State::After => 0,
+        State::AfterWithCutScript => recovered.code,
+    };
+    if recovered.code != wanted {
+        return Err(format!(
+            "recover exits with {}: {}",
+            recovered.code, recovered.output
+        ));
+    }
+    if number % 5 == 1 {
+        let again = trial.ibex(&["recover"]);
+        if again.output != "OK: nothing to recover\n" {
+            return Err(format!("recovered twice: {}", again.output));
+        }
+    }
+    Ok(state)
+}
+
+/// Returns whether a transaction is promised and not finished.
+fn is_due(root: &Path) -> bool {
+    let database = root.join("lib/apk/db");
+    database.join(".journal").exists() || database.join(".switch").exists()
+}
+
+/// Returns whether everything is to be tried.
+fn everything() -> bool {
+    std::env::var_os("IBEX_CRASH_ALL").is_some_and(|value| value == "1")
+}
+
+/// Makes operation `number` fail; an exit code of 0 must mean that all is done.
+fn fail_at(scenario: &Scenario, kind: &str, number: usize) -> Result<State, String> {
+    let trial = scenario.run(&format!("{kind}:{number}"), &[]);
+    let due = is_due(&trial.root());
+    let undone = !due && trial.run.code != 0 && !kind.ends_with('+');
+    if undone && !trial.root().join("lib/apk/db/.staged").exists() {
+        // Undone by the command itself, or finished with what went wrong marked and told.
+        return scenario.judge(&trial.root(), &trial.run.output);
+    }
+    let recovered = match trial.run.code {
+        0 => Run {
+            output: String::new(),
+            code: 0,
+        },
+        _ => trial.ibex(&["recover"]),
+    };
+    let told = format!("{}{}", trial.run.output, recovered.output);
+    let state = scenario.judge(&trial.root(), &told)?;
+    match (trial.run.code, state) {
+        (0, State::After) => Ok(state),
+        (0, _) => Err(format!("exit 0, but {state:?}: {told}")),
+        (3, _) if !due => Err(format!("exit 3 without a journal: {told}")),
+        (code, _) if due && code != 3 => Err(format!("exit {code} with a journal: {told}")),
+        _ => Ok(state),
+    }
+}
+
+/// Flushed operations are on the disk; of the others a power cut keeps what it likes.
+struct PowerCut {
+    operations: Vec<Operation>,
+}
+
+/// What is left of operations that were not flushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Luck {
+    /// Nothing.
+    Nothing,
+    /// Names, but no contents.
+    Names,
+    /// A part, by this number.
+    Some(u64),
+}
+
+impl PowerCut {
+    fn record(scenario: &Scenario) -> Self {
+        let note = tempfile::NamedTempFile::new().expect("a temporary file");
+        let fault = format!("record:{}", note.path().display());
+        let trial = scenario.run(&fault, &["--sync=yes"]);
+        assert_eq!(trial.run.code, scenario.after_code, "{}", trial.run.output);
+        let operations = fault::read(note.path()).expect("a record");
+        Self { operations }
+    }
+
+    /// Returns for each of the first `count` operations whether it is surely on the disk.
+    fn flushed(&self, count: usize) -> Vec<bool> {
+        let folder = |path: &str| {
+            path.rsplit_once('/')
+                .map_or("", |(folder, _)| folder)
+                .to_owned()
+        };
+        let mut flushed = vec![false; count];
+        for (at, operation) in self.operations[..count].iter().enumerate() {
+            match operation {
+                Operation::SyncFileSystem(_) => flushed[..=at].fill(true),
+                Operation::SyncFile(handle) => {
+                    for (earlier, flushed) in self.operations[..at].iter().zip(&mut flushed) {
+                        *flushed |= matches!(
+                            earlier,
+                            Operation::Write(of, _) | Operation::Truncate(of, _)
+                            | Operation::FileOwner(of, ..) | Operation::FileMode(of, _)
+                            | Operation::FileTime(of, _) | Operation::FileAttribute(of, ..)
+                            if of == handle
+                        );
+                    }
+                }
+                Operation::SyncDirectory(synced) => {
+                    for (earlier, flushed) in self.operations[..at].iter().zip(&mut flushed) {
+                        *flushed |= match earlier {
+                            Operation::Create { path, .. }
+                            | Operation::CreateDirectory(path, _)
+                            | Operation::Symlink(_, path)
+                            | Operation::HardLink(_, path)
+                            | Operation::Remove(path)
+                            | Operation::RemoveDirectory(path)
+                            | Operation::Rename(_, path) => folder(path) == *synced,
+                            _ => false,
+                        };
+                    }
+                }
+                _ => {}
+            }
+        }
+        flushed
+    }
+
+    /// Makes what a disk holds when the power is cut after `count` operations.
+    fn image(&self, scenario: &Scenario, count: usize, luck: Luck) -> tempfile::TempDir {
+        let directory = scratch();
+        let root = directory.path().join("root");
+        copy(&scenario.sandbox.root(), &root);
+        let flushed = self.flushed(count);
+        let mut seed = match luck {
+            Luck::Some(seed) => seed * 2 + 1,
+            _ => 1,
+        };
+        let mut handles = HashMap::new();
+        for (operation, flushed) in self.operations[..count].iter().zip(flushed) {
+            seed = seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            let kept = flushed
+                || match luck {
+                    Luck::Nothing => false,
+                    Luck::Names => !matches!(operation, Operation::Write(..)),
+                    Luck::Some(_) => seed >> 40 & 1 == 1,
+                };
+            if kept {
+                // What builds on something that was lost is lost, too.
+                let _ = apply(&root, operation, &mut handles);
+            }
+        }
+        directory
+    }
+
+    fn check(&self, scenario: &Scenario, count: usize, luck: Luck) -> Result<State, String> {
+        let directory = self.image(scenario, count, luck);
+        let root = directory.path().join("root");
+        let mut command = support::ibex();
+        let recovered = run(command.arg("--root").arg(&root).arg("recover"));
+        if recovered.code > 1 {
+            return Err(format!("{luck:?}: {} {}", recovered.code, recovered.output));
+        }
+        scenario
+            .judge(&root, &recovered.output)
+            .map_err(|text| format!("{luck:?}: {text}"))
+    }
+}
+
+/// Does an operation again.
+fn apply(
+    root: &Path,
+    operation: &Operation,
+    handles: &mut HashMap<u64, fs::File>,
+) -> std::io::Result<()> {
+    use rustix::fs::{AtFlags, CWD, Gid, Timespec, Timestamps, Uid};
+    let at = |path: &String| root.join(path);
+    let missing = || std::io::Error::from(std::io::ErrorKind::NotFound);
+    let times = |seconds: &u64| {
+        let at = Timespec {
+            tv_sec: *seconds as i64,
+            tv_nsec: 0,
+        };
+        Timestamps {
+            last_access: at,
+            last_modification: at,
+        }
+    };
+    let open = |handle: &u64, handles: &mut HashMap<u64, fs::File>| {
+        handles
+            .get(handle)
+            .map(fs::File::try_clone)
+            .ok_or_else(missing)?
+    };
+    match operation {
+        Operation::Create {
+            handle,
+            path,
+            mode,
+            append,
+        } => {
+            let mut options = fs::OpenOptions::new();
+            match append {
+                true => options.append(true),
+                false => options.write(true).create_new(true).mode(*mode),
+            };
+            let file = options.open(at(path))?;
+            if !append {
+                file.set_permissions(fs::Permissions::from_mode(*mode))?;
+            }
+            handles.insert(*handle, file);
+        }
+        Operation::Write(handle, bytes) => open(handle, handles)?.write_all(bytes)?,
+        Operation::Truncate(handle, size) => open(handle, handles)?.set_len(*size)?,
+        Operation::FileOwner(handle, uid, gid) => {
+            std::os::unix::fs::fchown(open(handle, handles)?, Some(*uid), Some(*gid))?;
+        }
+        Operation::FileMode(handle, mode) => {
+            open(handle, handles)?.set_permissions(fs::Permissions::from_mode(*mode))?;
+        }
+        Operation::FileAttribute(handle, name, value) => {
+            let flags = rustix::fs::XattrFlags::empty();
+            rustix::fs::fsetxattr(open(handle, handles)?, name.as_str(), value, flags)?;
+        }
+        Operation::FileTime(handle, seconds) => {
+            rustix::fs::futimens(open(handle, handles)?, &times(seconds))?;
+        }
+        Operation::CreateDirectory(path, mode) => {
+            fs::create_dir(at(path))?;
+            fs::set_permissions(at(path), fs::Permissions::from_mode(*mode))?;
+        }
+        Operation::Symlink(target, path) => std::os::unix::fs::symlink(target, at(path))?,
+        Operation::HardLink(old, path) => fs::hard_link(at(old), at(path))?,
+        Operation::Node(path) => {
+            let mode = rustix::fs::Mode::from_raw_mode(0o644);
+            rustix::fs::mknodat(CWD, at(path), rustix::fs::FileType::Fifo, mode, 0)?;
+        }
+        Operation::Remove(path) => rustix::fs::unlinkat(CWD, at(path), AtFlags::empty())?,
+        Operation::RemoveDirectory(path) => fs::remove_dir(at(path))?,
+        Operation::Rename(old, path) => fs::rename(at(old), at(path))?,
+        Operation::Owner(path, uid, gid) => {
+            let (uid, gid) = (Some(Uid::from_raw(*uid)), Some(Gid::from_raw(*gid)));
+            rustix::fs::chownat(CWD, at(path), uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        Operation::Mode(path, mode) => {
+            fs::set_permissions(at(path), fs::Permissions::from_mode(*mode))?;
+        }
+        Operation::Time(path, seconds) => {
+            let flags = AtFlags::SYMLINK_NOFOLLOW;
+            rustix::fs::utimensat(CWD, at(path), &times(seconds), flags)?;
+        }
+        Operation::Program(name, text, arguments) => {
+            // A root with a shell of its own runs its scripts itself, as they were run first.
+            let inside = "mount --rbind /proc \"$0/proc\" && mount --rbind /dev \"$0/dev\" && \
+                          exec chroot \"$0\" \"$@\"";
+            let beside = root.join(".replayed");
+            fs::write(&beside, text)?;
+            fs::set_permissions(&beside, fs::Permissions::from_mode(0o755))?;
+            let mut command = match root.join("bin/sh").symlink_metadata().is_ok() {
+                true => {
+                    let mut command = Command::new("unshare");
+                    command
+                        .args(["--mount", "sh", "-c", inside])
+                        .arg(root)
+                        .arg("/.replayed");
+                    command
+                }
+                false => {
+                    let mut command = Command::new("sh");
+                    command.arg(&beside);
+                    command
+                }
+            };
+            command
+                .args(arguments)
+                .env_clear()
+                .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+                .env("APK_SCRIPT", name.rsplit('.').next().unwrap_or_default())
+                .current_dir(root)
+                .output()?;
+            fs::remove_file(&beside)?;
+        }
+        Operation::Reserve(..)
+        | Operation::SyncFile(_)
+        | Operation::SyncDirectory(_)
+        | Operation::SyncFileSystem(_) => {}
+    }
+    Ok(())
+}
+
+fn package(name: &str, version: &str, entries: Vec<EntrySpec>) -> Made {
+    repository::package(name, version, entries).with(|p| p.arch = Some("x86_64".into()))
+}
+
+/// A script that writes down that it ran.
+fn noting(made: Made, kinds: &[ScriptKind]) -> Made {
+    let name = made.contents.package.name.clone();
+    kinds.iter().fold(made, |made, kind| {
+        let kind_name = kind.name();
+        let text = format!("mkdir -p var/lib; echo {name} {kind_name} \"$@\" >> {SCRIPT_LOG}");
+        made.script(*kind, &text)
+    })
+}
+
+fn with_mode(mut entry: EntrySpec, mode: u32, uid: u32) -> EntrySpec {
+    (entry.mode, entry.uid) = (mode, uid);
+    (entry.uname, entry.gname) = ("somebody".into(), "somebody".into());
+    entry
+}
+
+fn with_attribute(mut entry: EntrySpec) -> EntrySpec {
+    entry.xattrs.insert("user.note".into(), b"text".to_vec());
+    entry
+}
+
+const FIRST: [ScriptKind; 2] = [ScriptKind::PreInstall, ScriptKind::PostInstall];
+const NEXT: [ScriptKind; 2] = [ScriptKind::PreUpgrade, ScriptKind::PostUpgrade];
+const LAST: [ScriptKind; 2] = [ScriptKind::PreDeinstall, ScriptKind::PostDeinstall];
+
+/// A library, a program that needs it, and something that watches.
+fn first_versions() -> Vec<Made> {
+    let library = package(
+        "library",
+        "1",
+        vec![
+            directory("etc"),
+            file("etc/library.conf", "1"),
+            file("etc/untouched.conf", "1"),
+            file("etc/deleted.conf", "1"),
+            file(
+                "etc/passwd",
+                "root:x:0:0::/:/bin/sh\nsomebody:x:77:77::/:/bin/sh\n",
+            ),
+            file("etc/group", "root:x:0:\nsomebody:x:77:\n"),
+            directory("usr"),
+            directory("usr/lib"),
+            with_attribute(file("usr/lib/library.so.1", "library 1")),
+            symlink("usr/lib/library.so", "library.so.1"),
+            directory("usr/share"),
+            directory("usr/share/library"),
+            file("usr/share/library/kept", "the same"),
+            file("usr/share/library/dropped", "1"),
+            directory("usr/share/library/gone"),
+            file("usr/share/library/gone/file", "1"),
+            directory("usr/share/turns"),
+            directory("usr/share/turns/directory-to-link"),
+            file("usr/share/turns/directory-to-link/x", "x"),
+            directory("usr/share/turns/directory-to-file"),
+            file("usr/share/turns/directory-to-file/x", "x"),
+            file("usr/share/turns/file-to-directory", "a file"),
+            symlink("usr/share/turns/link-to-directory", "../library"),
+        ],
+    );
+    let program = package(
+        "program",
+        "1",
+        vec![
+            directory("usr"),
+            directory("usr/bin"),
+            with_mode(file("usr/bin/program", "program 1"), 0o4755, 0),
+            hard_link("usr/bin/alias", "usr/bin/program"),
+            with_mode(directory("usr/bin/private"), 0o700, 77),
+            with_mode(file("usr/bin/private/secret", "1"), 0o600, 77),
+            EntrySpec::new("usr/bin/private/pipe", EntryContent::Fifo),
+            file("usr/bin/moves", "1"),
+        ],
+    )
+    .with(|p| p.depends = ibex::package::DependencyList::parse("library").entries);
+    let watcher = package(
+        "watcher",
+        "1",
+        vec![directory("opt"), file("opt/watcher", "1")],
+    )
+    .with(|p| p.triggers = vec!["/usr/bin".into(), "/usr/lib".into()]);
+    let all = [FIRST, NEXT, LAST].concat();
+    vec![
+        noting(library, &all),
+        noting(program, &all),
+        noting(watcher, &[ScriptKind::Trigger]),
+    ]
+}
+
+fn second_versions() -> Vec<Made> {
+    let library = package(
+        "library",
+        "2",
+        vec![
+            directory("etc"),
+            file("etc/library.conf", "2"),
+            file("etc/untouched.conf", "2"),
+            file("etc/deleted.conf", "2"),
+            file(
+                "etc/passwd",
+                "root:x:0:0::/:/bin/sh\nsomebody:x:78:78::/:/bin/sh\n",
+            ),
+            file("etc/group", "root:x:0:\nsomebody:x:78:\n"),
+            directory("usr"),
+            directory("usr/lib"),
+            with_attribute(file("usr/lib/library.so.2", "library 2")),
+            symlink("usr/lib/library.so", "library.so.2"),
+            directory("usr/share"),
+            with_mode(directory("usr/share/library"), 0o750, 0),
+            file("usr/share/library/kept", "the same"),
+            file("usr/share/library/moves", "moved here"),
+            directory("usr/share/turns"),
+            symlink("usr/share/turns/directory-to-link", "../library"),
+            file("usr/share/turns/directory-to-file", "a file"),
+            directory("usr/share/turns/file-to-directory"),
+            file("usr/share/turns/file-to-directory/x", "x"),
+            directory("usr/share/turns/link-to-directory"),
+            file("usr/share/turns/link-to-directory/y", "y"),
+        ],
+    );
+    let program = package(
+        "program",
+        "2",
+        vec![
+            directory("usr"),
+            directory("usr/bin"),
+            with_mode(file("usr/bin/program", "program 2"), 0o4755, 0),
+            hard_link("usr/bin/alias", "usr/bin/program"),
+            with_mode(directory("usr/bin/private"), 0o700, 77),
+            with_mode(file("usr/bin/private/secret", "2"), 0o600, 77),
+        ],
+    )
+    .with(|p| p.depends = ibex::package::DependencyList::parse("library").entries);
+    let all = [FIRST, NEXT, LAST].concat();
+    vec![noting(library, &all), noting(program, &all)]
+}
+
+/// Options that all runs have: the repository, no chroot (the scripts use the tests' own shell).
+fn base(repository: &Repository) -> Vec<String> {
+    let path = repository.path().display().to_string();
+    [
+        "--arch",
+        "x86_64",
+        "--force-no-chroot",
+        "--no-cache",
+        "--history=no",
+        "-X",
+        &path,
+    ]
+    .iter()
+    .map(|word| (*word).to_owned())
+    .collect()
+}
+
+fn words<'a>(base: &'a [String], more: &[&'a str]) -> Vec<&'a str> {
+    base.iter()
+        .map(String::as_str)
+        .chain(more.iter().copied())
+        .collect()
+}
+
+/// An empty root in which nothing was ever installed; a configuration file is there already.
+fn fresh_install() -> Scenario {
+    let sandbox = Sandbox::new();
+    let mut repository = Repository::new(&sandbox);
+    first_versions()
+        .iter()
+        .for_each(|made| repository.add(made));
+    repository.publish(1_700_000_000);
+    sandbox.write("etc/library.conf", "written by hand");
+    let base = base(&repository);
+    let arguments = words(&base, &["--initdb", "add", "program", "watcher"]);
+    Scenario::new("fresh install", sandbox, &arguments)
+}
+
+/// The first versions, with changes by hand, and the second ones in the repository.
+fn installed() -> (Sandbox, Vec<String>) {
+    let sandbox = Sandbox::new();
+    let mut repository = Repository::new(&sandbox);
+    first_versions()
+        .iter()
+        .for_each(|made| repository.add(made));
+    repository.publish(1_700_000_000);
+    let base = base(&repository);
+    let arguments = words(&base, &["--initdb", "add", "program", "watcher"]);
+    sandbox.run(arguments).success();
+    sandbox.write("etc/library.conf", "changed by hand");
+    fs::remove_file(sandbox.root().join("etc/deleted.conf")).expect("installed");
+    second_versions()
+        .iter()
+        .for_each(|made| repository.add(made));
+    repository.publish(1_700_000_001);
+    (sandbox, base)
+}
+
+fn upgrade() -> Scenario {
+    let (sandbox, base) = installed();
+    Scenario::new("upgrade", sandbox, &words(&base, &["upgrade"]))
+}
+
+fn removal() -> Scenario {
+    let (sandbox, base) = installed();
+    sandbox.write("etc/library.conf.apk-new", "offered before");
+    Scenario::new("del -r", sandbox, &words(&base, &["del", "-r", "library"]))
+}
+
+/// A reinstallation with files of the administrator's overlay.
+fn reinstallation() -> Scenario {
+    let (sandbox, base) = installed();
+    sandbox.write("usr/share/library/kept", "from the overlay");
+    let arguments = ["--overlay-from-stdin", "fix", "-r", "library", "program"];
+    let overlay = "usr/share/library/kept\n";
+    Scenario::with_input("fix -r", sandbox, &words(&base, &arguments), Some(overlay))
+}
+
+/// One package goes, another one takes its place with the same paths.
+fn exchange() -> Scenario {
+    let sandbox = Sandbox::new();
+    let mut repository = Repository::new(&sandbox);
+    let entries = |text: &str| {
+        vec![
+            directory("etc"),
+            file("etc/mail.conf", text),
+            directory("srv"),
+            directory("srv/mail"),
+            file("srv/mail/agent", text),
+            file(&format!("srv/mail/only-{text}"), text),
+        ]
+    };
+    let provides = |name: &'static str| {
+        move |p: &mut ibex::package::Package| {
+            p.provides = ibex::package::DependencyList::parse(name).entries;
+        }
+    };
+    let made = [
+        noting(
+            package("old-mail", "1", entries("old")).with(provides("mail=1")),
+            &LAST,
+        ),
+        noting(
+            package("new-mail", "1", entries("new")).with(provides("mail=2")),
+            &FIRST,
+        ),
+    ];
+    made.iter().for_each(|made| repository.add(made));
+    repository.publish(1_700_000_000);
+    let base = base(&repository);
+    sandbox
+        .run(words(&base, &["--initdb", "add", "old-mail"]))
+        .success();
+    let arguments = words(&base, &["add", "new-mail", "!old-mail"]);
+    Scenario::new("exchange", sandbox, &arguments)
+}
+
+fn scenarios() -> Vec<Scenario> {
+    vec![
+        fresh_install(),
+        upgrade(),
+        removal(),
+        reinstallation(),
+        exchange(),
+    ]
+}
+
+#[test]
+fn killed_before_every_operation() {
+    if !support::is_root() {
+        return;
+    }
+    for scenario in scenarios() {
+        let points: Vec<usize> = (0..scenario.count(&[])).collect();
+        let states = for_each(&points, |number| kill_at(&scenario, number, &[]));
+        tally(scenario.name, "killed", &states);
+        assert!(states.contains(&State::Before) && states.contains(&State::After));
+    }
+}
+
+#[test]
+fn an_error_at_every_operation() {
+    if !support::is_root() {
+        return;
+    }
+    for scenario in scenarios() {
+        let points: Vec<usize> = (0..scenario.count(&[])).collect();
+        let kinds = ["eio", "enospc", "eio+", "enospc+", "erofs+"];
+        if everything() {
+            for kind in kinds {
+                let states = for_each(&points, |number| fail_at(&scenario, kind, number));
+                tally(scenario.name, kind, &states);
+            }
+        } else {
+            let check = |number| fail_at(&scenario, kinds[number % 5], number);
+            tally(scenario.name, "errors", &for_each(&points, check));
+        }
+    }
+}
+
+#[test]
+fn a_signal_at_every_operation() {
+    if !support::is_root() {
+        return;
+    }
+    for scenario in scenarios() {
+        let all = 0..scenario.count(&[]);
+        let points: Vec<usize> = all
+            .filter(|number| everything() || number % 3 == 0)
+            .collect();
+        let states = for_each(&points, |number| {
+            let (kind, wanted) = match number % 2 {
+                0 => ("int", 130),
+                _ => ("term", 143),
+            };
+            let trial = scenario.run(&format!("{kind}:{number}"), &[]);
+            if trial.run.code != wanted || is_due(&trial.root()) {
+                return Err(format!("exit {}: {}", trial.run.code, trial.run.output));
+            }
+            scenario.judge(&trial.root(), &trial.run.output)
+        });
+        tally(scenario.name, "signals", &states);
+        assert!(states.contains(&State::Before) && states.contains(&State::After));
+    }
+}
+
+#[test]
+fn a_recovery_that_is_killed_is_recovered() {
+    if !support::is_root() {
+        return;
+    }
+    for scenario in scenarios() {
+        let count = scenario.count(&[]);
+        let first = (0..count).filter(|number| everything() || number % 6 == 5);
+        let points: Vec<usize> = first.collect();
+        let states = for_each(&points, |number| {
+            let trial = scenario.run(&format!("stop:{number}"), &[]);
+            let mut told = String::new();
+            // The second stop moves on until there is nothing left to stop.
+            for again in (number % 4..).step_by(4) {
+                let mut command = support::ibex();
+                command.env("IBEX_FAULT", format!("stop:{again}"));
+                command.arg("--root").arg(trial.root()).arg("recover");
+                let recovered = run(&mut command);
+                told.push_str(&recovered.output);
+                if recovered.code != 137 {
+                    break;
+                }
+            }
+            scenario.judge(&trial.root(), &told)
+        });
+        tally(scenario.name, "killed again and again", &states);
+    }
+}
+
+#[test]
+fn a_power_cut_after_every_operation() {
+    if !support::is_root() {
+        return;
+    }
+    for scenario in scenarios() {
+        let cut = PowerCut::record(&scenario);
+        let points: Vec<usize> = (0..=cut.operations.len()).collect();
+        let states = for_each(&points, |count| cut.check(&scenario, count, Luck::Nothing));
+        tally(
+            scenario.name,
+            "power cut, all lost that was not flushed",
+            &states,
+        );
+        if everything() {
+            let seeds = (0..10).map(Luck::Some);
+            for luck in std::iter::once(Luck::Names).chain(seeds) {
+                let states = for_each(&points, |count| cut.check(&scenario, count, luck));
+                tally(scenario.name, &format!("power cut, {luck:?} kept"), &states);
+            }
+        } else {
+            let luck = |count: usize| match count % 3 {
+                0 => Luck::Names,
+                _ => Luck::Some(count as u64),
+            };
+            let sample: Vec<usize> = points.into_iter().step_by(2).collect();
+            let states = for_each(&sample, |count| cut.check(&scenario, count, luck(count)));
+            tally(scenario.name, "power cut, a part kept", &states);
+        }
+    }
+}
+
+/// The real packages of a branch change, installed as the old branch has them.
+fn branch_change() -> Option<Scenario> {
+    let old = support::data("alpine-v3.19")?;
+    let new = support::data("alpine-branches")?;
+    let sandbox = Sandbox::new();
+    sandbox.trust(&["alpine-v3.19/keys", "alpine-branches/keys"])?;
+    let line = old.display().to_string();
+    let words = [
+        "--arch",
+        "x86_64",
+        "--no-cache",
+        "--history=no",
+        "-X",
+        &line,
+        "--initdb",
+        "add",
+        "alpine-base",
+    ];
+    sandbox.run(words).success();
+    let line = new.join("v3.20").display().to_string();
+    let words = [
+        "--arch",
+        "x86_64",
+        "--no-cache",
+        "--history=no",
+        "-X",
+        &line,
+        "upgrade",
+        "--available",
+    ];
+    Some(Scenario::new("branch change 3.19 to 3.20", sandbox, &words))
+}
+
+#[test]
+fn the_real_branch_change_is_stopped() {
+    if !support::is_root() {
+        return;
+    }
+    let Some(scenario) = branch_change() else {
+        return;
+    };
+    let count = scenario.count(&[]);
+    let sample = |points: usize| -> Vec<usize> {
+        match everything() {
+            true => (0..count).collect(),
+            false => (0..points).map(|n| n * count / points + n % 3).collect(),
+        }
+    };
+    eprintln!("{}: {count} operations", scenario.name);
+    let states = for_each(&sample(24), |number| kill_at(&scenario, number, &[]));
+    tally(scenario.name, "killed", &states);
+    let kinds = ["eio", "enospc+"];
+    let states = for_each(&sample(12), |number| {
+        fail_at(&scenario, kinds[number % 2], number)
+    });
+    tally(scenario.name, "errors", &states);
+}
