@@ -228,7 +228,7 @@ impl<'a> Audit<'a> {
         };
         let concerns = match mode {
             Mode::Backup => protected,
-            Mode::System => true,
+            Mode::System => !ignored,
             Mode::Full => rule.is_none(),
         };
         if concerns && self.options.check_permissions && differs(acl, stat) {

@@ -240,7 +240,7 @@ fn fetch_all(
             Some(url) => match repositories::local_path(url) {
                 Some(path) => take_local(&path, &waiting(at), options.link)
                     .map(|()| None)
-                    .map_err(|error| missing_in_index(&error)),
+                    .map_err(cause),
                 None => {
                     downloads.push(FileRequest {
                         urls: known.mirrors().addresses(url),
@@ -295,15 +295,6 @@ fn take_local(from: &Path, to: &Path, link: bool) -> std::io::Result<()> {
         target.set_modified(modified)?;
     }
     Ok(())
-}
-
-fn missing_in_index(error: &std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            "package mentioned in index not found (try 'apk update')".to_owned()
-        }
-        _ => crate::root::cause(error),
-    }
 }
 
 /// Checks that a file is the package that the verified index lists.

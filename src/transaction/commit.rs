@@ -480,8 +480,16 @@ pub fn fix_directories(
         let Some(acl) = owners.deciding(path).map(|owner| &owner.acl) else {
             continue;
         };
-        let Some(stat) = root.stat(path)? else {
-            continue;
+        let stat = match root.stat(path)? {
+            Some(stat) => stat,
+            // What is missing comes back, as with apk.
+            None => {
+                root.create_directories(path)?;
+                match root.stat(path)? {
+                    Some(stat) => stat,
+                    None => continue,
+                }
+            }
         };
         let right = (stat.mode, stat.uid, stat.gid) == (acl.mode, acl.uid, acl.gid);
         if right || !stat.is_dir() {

@@ -5,6 +5,7 @@
 //! ```text
 //! # why the case is there
 //! % needs alpine-v3.19            a set of the shared data, reachable as $DATA
+//! % root 3.19.4                   starts with what apk made: an archive of data/minirootfs
 //! % write etc/x some text         appends a line to a file of the root
 //! % remove PATH | mkdir PATH | link PATH TARGET | mode PATH OCTAL
 //! $ -X $FIXTURES/v1 add demo-base the program, on the root of the case
@@ -118,12 +119,15 @@ impl<'a> Case<'a> {
                 .arg(self.sandbox.root());
         }
         command.current_dir(self.sandbox.beside(""));
-        command.args(["--arch", "x86_64", "--keys-dir"]);
-        command.arg(match &self.data {
-            Some(data) => data.join("index/keys"),
-            None => fixtures().join("keys"),
-        });
-        command.args(["--force-no-chroot", "--no-network"]);
+        command.args(["--arch", "x86_64"]);
+        if self.data.is_none() {
+            command.arg("--keys-dir").arg(fixtures().join("keys"));
+        }
+        command.arg("--no-network");
+        if self.data.is_none() {
+            // The scripts of the fixtures need a shell, and only leave a line below the root.
+            command.arg("--force-no-chroot");
+        }
         command.args(split(words).iter().map(|word| self.fill(word)));
         let run = command.stdin(Stdio::null()).output().expect("it starts");
         let mut answer = String::new();
@@ -150,6 +154,21 @@ impl<'a> Case<'a> {
         let full = self.sandbox.root().join(path);
         match verb {
             "needs" => {}
+            "root" => {
+                let data = self.data.as_ref().expect("a case that needs data");
+                let archive = format!("minirootfs/alpine-minirootfs-{path}-x86_64.tar.gz");
+                let mut tar = Command::new("tar");
+                tar.args(["-x", "-z", "--numeric-owner", "-p", "-f"]);
+                support::run(
+                    tar.arg(data.join(archive))
+                        .arg("-C")
+                        .arg(self.sandbox.root()),
+                )
+                .success();
+                self.sandbox
+                    .trust(&["index/keys", "alpine-branches/keys"])
+                    .expect("it is here");
+            }
             "write" => {
                 let mut text = self.sandbox.read(path);
                 text += &self.fill(rest);
@@ -174,7 +193,11 @@ impl<'a> Case<'a> {
                 // What carries the program's own name or time, and what `cat` shows line by line.
                 let own = |path: &str| path == "var/log/apk.log" || path.starts_with("lib/apk/db/");
                 let rows = tree.iter().filter(|(path, _)| !own(path));
-                return rows.map(|(path, row)| format!("{path}\t{row}\n")).collect();
+                let row = |(path, row)| {
+                    let attributes = attributes(&self.sandbox.root().join(path));
+                    format!("{path}\t{row}{attributes}\n")
+                };
+                return rows.map(row).collect();
             }
             other => panic!("no such step: {other}"),
         }
@@ -206,6 +229,21 @@ impl<'a> Case<'a> {
             text.replace(&path, word)
         })
     }
+}
+
+/// The extended attributes of a file that people set, as one more column.
+fn attributes(path: &Path) -> String {
+    let mut names = [0; 4096];
+    let length = rustix::fs::llistxattr(path, &mut names).unwrap_or(0);
+    let names = names[..length].split(|byte| *byte == 0);
+    let mut column = String::new();
+    for name in names.filter(|name| name.starts_with(b"user.")) {
+        let mut value = [0; 4096];
+        let length = rustix::fs::lgetxattr(path, name, &mut value).expect("it was listed");
+        let value = String::from_utf8_lossy(&value[..length]).into_owned();
+        let _ = write!(column, "\t{}={value}", String::from_utf8_lossy(name));
+    }
+    column
 }
 
 fn fixtures() -> PathBuf {
