@@ -42,6 +42,40 @@ pub enum Stage {
     Fetch,
 }
 
+/// What happens to a package.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PlannedKind {
+    /// It is removed.
+    Remove,
+    /// An older version replaces it.
+    Downgrade,
+    /// It is new.
+    Install,
+    /// A newer version, or another build, replaces it.
+    Upgrade,
+    /// It is installed again.
+    Reinstall,
+}
+
+/// One change that is about to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedChange {
+    /// What happens.
+    pub kind: PlannedKind,
+    /// The package's name, with `@tag` if the world pins it.
+    pub name: String,
+    /// The version that is there.
+    pub old: Option<String>,
+    /// The version that comes.
+    pub new: Option<String>,
+    /// The repository it comes from, as people name it; empty if it comes from none.
+    pub repository: String,
+    /// Bytes to download; 0 if the file is at hand.
+    pub download: u64,
+    /// Bytes that the disk has less of afterwards; negative if space is freed.
+    pub growth: i64,
+}
+
 /// Something that happened.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
@@ -53,6 +87,9 @@ pub enum Event<'a> {
     ScriptLine(Stream, &'a [u8]),
     /// A note that only an interactive display shows, such as `fetch URL`.
     Note(&'a str),
+    /// What is about to be changed, in the order of kinds and names; for displays that asked for
+    /// it.
+    Plan(&'a [PlannedChange]),
     /// Work done so far, in bytes.
     Progress {
         /// Bytes done.
@@ -117,7 +154,7 @@ impl Sink for Collect {
                 self.lines
                     .push((Level::Info, String::from_utf8_lossy(bytes).into_owned()));
             }
-            Event::Note(_) | Event::Progress { .. } => {}
+            Event::Note(_) | Event::Plan(_) | Event::Progress { .. } => {}
         }
     }
 }

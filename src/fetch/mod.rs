@@ -6,7 +6,8 @@
 //! * [`http`]: one request made well, and whose turn it is among mirrors;
 //! * [`remote_index`]: indexes, if they changed;
 //! * [`package`]: package files, verified while they arrive;
-//! * [`cache`], [`catalogue`]: what is kept; both may be deleted at any time.
+//! * [`cache`], [`catalogue`]: what is kept; both may be deleted at any time;
+//! * [`registry`]: the other way, images into a registry.
 
 pub mod cache;
 pub mod catalogue;
@@ -15,7 +16,9 @@ pub mod index;
 mod mapped;
 pub mod measure;
 pub mod package;
+pub mod registry;
 pub mod remote_index;
+pub mod serve;
 
 pub use http::{HttpError, Session};
 pub use index::{IndexError, IndexLoader, LoadedIndex, Rules};

@@ -25,6 +25,7 @@ pub mod output;
 pub mod read;
 mod record;
 mod request;
+mod sandbox;
 pub mod sbom;
 mod scripts;
 pub mod store;

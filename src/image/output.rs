@@ -329,13 +329,21 @@ pub struct LeftOut {
 /// # Errors
 /// [`ImageError`].
 pub fn rootfs_directory(image: &BuiltImage, path: &Path) -> Result<LeftOut, ImageError> {
+    unpack_tree(
+        image.root.tree().expect("an image is built in memory"),
+        path,
+    )
+}
+
+/// Unpacks a tree into a directory that is empty or missing.
+pub(super) fn unpack_tree(tree: &Tree, path: &Path) -> Result<LeftOut, ImageError> {
     let failed = |error: io::Error| ImageError::output(path, &error);
     match fs::read_dir(path).map(|mut entries| entries.next().is_none()) {
         Ok(true) => {}
         Ok(false) => return Err(failed(rustix::io::Errno::NOTEMPTY.into())),
         Err(_) => fs::create_dir(path).map_err(failed)?,
     }
-    let (_, _, entries) = tree_of(image)?;
+    let entries = tree.entries();
     let root = Root::open(path)?;
     let privileged = rustix::process::geteuid().is_root();
     let mut left = LeftOut {
@@ -346,7 +354,7 @@ pub fn rootfs_directory(image: &BuiltImage, path: &Path) -> Result<LeftOut, Imag
     let mask = rustix::process::umask(rustix::fs::Mode::empty());
     let result = (|| {
         for entry in &entries {
-            unpack(image, &root, entry, privileged, &mut first, &mut left)?;
+            unpack(tree, &root, entry, privileged, &mut first, &mut left)?;
         }
         // From the deepest directory up: writing below one changes its time and needs its mode.
         for entry in entries.iter().rev() {
@@ -363,7 +371,7 @@ pub fn rootfs_directory(image: &BuiltImage, path: &Path) -> Result<LeftOut, Imag
 }
 
 fn unpack<'e>(
-    image: &BuiltImage,
+    tree: &Tree,
     root: &Root,
     entry: &'e TreeEntry,
     privileged: bool,
@@ -379,7 +387,6 @@ fn unpack<'e>(
         EntryKind::Directory => directory.create_directory(name, 0o700)?,
         EntryKind::Symlink(target) => directory.create_symlink(target, name)?,
         EntryKind::File(content) => {
-            let tree = image.root.tree().expect("an image is built in memory");
             let mut file = directory.create_file(name, 0o600)?;
             io::copy(&mut tree.reader(content), &mut file)
                 .map_err(|error| ImageError::output(&root.path().join(&entry.path), &error))?;

@@ -5,6 +5,7 @@
 //!                                         bytes; the SHA-256 of what is stored comes behind it
 //! DIRECTORY/blobs/sha256/HEX              a finished layer by its own digest
 //! DIRECTORY/images/HEX.json               what a request led to, by the request
+//! DIRECTORY/pushed/REGISTRY/HEX           a repository that was given a layer
 //! ```
 //!
 //! Files are written beside and renamed in, so that several processes and a stop at any moment leave
@@ -103,6 +104,27 @@ impl Store {
 
     fn image_path(&self, key: &str) -> PathBuf {
         self.directory.join("images").join(format!("{key}.json"))
+    }
+
+    /// Returns a repository of a registry that was given a layer.
+    pub fn pushed_to(&self, registry: &str, hex: &str) -> Option<String> {
+        let text = fs::read_to_string(self.push_path(registry, hex)).ok()?;
+        Some(text.trim_end().to_owned()).filter(|text| !text.is_empty())
+    }
+
+    /// Remembers that a repository of a registry has a layer; it is only a help for later pushes,
+    /// so that failing to write it down is no error.
+    pub fn remember_push(&self, registry: &str, hex: &str, repository: &str) {
+        if let Ok(mut file) = self.temporary()
+            && writeln!(file, "{repository}").is_ok()
+        {
+            let _ = self.keep(file, &self.push_path(registry, hex));
+        }
+    }
+
+    fn push_path(&self, registry: &str, hex: &str) -> PathBuf {
+        let folder = sha256_hex(registry.as_bytes());
+        self.directory.join("pushed").join(folder).join(hex)
     }
 
     /// Returns how much is kept.

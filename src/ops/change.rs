@@ -10,11 +10,11 @@ use super::refresh::{self, LoadedRepositories, Purpose};
 use crate::config::{CacheDirectory, Settings};
 use crate::package::{Dependency, Identity, InstalledDb, Operator, PackageTable, World};
 use crate::plan::{Plan, Source};
-use crate::progress::{Event, Level, Sink};
+use crate::progress::{Event, Level, PlannedChange, PlannedKind, Sink};
 use crate::solver::{
-    self, AddOptions, Deletion, FixOptions, InstalledInput, Registered, RegisteredInput,
-    RepositoryInput, Request, Solution, Sources, SummaryStyle, Totals, Universe, UpgradeOptions,
-    VirtualPackage,
+    self, AddOptions, Deletion, DifferenceKind, FixOptions, InstalledInput, Registered,
+    RegisteredInput, RepositoryInput, Request, Solution, Sources, SummaryStyle, Totals, Universe,
+    UpgradeOptions, VirtualPackage,
 };
 use crate::transaction::{self, Transaction, TransactionError};
 use serde::Serialize;
@@ -112,6 +112,8 @@ pub struct ChangeOptions {
     pub width: usize,
     /// Ask before anything is changed.
     pub interactive: bool,
+    /// Tell what is about to be changed as [`Event::Plan`] instead of as text.
+    pub show_plan: bool,
     /// Which search decides.
     pub solver: SolverChoice,
     /// Explain why there is no solution.
@@ -853,7 +855,13 @@ impl<'a> Change<'a> {
     ) -> Result<u8, Error> {
         let options = self.options;
         let verbosity = u32::from(options.verbosity);
-        if verbosity > 1 || options.interactive {
+        let shown = options.show_plan && show_plan(universe, solution, repositories, sink);
+        if shown {
+            let asked = options.interactive && !options.simulate;
+            if asked && !ask("Do you want to continue [Y/n]? ") {
+                return Err(Error::Cancelled);
+            }
+        } else if verbosity > 1 || options.interactive {
             let style = SummaryStyle {
                 verbosity,
                 interactive: options.interactive,
@@ -882,8 +890,8 @@ impl<'a> Change<'a> {
             let plan = Plan::from_solution(universe, solution, |_| Source::None);
             self.report.borrow_mut().simulated = true;
             self.report.borrow_mut().changes = history::changed(&plan);
-            for line in plan.step_lines() {
-                sink.info(&line);
+            for line in plan.step_lines().iter().filter(|_| !shown) {
+                sink.info(line);
             }
             let totals = Totals::of_simulation(universe, solution);
             if last_line {
@@ -1124,6 +1132,50 @@ pub fn solver_sources(repositories: &LoadedRepositories, architectures: &[String
         architectures: architectures.to_vec(),
         ..Sources::default()
     }
+}
+
+/// Tells what a solution changes; returns whether that is anything.
+fn show_plan(
+    universe: &Universe<'_>,
+    solution: &Solution,
+    repositories: &LoadedRepositories,
+    sink: &mut dyn Sink,
+) -> bool {
+    let repository = |package| {
+        let number = universe.repositories_of(package).next()?;
+        let url = &repositories.repositories.get(number)?.repository.url;
+        let url = crate::config::repositories::masked(url);
+        let name = url.trim_end_matches('/').rsplit('/').next();
+        name.map(str::to_owned)
+    };
+    let differences = solver::differences(universe, solution);
+    let planned = differences.iter().map(|difference| {
+        let change = difference.change;
+        let version = |package| universe.version(package).to_owned();
+        let package = change.new.or(change.old);
+        let name = package.map_or("", |package| universe.package_name(package));
+        let tag = universe.tag_text(change.new_tag);
+        PlannedChange {
+            kind: match difference.kind {
+                DifferenceKind::Remove => PlannedKind::Remove,
+                DifferenceKind::Downgrade => PlannedKind::Downgrade,
+                DifferenceKind::Install => PlannedKind::Install,
+                DifferenceKind::Upgrade => PlannedKind::Upgrade,
+                DifferenceKind::Reinstall => PlannedKind::Reinstall,
+            },
+            name: name.to_owned() + &tag.map(|tag| format!("@{tag}")).unwrap_or_default(),
+            old: change.old.map(version),
+            new: change.new.map(version),
+            repository: change.new.and_then(repository).unwrap_or_default(),
+            download: difference.download,
+            growth: difference.growth,
+        }
+    });
+    let planned: Vec<PlannedChange> = planned.collect();
+    if !planned.is_empty() {
+        sink.event(Event::Plan(&planned));
+    }
+    !planned.is_empty()
 }
 
 /// Returns name and size of the package files in a cache directory.

@@ -4,7 +4,7 @@ use super::Error;
 use super::change::solver_sources;
 use super::database::{Database, OpenOptions, open_root};
 use super::package_file;
-use super::query::{From, Links, ManifestFile, PackageRef, RepositoryView, View};
+use super::query::{CachedPackage, From, Links, ManifestFile, PackageRef, RepositoryView, View};
 use super::refresh::{self, LoadedRepositories, LoadedRepository, Purpose};
 use crate::config::{Architectures, Settings};
 use crate::format::apk_v2::EntryKind;
@@ -166,6 +166,40 @@ impl Known {
             })
             .map_err(|error| error.lines())?;
         Ok(files)
+    }
+
+    /// Reads what is in the package files of the cache; files that cannot be read are left out.
+    ///
+    /// # Errors
+    /// [`Error::Cache`] if the cache cannot be used.
+    pub fn cached_packages(&self, settings: &Settings) -> Result<Vec<CachedPackage>, Error> {
+        let cache = settings
+            .cache_directory(&self.root)
+            .map_err(|error| Error::Cache {
+                cause: error.cause(),
+            })?;
+        let Some(entries) = cache.and_then(|cache| std::fs::read_dir(cache.path).ok()) else {
+            return Ok(Vec::new());
+        };
+        let mut found = Vec::new();
+        for path in entries.flatten().map(|entry| entry.path()) {
+            // NAME-VERSION.HASH.apk
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let full_name = name
+                .strip_suffix(".apk")
+                .and_then(|stem| stem.rsplit_once('.'));
+            let Some((full_name, _)) = full_name else {
+                continue;
+            };
+            if let Ok(files) = self.manifest(settings, &path.to_string_lossy()) {
+                found.push(CachedPackage {
+                    full_name: full_name.to_owned(),
+                    paths: files.into_iter().map(|file| file.path).collect(),
+                });
+            }
+        }
+        found.sort_by(|a, b| a.full_name.cmp(&b.full_name));
+        Ok(found)
     }
 
     /// Solves constraints, conflicts aside, and returns what is selected (cli.md, 3.1).

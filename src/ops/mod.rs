@@ -19,9 +19,11 @@ pub mod known;
 pub mod log;
 pub mod mirrors;
 mod package_file;
+pub mod publish;
 pub mod query;
 pub mod recover;
 pub mod refresh;
+pub mod snapshot;
 pub mod store;
 pub mod update;
 pub mod verify;
@@ -102,6 +104,27 @@ impl Error {
             lines.push(format!("Failed to open apk database: {first}"));
         }
         lines
+    }
+
+    /// Returns what the user can do next, for people only: apk says nothing of the kind.
+    pub fn hints(&self) -> Vec<String> {
+        let missing = |cause: &str| cause.contains("No such file or directory");
+        let hint = match self {
+            Self::Root { cause } if missing(cause) => {
+                "`--root DIR` must exist; `add --initdb` makes its last part"
+            }
+            Self::Lock { cause } if cause.contains("temporarily unavailable") => {
+                "something else is changing this root; `--wait SECONDS` waits for it"
+            }
+            Self::Log { cause } | Self::Lock { cause } if cause.contains("Permission denied") => {
+                "only root may change this system; another root needs `--root DIR --usermode`"
+            }
+            Self::Database { cause } if missing(cause) => {
+                "there is no package database in this root; `add --initdb` makes one"
+            }
+            _ => return Vec::new(),
+        };
+        vec![hint.to_owned()]
     }
 
     /// Returns apk's exit code: 99 for everything that fails before or outside of a count.

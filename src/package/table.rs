@@ -112,25 +112,66 @@ pub struct TableDependency<'a> {
     pub version: &'a str,
 }
 
-/// What people read of a package.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What people read of a package; nothing is decoded before it is asked for.
+#[derive(Clone, Copy, Debug)]
 pub struct Details<'a> {
-    /// One line of description.
-    pub description: &'a str,
-    /// Web page.
-    pub url: &'a str,
-    /// Licence.
-    pub license: &'a str,
-    /// Source package.
-    pub origin: Option<&'a str>,
-    /// Maintainer.
-    pub maintainer: Option<&'a str>,
-    /// Commit of the recipe.
-    pub commit: Option<&'a str>,
-    /// Tags, space separated.
-    pub tags: &'a str,
-    /// Seconds since 1970.
-    pub build_time: Option<u64>,
+    block: &'a [u8],
+    base: usize,
+    text_base: usize,
+}
+
+impl<'a> Details<'a> {
+    fn optional(&self, at: usize) -> Option<&'a str> {
+        let offset = word(self.block, self.base + at);
+        let length = word(self.block, self.base + at + 1);
+        (length != ABSENT).then(|| slice(self.block, self.text_base, offset, length))
+    }
+
+    fn text(&self, at: usize) -> &'a str {
+        self.optional(at).unwrap_or("")
+    }
+
+    /// Returns the line of description.
+    pub fn description(&self) -> &'a str {
+        self.text(0)
+    }
+
+    /// Returns the web page.
+    pub fn url(&self) -> &'a str {
+        self.text(2)
+    }
+
+    /// Returns the licence.
+    pub fn license(&self) -> &'a str {
+        self.text(4)
+    }
+
+    /// Returns the source package.
+    pub fn origin(&self) -> Option<&'a str> {
+        self.optional(6)
+    }
+
+    /// Returns the maintainer.
+    pub fn maintainer(&self) -> Option<&'a str> {
+        self.optional(8)
+    }
+
+    /// Returns the commit of the recipe.
+    pub fn commit(&self) -> Option<&'a str> {
+        self.optional(10)
+    }
+
+    /// Returns the tags, separated by spaces.
+    pub fn tags(&self) -> &'a str {
+        self.text(12)
+    }
+
+    /// Returns the build time in seconds since 1970.
+    pub fn build_time(&self) -> Option<u64> {
+        let low = u64::from(word(self.block, self.base + 14));
+        let seconds = low | u64::from(word(self.block, self.base + 15)) << 32;
+        (seconds != u64::MAX).then_some(seconds)
+    }
 }
 
 /// The bytes are not a table of this version.
@@ -340,23 +381,10 @@ impl PackageTable {
 
     /// Returns the details of a record, if the block was loaded.
     pub fn details(&self, index: u32) -> Option<Details<'_>> {
-        let block = self.details.as_deref()?;
-        let base = DETAILS_HEADER + index as usize * DETAILS_WORDS;
-        let text_base = (DETAILS_HEADER + self.len() * DETAILS_WORDS) * 4;
-        let text = |at: usize| {
-            let (offset, length) = (word(block, base + at), word(block, base + at + 1));
-            (length != ABSENT).then(|| slice(block, text_base, offset, length))
-        };
-        let seconds = u64::from(word(block, base + 14)) | u64::from(word(block, base + 15)) << 32;
         Some(Details {
-            description: text(0).unwrap_or(""),
-            url: text(2).unwrap_or(""),
-            license: text(4).unwrap_or(""),
-            origin: text(6),
-            maintainer: text(8),
-            commit: text(10),
-            tags: text(12).unwrap_or(""),
-            build_time: (seconds != u64::MAX).then_some(seconds),
+            block: self.details.as_deref()?,
+            base: DETAILS_HEADER + index as usize * DETAILS_WORDS,
+            text_base: (DETAILS_HEADER + self.len() * DETAILS_WORDS) * 4,
         })
     }
 
@@ -376,19 +404,19 @@ impl PackageTable {
             arch: record.arch().map(str::to_owned),
             size: record.size(),
             installed_size: record.installed_size(),
-            description: text(|d| Some(d.description.to_owned())).unwrap_or_default(),
-            url: text(|d| Some(d.url.to_owned())).unwrap_or_default(),
-            license: text(|d| Some(d.license.to_owned())).unwrap_or_default(),
-            origin: text(|d| d.origin.map(str::to_owned)),
-            maintainer: text(|d| d.maintainer.map(str::to_owned)),
-            build_time: details.and_then(|d| d.build_time),
-            commit: text(|d| d.commit.map(str::to_owned)),
+            description: text(|d| Some(d.description().to_owned())).unwrap_or_default(),
+            url: text(|d| Some(d.url().to_owned())).unwrap_or_default(),
+            license: text(|d| Some(d.license().to_owned())).unwrap_or_default(),
+            origin: text(|d| d.origin().map(str::to_owned)),
+            maintainer: text(|d| d.maintainer().map(str::to_owned)),
+            build_time: details.and_then(Details::build_time),
+            commit: text(|d| d.commit().map(str::to_owned)),
             provider_priority: record.provider_priority(),
             depends: owned(&mut record.depends()),
             provides: owned(&mut record.provides()),
             install_if: owned(&mut record.install_if()),
             tags: details
-                .map(|d| d.tags.split_whitespace().map(str::to_owned).collect())
+                .map(|d| d.tags().split_whitespace().map(str::to_owned).collect())
                 .unwrap_or_default(),
             flaws: record.flaws(),
             ..Package::default()

@@ -28,7 +28,9 @@ pub use request::{
     parse_package_argument, parse_world_argument, pin_file, preupgrade, upgrade,
 };
 pub use sources::{InstalledInput, Registered, RegisteredInput, RepositoryInput, Sources};
-pub use summary::{Summary, SummaryStyle, Totals, human_size, summary};
+pub use summary::{
+    Difference, DifferenceKind, Summary, SummaryStyle, Totals, differences, human_size, summary,
+};
 pub use universe::Universe;
 
 use crate::package::World;

@@ -152,6 +152,71 @@ pub fn summary(universe: &Universe<'_>, solution: &Solution, style: SummaryStyle
     }
 }
 
+/// One change of a plan that is not "nothing".
+#[derive(Clone, Copy, Debug)]
+pub struct Difference<'s> {
+    /// The change.
+    pub change: &'s Change,
+    /// What it is.
+    pub kind: DifferenceKind,
+    /// Bytes to download, if none of its repositories is local.
+    pub download: u64,
+    /// Bytes that the disk has less of afterwards.
+    pub growth: i64,
+}
+
+/// What a [`Difference`] is, in the order in which the summary names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "the words say it")]
+pub enum DifferenceKind {
+    Remove,
+    Downgrade,
+    Install,
+    Upgrade,
+    Reinstall,
+}
+
+/// Returns what a plan changes, by kind and name.
+pub fn differences<'s>(universe: &Universe<'_>, solution: &'s Solution) -> Vec<Difference<'s>> {
+    let name = |change: &Change| {
+        let package = change.old.or(change.new);
+        package.map_or("", |package| universe.package_name(package))
+    };
+    let all = solution.changes.iter().filter_map(|change| {
+        let kind = match section_of(universe, change) {
+            _ if change.reinstall => DifferenceKind::Reinstall,
+            Some(Section::Removed) => DifferenceKind::Remove,
+            Some(Section::Downgraded) => DifferenceKind::Downgrade,
+            Some(Section::New) => DifferenceKind::Install,
+            Some(Section::Upgraded) => DifferenceKind::Upgrade,
+            _ => return None,
+        };
+        let size = |package: Option<PackageId>| {
+            package.map_or(0, |package| universe.installed_size(package) as i64)
+        };
+        let fetched = change.new.filter(|new| {
+            change.old != Some(*new) && !is_local(universe, *new) && !universe.is_cached(*new)
+        });
+        Some(Difference {
+            change,
+            kind,
+            download: fetched.map_or(0, |new| universe.size(new)),
+            growth: size(change.new).wrapping_sub(size(change.old)),
+        })
+    });
+    let mut all: Vec<Difference<'s>> = all.collect();
+    all.sort_by(|a, b| {
+        let names = || order::by_name(name(a.change), name(b.change));
+        a.kind.cmp(&b.kind).then_with(names)
+    });
+    all
+}
+
+fn is_local(universe: &Universe<'_>, package: PackageId) -> bool {
+    let mut numbers = universe.repositories_of(package);
+    numbers.any(|number| universe.repository(number).is_some_and(|r| r.local))
+}
+
 struct Writer<'w> {
     universe: &'w Universe<'w>,
     entries: Vec<&'w Change>,
@@ -249,10 +314,6 @@ impl Writer<'_> {
 
     fn sizes(&mut self) {
         let universe = self.universe;
-        let is_local = |package: PackageId| {
-            let mut numbers = universe.repositories_of(package);
-            numbers.any(|number| universe.repository(number).is_some_and(|r| r.local))
-        };
         let (mut download, mut growth) = (0u64, 0i64);
         for change in &self.entries {
             if let Some(old) = change.old {
@@ -260,7 +321,7 @@ impl Writer<'_> {
             }
             if let Some(new) = change.new {
                 growth = growth.wrapping_add(universe.installed_size(new) as i64);
-                if change.old != Some(new) && !is_local(new) {
+                if change.old != Some(new) && !is_local(universe, new) {
                     download = download.wrapping_add(universe.size(new));
                 }
             }

@@ -2,7 +2,7 @@
 
 use super::{Signature, SignatureAlgorithm};
 use rsa::pkcs1::DecodeRsaPrivateKey;
-use rsa::pkcs8::{DecodePrivateKey, DecodePublicKey};
+use rsa::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey};
 use rsa::{Pkcs1v15Sign, RsaPrivateKey, RsaPublicKey};
 use sha1::Sha1;
 use sha2::{Digest, Sha256, Sha512};
@@ -102,6 +102,33 @@ impl fmt::Debug for SigningKey {
 }
 
 impl SigningKey {
+    /// Makes a private key and returns it as PKCS#8 PEM.
+    ///
+    /// # Errors
+    /// [`KeyError::Signing`] if the system gives no random numbers.
+    pub fn generate() -> Result<String, KeyError> {
+        // What abuild-keygen makes; larger ones make every `apk update` slower.
+        const BITS: usize = 2048;
+        let failed = || KeyError::Signing {
+            name: "a new key".to_owned(),
+        };
+        let key = RsaPrivateKey::new(&mut rsa::rand_core::OsRng, BITS).map_err(|_| failed())?;
+        let pem = key.to_pkcs8_pem(rsa::pkcs8::LineEnding::LF);
+        pem.map(|pem| pem.to_string()).map_err(|_| failed())
+    }
+
+    /// Returns the public half as PEM.
+    ///
+    /// # Errors
+    /// [`KeyError::Signing`] if it cannot be written down.
+    pub fn public_pem(&self) -> Result<String, KeyError> {
+        let public = self.key.to_public_key();
+        let pem = public.to_public_key_pem(rsa::pkcs8::LineEnding::LF);
+        pem.map_err(|_| KeyError::Signing {
+            name: self.public_name.clone(),
+        })
+    }
+
     /// Reads a private key (PKCS#1 or PKCS#8 PEM); signatures name `public_name`.
     ///
     /// # Errors

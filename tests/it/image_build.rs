@@ -382,3 +382,149 @@ fn layers_add_up_to_the_same_tree() {
         }
     }
 }
+
+/// Makes a package of nothing but a script, beside the others.
+fn scripted(folder: &Path, name: &str, script: &str) -> NewPackage {
+    use ibex::format::apk_v2::PackageReader;
+    use ibex::format::package_writer::{self, EntryContent, EntrySpec, PackageContents};
+    use ibex::package::ScriptKind;
+    let contents = PackageContents {
+        package: Package {
+            name: name.to_owned(),
+            version: "1-r0".to_owned(),
+            arch: Some("x86_64".to_owned()),
+            installed_size: 1,
+            ..Package::default()
+        },
+        scripts: BTreeMap::from([(ScriptKind::PostInstall, script.as_bytes().to_vec())]),
+        entries: vec![
+            EntrySpec::new("etc", EntryContent::Directory),
+            EntrySpec::new(
+                format!("etc/{name}"),
+                EntryContent::File(b"text\n".to_vec()),
+            ),
+        ],
+    };
+    let bytes = package_writer::write(&contents, None).expect("a package");
+    let path = folder.join(format!("{name}.apk"));
+    fs::write(&path, &bytes).expect("a file");
+    let (control, _) =
+        PackageReader::open(bytes.as_slice(), &Limits::default()).expect("a package");
+    NewPackage {
+        package: Package {
+            installed_size: 1,
+            ..control.package
+        },
+        tag: None,
+        source: Source::File(path),
+    }
+}
+
+#[test]
+fn scripts_that_cannot_be_read_run_in_a_sandbox() {
+    let (Some(repository), true) = (support::data("alpine-v3.19"), support::is_root()) else {
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let mut request = request(&repository, "x86_64", &["busybox", "busybox-binsh"]);
+    // A pipe is nothing that is carried out without running.
+    let script = "#!/bin/sh\n\
+        echo abc | tr a-c x-z > /etc/made\n\
+        chown 12:34 /etc/made\n\
+        rm /etc/own\n\
+        grep -c : /proc/net/dev > /etc/interfaces\n\
+        echo $$ > /etc/pid\n\
+        echo x > /tmp/lost\n\
+        ls /work /home/builder 2>/dev/null | cat\n\
+        echo \"$APK_PACKAGE $APK_SCRIPT $1 $(id -u) ${HOME-none}\"\n";
+    request
+        .packages
+        .push(scripted(folder.path(), "own", script));
+    let (image, _store) = build(&request);
+    let outcome = image
+        .scripts
+        .iter()
+        .find(|o| o.package == "own")
+        .expect("an outcome");
+    assert_eq!(outcome.result, ScriptResult::NotRun);
+    assert_eq!(outcome.detail, "it has a pipe");
+    assert!(
+        image
+            .warnings
+            .iter()
+            .any(|warning| warning.code == "W-SCRIPT-SKIPPED")
+    );
+    assert_eq!(image.root.read("etc/made").expect("a tree"), None);
+    request.fail_on_skipped_script = true;
+    let store = tempfile::tempdir().expect("a temporary directory");
+    let store = Store::open(store.path()).expect("a store");
+    let error = image::build(&request, &store, &mut Silent).expect_err("an error");
+    assert_eq!((error.code(), error.hints().len()), ("E-SCRIPT-SKIPPED", 1));
+
+    request.scripts = ScriptMode::Run;
+    let image = match image::build(&request, &store, &mut Silent) {
+        // Where tests run, namespaces may be forbidden altogether.
+        Err(image::ImageError::NoSandbox { reason }) if std::env::var_os("CI").is_none() => {
+            eprintln!("skipped: {reason}");
+            return;
+        }
+        other => other.expect("an image"),
+    };
+    let outcome = image
+        .scripts
+        .iter()
+        .find(|o| o.package == "own")
+        .expect("an outcome");
+    assert_eq!(
+        (outcome.result, outcome.detail.as_str()),
+        (ScriptResult::Ran, "own post-install 1-r0 0 none")
+    );
+    let read = |path: &str| {
+        let bytes = image.root.read(path).expect("a tree");
+        bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    };
+    assert_eq!(read("etc/made").as_deref(), Some("xyz\n"));
+    let made = image
+        .root
+        .stat("etc/made")
+        .expect("a tree")
+        .expect("it is there");
+    assert_eq!((made.uid, made.gid, made.mode), (12, 34, 0o644));
+    assert_eq!(read("etc/own"), None, "what the script removed is gone");
+    assert_eq!(
+        read("etc/interfaces").as_deref(),
+        Some("1\n"),
+        "only the loopback is there"
+    );
+    assert_eq!(
+        read("etc/pid").as_deref(),
+        Some("1\n"),
+        "no other process is seen"
+    );
+    assert_eq!(read("tmp/lost"), None);
+    let entries = image.root.tree().expect("a tree").entries();
+    let made = entries
+        .iter()
+        .find(|entry| entry.path == "etc/made")
+        .expect("it is there");
+    assert_eq!(made.mtime, request.build_time);
+    assert!(
+        !entries
+            .iter()
+            .any(|entry| entry.path.starts_with("lib/apk/exec/"))
+    );
+
+    // A script that fails, and one for another processor.
+    request.packages.pop();
+    let script = "#!/bin/sh\necho why | cat\nexit 3\n";
+    request
+        .packages
+        .push(scripted(folder.path(), "bad", script));
+    let error = image::build(&request, &store, &mut Silent).expect_err("an error");
+    assert_eq!(error.code(), "E-SCRIPT-FAILED");
+    let text = "post-install of bad failed: exit code 3\nwhy";
+    assert_eq!(error.to_string(), text);
+    request.architecture = "s390x".to_owned();
+    let error = image::build(&request, &store, &mut Silent).expect_err("an error");
+    assert_eq!(error.code(), "E-SCRIPT-ARCH");
+}

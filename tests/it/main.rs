@@ -37,8 +37,12 @@ mod image_build;
 mod image_output;
 /// Image descriptions, chosen packages, lock files and their errors.
 mod image_packages;
+/// Images in the hands of skopeo, umoci, podman, runc, a registry, tar and cpio.
+mod image_tools;
 /// What disturbs a change from outside: signals, other programs, full and vanishing disks.
 mod interruptions;
+/// Repositories of one's own: `fetch --to`, `snapshot`, `serve`; work without a network.
+mod keep;
 /// Mirrors that stall, break off, lie or lag behind: another one helps, or the error is clear.
 mod mirrors;
 /// nginx: TLS, HTTP/2, open connections, conditions, passwords.

@@ -3,9 +3,11 @@
 mod args;
 mod commands;
 mod output;
+mod progress;
+mod table;
 
 use args::{Invocation, Stop};
-use output::Console;
+use output::{Colours, Console};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -15,15 +17,19 @@ fn main() -> ExitCode {
     let config = read_config();
     match args::parse(&program, &words, config.as_deref()) {
         Err(Stop::Output(text, code)) => {
-            Console::new(1).print(&text);
+            Console::new(1, Colours::Auto).print(&text);
             ExitCode::from(code)
         }
-        Err(Stop::Error(text)) => {
-            Console::new(1).print_error(&format!("ERROR: {text}\n"));
+        Err(Stop::Error(text, hint)) => {
+            let mut console = Console::new(1, Colours::Auto);
+            console.error_line(&text);
+            if let Some(hint) = hint {
+                console.hint(&hint);
+            }
             ExitCode::from(1)
         }
         Err(Stop::Usage(text)) => {
-            Console::new(1).print_error(&format!("ERROR: {text}\n"));
+            Console::new(1, Colours::Auto).error_line(&text);
             ExitCode::from(2)
         }
         Ok(invocation) => run(&program, &words, &invocation),
@@ -31,9 +37,14 @@ fn main() -> ExitCode {
 }
 
 fn run(program: &str, words: &[String], invocation: &Invocation) -> ExitCode {
-    let mut console = Console::new(invocation.verbosity());
+    let colours = match invocation.values.last("color") {
+        Some("yes") => Colours::Yes,
+        Some("no") => Colours::No,
+        _ => Colours::Auto,
+    };
+    let mut console = Console::new(invocation.verbosity(), colours);
     for warning in &invocation.warnings {
-        console.print_error(&format!("WARNING: {warning}\n"));
+        console.print_labelled("WARNING:", output::colour::WARN, warning);
     }
     let called = std::iter::once(program.to_owned())
         .chain(words.iter().cloned())
@@ -42,7 +53,10 @@ fn run(program: &str, words: &[String], invocation: &Invocation) -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             for line in error.lines() {
-                console.print_error(&format!("ERROR: {line}\n"));
+                console.error_line(&line);
+            }
+            for hint in error.hints() {
+                console.hint(&hint);
             }
             ExitCode::from(error.code())
         }

@@ -3,7 +3,7 @@
 //! Each script that is due comes here in apk's order, and has one outcome in the report. What is
 //! known is done by code of our own, on the tree, for any architecture; what the evaluator in
 //! [`shell`] understands is carried out there, wholly or not at all. Nothing of a package is
-//! executed here.
+//! executed but in the sandbox, and only if that is asked for.
 
 mod busybox;
 mod commands;
@@ -13,7 +13,7 @@ mod text;
 
 use super::error::ImageError;
 use super::request::{BuildRequest, ScriptMode};
-use super::{ScriptOutcome, ScriptResult, Warning};
+use super::{ScriptOutcome, ScriptResult, Warning, sandbox};
 use crate::package::ScriptKind;
 use crate::root::Root;
 use crate::transaction::{ScriptCall, ScriptRunner};
@@ -35,10 +35,20 @@ const NEED_PROGRAM: [(&str, &str); 7] = [
 #[derive(Clone, Debug)]
 struct Waiting {
     package: String,
+    version: String,
     /// Position of its outcome.
     outcome: usize,
     text: Vec<u8>,
     arguments: Vec<String>,
+}
+
+/// A script whose turn it is.
+struct Due<'a> {
+    package: &'a str,
+    version: &'a str,
+    kind: &'a str,
+    text: &'a [u8],
+    arguments: &'a [String],
 }
 
 #[derive(Debug, Default)]
@@ -90,7 +100,14 @@ impl<'a> Scripts<'a> {
                 "busybox" => (ScriptResult::BuiltIn, modules(&trigger.arguments)),
                 _ if mode == ScriptMode::Builtin => continue,
                 package => {
-                    self.emulate(root, package, "trigger", &trigger.text, &trigger.arguments)
+                    let script = Due {
+                        package,
+                        version: &trigger.version,
+                        kind: "trigger",
+                        text: &trigger.text,
+                        arguments: &trigger.arguments,
+                    };
+                    self.carry_out(root, &script)?
                 }
             };
         }
@@ -119,15 +136,39 @@ impl<'a> Scripts<'a> {
         Ok(state.outcomes)
     }
 
-    /// Carries a script out on the tree, or leaves the tree as it is.
-    fn emulate(
+    /// Carries a script out on the tree, or runs it if that is wanted and the only way.
+    fn carry_out(
         &self,
         root: &Root,
-        package: &str,
-        kind: &str,
-        text: &[u8],
-        arguments: &[String],
-    ) -> (ScriptResult, String) {
+        script: &Due<'_>,
+    ) -> Result<(ScriptResult, String), ImageError> {
+        let emulated = self.emulate(root, script);
+        if emulated.0 != ScriptResult::NotRun || self.request.scripts != ScriptMode::Run {
+            return Ok(emulated);
+        }
+        sandbox::check(&self.request.architecture)?;
+        // Where scripts run, the programs they use must be there.
+        busybox::install(root)?;
+        let job = sandbox::Job {
+            package: script.package,
+            version: script.version,
+            kind: script.kind,
+            text: script.text,
+            arguments: script.arguments,
+            build_time: self.request.build_time,
+        };
+        Ok((ScriptResult::Ran, sandbox::run(root, &job)?))
+    }
+
+    /// Carries a script out on the tree, or leaves the tree as it is.
+    fn emulate(&self, root: &Root, script: &Due<'_>) -> (ScriptResult, String) {
+        let Due {
+            package,
+            kind,
+            text,
+            arguments,
+            ..
+        } = *script;
         let not_run = |reason: String| (ScriptResult::NotRun, reason);
         let Ok(text) = std::str::from_utf8(text) else {
             return not_run("it is no text".to_owned());
@@ -208,7 +249,24 @@ impl ScriptRunner for Scripts<'_> {
                     "only what is built in is done".to_owned(),
                 ),
             },
-            _ => self.emulate(root, &name, kind, script.text, script.arguments),
+            _ => {
+                let due = Due {
+                    package: &name,
+                    version: &script.package.package.version,
+                    kind,
+                    text: script.text,
+                    arguments: script.arguments,
+                };
+                match self.carry_out(root, &due) {
+                    Ok(done) => done,
+                    Err(error) => {
+                        let mut state = self.state.borrow_mut();
+                        // The first failure is the one to tell.
+                        state.failure.get_or_insert(error);
+                        return false;
+                    }
+                }
+            }
         };
         let mut state = self.state.borrow_mut();
         state.outcomes.push(ScriptOutcome {
@@ -221,6 +279,7 @@ impl ScriptRunner for Scripts<'_> {
             let outcome = state.outcomes.len() - 1;
             state.triggers.push(Waiting {
                 package: name,
+                version: script.package.package.version.clone(),
                 outcome,
                 text: script.text.to_vec(),
                 arguments: script.arguments.to_vec(),

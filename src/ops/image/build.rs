@@ -6,6 +6,7 @@ use crate::config::image::{
     self, HealthCheck, ImageConfig, Names, PathMutation, Warning, compression_parts, nanoseconds,
     without_credentials, words,
 };
+use crate::fetch::registry::CredentialFiles;
 use crate::image::output::{self, Bundle, LayoutShape};
 use crate::image::sbom::{self, Inventory, Provenance, Subject};
 use crate::image::{
@@ -13,6 +14,7 @@ use crate::image::{
     DatabasePlace, Document, FileSource, FileToAdd, Group, Layering, NamedContent, PathKind,
     ScriptMode, ScriptResult, Service, Store, oci,
 };
+use crate::ops::publish::{self, Attachment, Publication, Published};
 use crate::package::{Dependency, World};
 use crate::plan::{NewPackage, Source};
 use crate::progress::Sink;
@@ -110,8 +112,10 @@ pub struct Built {
     pub source: Option<String>,
     /// Files of the user's own.
     pub added: Vec<String>,
-    /// The store with the layers; temporary ones go with this.
-    _store: Option<tempfile::TempDir>,
+    /// The layers.
+    store: Store,
+    /// The place of the layers if it is temporary.
+    _place: Option<tempfile::TempDir>,
 }
 
 impl Built {
@@ -139,6 +143,73 @@ impl Built {
             }
         }
         lines
+    }
+
+    /// Pushes the image to every reference, with its bills of materials if they are given.
+    ///
+    /// # Errors
+    /// [`enum@Error`]; a tag never points to something that is not all there.
+    pub fn publish(
+        &self,
+        references: &[String],
+        credentials: &CredentialFiles,
+        insecure: &[String],
+        attachments: &[Attachment],
+    ) -> Result<Published, Error> {
+        Ok(publish::publish(&Publication {
+            images: &self.images,
+            index: &self.index,
+            references,
+            credentials,
+            insecure,
+            attachments,
+            store: Some(&self.store),
+        })?)
+    }
+
+    /// Returns the bills of materials as what refers to images and index.
+    ///
+    /// # Errors
+    /// [`enum@Error`].
+    pub fn attachments(
+        &self,
+        name: &str,
+        formats: &[BillFormat],
+        sink: &mut dyn Sink,
+    ) -> Result<Vec<Attachment>, Error> {
+        let mut attachments = Vec::new();
+        for (file, content) in self.bills(name, formats, sink)? {
+            let of_image = |image: &&BuiltImage| {
+                let architecture = file.strip_prefix("sbom-").and_then(|f| f.split('.').next());
+                architecture == Some(&image.architecture)
+            };
+            let image = self.images.iter().find(of_image);
+            let subject = image.map_or(&self.index.descriptor, |image| &image.manifest.descriptor);
+            let artifact_type = match file.ends_with(".cdx.json") {
+                true => "application/vnd.cyclonedx+json",
+                false => "application/spdx+json",
+            };
+            attachments.push(Attachment {
+                subject: subject.clone(),
+                artifact_type: artifact_type.to_owned(),
+                content,
+            });
+        }
+        Ok(attachments)
+    }
+
+    /// Loads the image into the container engine of this machine.
+    ///
+    /// # Errors
+    /// [`enum@Error`].
+    pub fn load_locally(&self, reference: &str) -> Result<(), Error> {
+        let bundle = Bundle {
+            images: &self.images,
+            index: &self.index,
+            reference,
+        };
+        let host = image::Architecture::host();
+        Ok(publish::load_locally(&bundle, host.architecture())?)
     }
 
     /// Makes the bills of materials: file names and contents.
@@ -390,7 +461,8 @@ pub fn build(
         added: (plan.description.x_build.files.iter())
             .map(|file| file.path.trim_matches('/').to_owned())
             .collect(),
-        _store: place,
+        store,
+        _place: place,
     })
 }
 

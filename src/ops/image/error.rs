@@ -2,6 +2,7 @@
 
 use crate::config::image::{ConfigError, Warning, architecture};
 use crate::image::ImageError;
+use crate::ops::publish::PublishError;
 use crate::plan::lockfile::LockError;
 
 /// Why an image operation did not happen. The text is the first line of the report.
@@ -16,6 +17,9 @@ pub enum Error {
     /// The image.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// The registry, or the container engine.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
     /// An architecture nobody knows.
     #[error(
         "unknown architecture \"{name}\"; known: {}",
@@ -266,6 +270,7 @@ impl Error {
             Self::Lock(LockError::NoChecksum { .. } | LockError::Format { .. }) => "E-LOCK",
             Self::Lock(LockError::Architecture { .. }) => "E-LOCK-STALE",
             Self::Image(error) => error.code(),
+            Self::Publish(error) => error.code(),
             Self::Architecture { .. } => "E-ARCH",
             Self::ArchitectureVersion { .. } => "E-ARCH-VERSION",
             Self::NoSuch { .. } => "E-NOSUCH",

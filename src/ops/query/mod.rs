@@ -7,9 +7,11 @@
 
 mod dot;
 mod fields;
+mod files;
 mod info;
 mod list;
 mod manifest;
+mod nearest;
 mod object;
 mod owner;
 mod pattern;
@@ -25,9 +27,11 @@ mod why;
 
 pub use dot::dot;
 pub use fields::{Field, FieldList, FieldSet, Reverse};
+pub use files::{CachedPackage, search_files};
 pub use info::{InfoOptions, Links, NoLinks, OwnerStyle, exists, info, installed_list, who_owns};
 pub use list::{ListOptions, list};
 pub use manifest::{ManifestFile, manifest};
+pub use nearest::nearest;
 pub use object::{Wanted, object};
 pub use owner::{owner, paths};
 pub use pattern::{Pattern, printable};
@@ -50,8 +54,32 @@ pub struct Answer {
     pub errors: Vec<String>,
     /// Lines for standard error that tell more than apk does.
     pub notes: Vec<String>,
+    /// The packages that the text lists, if it is a plain list of packages.
+    pub listed: Vec<Listed>,
     /// How much could not be answered, or another exit status; not limited to 99.
     pub status: usize,
+}
+
+/// A package of a plain list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Its line of description.
+    pub description: String,
+}
+
+impl Listed {
+    fn of(view: &View<'_>, package: PackageRef) -> Self {
+        let entry = view.get(package);
+        Self {
+            name: entry.name().to_owned(),
+            version: entry.version().to_owned(),
+            description: entry.description().to_owned(),
+        }
+    }
 }
 
 impl Answer {

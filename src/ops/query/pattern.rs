@@ -27,8 +27,8 @@ struct Constraint {
 enum Matcher {
     /// The whole text, case included.
     Exact(String),
-    /// A part of the text; ASCII case is ignored. The text is in lower case.
-    Contains(String),
+    /// A part of the text; ASCII case is ignored.
+    Contains(Part),
     /// A shell pattern; ASCII case is ignored.
     Glob(String),
 }
@@ -132,14 +132,14 @@ impl Matcher {
         if has_wildcard || word.contains(['[', '\\']) {
             Self::Glob(format!("*{word}*"))
         } else {
-            Self::Contains(word.to_ascii_lowercase())
+            Self::Contains(Part::new(word))
         }
     }
 
     fn matches(&self, text: &str) -> bool {
         match self {
             Self::Exact(wanted) => wanted == text,
-            Self::Contains(wanted) => contains_ignoring_case(text.as_bytes(), wanted.as_bytes()),
+            Self::Contains(wanted) => wanted.is_in(text.as_bytes()),
             Self::Glob(pattern) => glob::matches(
                 pattern,
                 text,
@@ -152,17 +152,43 @@ impl Matcher {
     }
 }
 
-/// Returns whether `text` contains `wanted`, which is in lower case.
-fn contains_ignoring_case(text: &[u8], wanted: &[u8]) -> bool {
-    let Some((first, rest)) = wanted.split_first() else {
-        return true;
-    };
-    let Some(last_start) = text.len().checked_sub(wanted.len()) else {
-        return false;
-    };
-    let starts = &text[..=last_start];
-    let continues = |at: usize| text[at + 1..at + wanted.len()].eq_ignore_ascii_case(rest);
-    memchr::memchr2_iter(*first, first.to_ascii_uppercase(), starts).any(continues)
+/// A text to look for inside others.
+#[derive(Clone, Debug)]
+struct Part {
+    /// In lower case.
+    text: Vec<u8>,
+    /// Where its rarest byte is.
+    rarest: usize,
+}
+
+impl Part {
+    fn new(word: &str) -> Self {
+        // Letters in the order of their frequency in English; what is not among them is rarer.
+        const FREQUENT: &[u8] = b"etaoinsrhldcumfpgwybvk -.";
+        let text = word.to_ascii_lowercase().into_bytes();
+        let frequency = |byte: &u8| FREQUENT.iter().rev().position(|f| f == byte);
+        let rarest = (0..text.len()).min_by_key(|at| frequency(&text[*at]));
+        Self {
+            rarest: rarest.unwrap_or(0),
+            text,
+        }
+    }
+
+    /// Returns whether a text has it, whatever the case of ASCII letters.
+    fn is_in(&self, text: &[u8]) -> bool {
+        let Some(rare) = self.text.get(self.rarest) else {
+            return true;
+        };
+        let Some(last_start) = text.len().checked_sub(self.text.len()) else {
+            return false;
+        };
+        let places = &text[self.rarest..=self.rarest + last_start];
+        let is_here = |at: usize| text[at..at + self.text.len()].eq_ignore_ascii_case(&self.text);
+        match rare.is_ascii_alphabetic() {
+            true => memchr::memchr2_iter(*rare, rare.to_ascii_uppercase(), places).any(is_here),
+            false => memchr::memchr_iter(*rare, places).any(is_here),
+        }
+    }
 }
 
 /// Returns text in which control characters cannot reach a terminal.
@@ -192,6 +218,10 @@ mod tests {
             ("z?i", true, "zlib-dev", true),
             ("b", true, "zlib", true),
             ("bb", true, "abBa", true),
+            ("p-k", true, "APP-Kit", true),
+            ("kit", true, "APP-Kit", true),
+            ("app", true, "APP-Kit", true),
+            ("app-kit!", true, "APP-Kit", false),
         ] {
             let pattern = Pattern::new(word, search);
             assert_eq!(pattern.matches_name(text), wanted, "{word} {text}");

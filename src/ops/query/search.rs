@@ -1,12 +1,12 @@
 //! `search`: looking in repositories (cli.md, 2.10).
 
-use super::Answer;
 use super::fields::{Field, FieldSet, Reverse};
 use super::object::Wanted;
 use super::query_fields::write_packages;
 use super::render::Format;
 use super::select::{Arguments, Selection};
 use super::view::{PackageRef, View};
+use super::{Answer, Listed};
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
@@ -82,7 +82,16 @@ pub fn search(view: &View<'_>, options: &SearchOptions, arguments: Arguments<'_>
             line(view, options, *package, &mut text);
         }
     }
-    Answer::with_status(text, selected.missed.len())
+    let mut answer = Answer::with_status(text, selected.missed.len());
+    if options.format == Format::Default
+        && !options.rdepends
+        && !options.origin
+        && options.verbosity == 1
+    {
+        let listed = selected.packages.iter().map(|p| Listed::of(view, *p));
+        answer.listed = listed.collect();
+    }
+    answer
 }
 
 fn dependants(view: &View<'_>, options: &SearchOptions, packages: &[PackageRef], out: &mut String) {

@@ -215,16 +215,18 @@ impl Selection {
         let only_installed = self.installed || texts.iter().all(|f| f.is_installed_only());
         let mut check = |package: PackageRef| {
             let entry = view.get(package);
+            // Few match, so whether a record counts at all is asked afterwards.
             if texts
                 .iter()
                 .any(|f| field_matches(view, package, &entry, *f, pattern))
+                && view.is_first(package)
             {
                 take(entry.name(), package);
             }
         };
         match only_installed {
             true => view.installed_packages().for_each(&mut check),
-            false => view.packages().for_each(&mut check),
+            false => view.records().for_each(&mut check),
         }
     }
 

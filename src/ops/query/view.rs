@@ -148,6 +148,20 @@ impl<'a> View<'a> {
         (self.find(identity) == Some(this)).then_some(this)
     }
 
+    /// Returns every record in the order of reading, those included that state an earlier
+    /// package again.
+    pub(super) fn records(&self) -> impl Iterator<Item = PackageRef> + '_ {
+        (0..self.source_count()).flat_map(move |source| {
+            let records = 0..self.table(source).len() as u32;
+            records.map(move |record| reference(source, record))
+        })
+    }
+
+    /// Returns whether no earlier record states the package of this one.
+    pub(super) fn is_first(&self, record: PackageRef) -> bool {
+        self.first(record.source.into(), record.record).is_some()
+    }
+
     /// Returns every package in the order of reading.
     pub fn packages(&self) -> impl Iterator<Item = PackageRef> + '_ {
         (0..self.source_count()).flat_map(move |source| {
@@ -456,22 +470,22 @@ impl<'v> Entry<'v> {
 
     /// Returns the line of description.
     pub fn description(&self) -> &'v str {
-        self.text(|p| Some(&p.description), |d| Some(d.description))
+        self.text(|p| Some(&p.description), |d| Some(d.description()))
     }
 
     /// Returns the web page.
     pub fn url(&self) -> &'v str {
-        self.text(|p| Some(&p.url), |d| Some(d.url))
+        self.text(|p| Some(&p.url), |d| Some(d.url()))
     }
 
     /// Returns the licence.
     pub fn license(&self) -> &'v str {
-        self.text(|p| Some(&p.license), |d| Some(d.license))
+        self.text(|p| Some(&p.license), |d| Some(d.license()))
     }
 
     /// Returns the source package, empty if none is stated.
     pub fn origin(&self) -> &'v str {
-        self.text(|p| p.origin.as_deref(), |d| d.origin)
+        self.text(|p| p.origin.as_deref(), |d| d.origin())
     }
 
     /// Returns the source package, or the own name if none is stated.
@@ -484,19 +498,19 @@ impl<'v> Entry<'v> {
 
     /// Returns the maintainer, empty if none is stated.
     pub fn maintainer(&self) -> &'v str {
-        self.text(|p| p.maintainer.as_deref(), |d| d.maintainer)
+        self.text(|p| p.maintainer.as_deref(), |d| d.maintainer())
     }
 
     /// Returns the commit of the recipe, empty if none is stated.
     pub fn commit(&self) -> &'v str {
-        self.text(|p| p.commit.as_deref(), |d| d.commit)
+        self.text(|p| p.commit.as_deref(), |d| d.commit())
     }
 
     /// Returns the time of the build in seconds since 1970, 0 if none is stated.
     pub fn build_time(&self) -> u64 {
         match self.installed {
             Some(package) => package.build_time,
-            None => self.details().and_then(|details| details.build_time),
+            None => self.details().and_then(|details| details.build_time()),
         }
         .unwrap_or(0)
     }
@@ -507,7 +521,10 @@ impl<'v> Entry<'v> {
             Some(package) => package.tags.iter().map(String::as_str).collect(),
             None => {
                 let details = self.details();
-                details.map_or("", |d| d.tags).split_whitespace().collect()
+                details
+                    .map_or("", |d| d.tags())
+                    .split_whitespace()
+                    .collect()
             }
         }
     }

@@ -245,6 +245,34 @@ pub(crate) const SUBCOMMANDS: &[Subcommand] = &[
         &[RESOLVE]
     ),
     subcommand!(
+        "publish",
+        "CONFIG REF...",
+        "Build an image and push it to a registry",
+        &[
+            o(
+                "attach-sbom",
+                Nothing,
+                "Push the bills of materials as documents about the image"
+            ),
+            o(
+                "image-refs",
+                Value("FILE"),
+                "Write references by digest here"
+            ),
+            o(
+                "insecure-registry",
+                List("HOST"),
+                "Use plain HTTP for this registry"
+            ),
+            o(
+                "local",
+                Nothing,
+                "Load into this machine's container engine instead"
+            ),
+        ],
+        &[RESOLVE, BUILD]
+    ),
+    subcommand!(
         "rootfs",
         "CONFIG OUTPUT",
         "Write the root file system as a tar archive or a directory",
@@ -369,7 +397,7 @@ pub(super) fn parse(called: &str, words: &[String]) -> Result<Invocation, Stop> 
         format!("usage: {}", line.trim_end())
     };
     parser.run(words).map_err(|stop| match stop {
-        Stop::Error(text) => Stop::Usage(format!("{text}\n{}", usage())),
+        Stop::Error(text, _) => Stop::Usage(format!("{text}\n{}", usage())),
         Stop::Output(_, _) => Stop::Output(help::subcommand(called, subcommand), 0),
         other => other,
     })?;

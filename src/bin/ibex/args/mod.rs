@@ -106,8 +106,8 @@ impl Invocation {
 pub(crate) enum Stop {
     /// Print this to standard output and exit with the code.
     Output(String, u8),
-    /// Print this behind `ERROR: ` and exit with 1.
-    Error(String),
+    /// Print this behind `ERROR: `, the hint for people after it, and exit with 1.
+    Error(String, Option<String>),
     /// The same for `image`, which exits with 2.
     Usage(String),
 }
@@ -145,7 +145,10 @@ pub(crate) fn parse(
     } = parser;
     let Some(applet) = applet else {
         return Err(match arguments.first() {
-            Some(word) => Stop::Error(format!("'{word}' is not an apk command. See 'apk --help'.")),
+            Some(word) => Stop::Error(
+                format!("'{word}' is not an apk command. See 'apk --help'."),
+                did_you_mean(word, "", APPLETS.iter().map(|applet| applet.name)),
+            ),
             None => Stop::Output(help::overview(called), 1),
         });
     };
@@ -259,6 +262,10 @@ impl Scope {
                 add(option, true);
             }
         }
+        // What apk does not have must not make one of its abbreviations ambiguous.
+        if found.iter().any(|(option, ..)| !is_own(option)) {
+            found.retain(|(option, ..)| !is_own(option));
+        }
         match found.as_slice() {
             [] => Found::Unknown,
             [(option, negated, _)] => Found::Option(*option, *negated),
@@ -282,6 +289,10 @@ impl Scope {
         }
         false
     }
+}
+
+fn is_own(option: &Opt) -> bool {
+    options::OWN.contains(&option.id)
 }
 
 fn needs_value(option: Opt) -> bool {
@@ -328,7 +339,15 @@ impl Parser<'_> {
         let (option, negated) = match self.scope.long(name) {
             Found::Option(option, negated) => (option, negated),
             Found::Ambiguous => return Err(wrong(format!("ambiguous option '{name}'"))),
-            Found::Unknown => return Err(wrong(format!("unrecognized option '{name}'"))),
+            Found::Unknown => {
+                let known = self
+                    .scope
+                    .options()
+                    .filter(|option| !option.help.is_empty());
+                let hint = did_you_mean(name, "--", known.map(|option| option.long));
+                let text = format!("command line: unrecognized option '{name}'");
+                return Err(Stop::Error(text, hint));
+            }
         };
         if needs_value(option) {
             let value = match value {
@@ -395,7 +414,20 @@ impl Parser<'_> {
 }
 
 fn wrong(text: String) -> Stop {
-    Stop::Error(format!("command line: {text}"))
+    Stop::Error(format!("command line: {text}"), None)
+}
+
+/// Names what was probably meant; each candidate is shown behind `prefix`.
+fn did_you_mean<'a>(
+    typed: &str,
+    prefix: &str,
+    candidates: impl Iterator<Item = &'a str>,
+) -> Option<String> {
+    const SIMILAR: f64 = 0.6;
+    let rated = candidates.map(|name| (strsim::normalized_damerau_levenshtein(typed, name), name));
+    let near = rated.filter(|(similarity, _)| *similarity >= SIMILAR);
+    let nearest = near.max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(a.1)))?;
+    Some(format!("did you mean `{prefix}{}`?", nearest.1))
 }
 
 fn is_valid(option: Opt, value: &str) -> bool {
@@ -469,7 +501,7 @@ mod tests {
 
     fn error(text: &str) -> String {
         match parse("apk", &words(text), None) {
-            Err(Stop::Error(text)) => text,
+            Err(Stop::Error(text, _)) => text,
             other => panic!("{text}: {other:?}"),
         }
     }
@@ -486,6 +518,9 @@ mod tests {
             ("--root=R -qq info -e zlib", "info", &["zlib"]),
             ("add -- -x", "add", &["-x"]),
             ("--no-logf stats -", "stats", &["-"]),
+            // `--color` is not apk's.
+            ("info --co x", "info", &["x"]),
+            ("--colo=no info x", "info", &["x"]),
         ] {
             let parsed =
                 parse("apk", &words(text), None).unwrap_or_else(|e| panic!("{text}: {e:?}"));
@@ -544,6 +579,23 @@ mod tests {
             ("foo", "'foo' is not an apk command. See 'apk --help'."),
         ] {
             assert_eq!(error(text), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn typos_get_a_suggestion() {
+        for (text, wanted) in [
+            ("instal", None),
+            ("upgarde", Some("did you mean `upgrade`?")),
+            ("serach x", Some("did you mean `search`?")),
+            ("add --simluate x", Some("did you mean `--simulate`?")),
+            ("--no-netwrok add", Some("did you mean `--network`?")),
+            ("--zzzz", None),
+        ] {
+            match parse("apk", &words(text), None) {
+                Err(Stop::Error(_, hint)) => assert_eq!(hint.as_deref(), wanted, "{text}"),
+                other => panic!("{text}: {other:?}"),
+            }
         }
     }
 

@@ -60,6 +60,23 @@ pub(super) const fn s(long: &'static str, short: char, takes: Takes, help: &'sta
 
 use Takes::{Auto, Bool, List, Nothing, Number, Value};
 
+/// The options that apk does not have.
+pub(crate) const OWN: &[&str] = &[
+    "branch",
+    "color",
+    "component",
+    "explain",
+    "files",
+    "force-index-rollback",
+    "json",
+    "limits",
+    "mirror",
+    "query-json",
+    "solver",
+    "to",
+    "to-sign-key",
+];
+
 /// Options of every applet.
 pub(crate) const GLOBAL: &[Opt] = &[
     o(
@@ -103,6 +120,11 @@ pub(crate) const GLOBAL: &[Opt] = &[
         "check-certificate",
         Bool,
         "Verify HTTPS certificates (default yes)",
+    ),
+    o(
+        "color",
+        Auto,
+        "Colour the output (auto: on a terminal, unless NO_COLOR is set)",
     ),
     s(
         "force",
@@ -291,6 +313,7 @@ pub(crate) const QUERY: &[Opt] = &[
     ),
     s("fields", 'F', Value("FIELD[,...][:REV]"), "What to print"),
     o("format", Value("default|json|yaml"), "How to print it"),
+    opt("query-json", "json", None, Nothing, "Same as --format json"),
     o(
         "from",
         Value("system|repositories|installed|none"),
@@ -509,6 +532,11 @@ const SEARCH: &[Opt] = &[
     s("description", 'd', Nothing, "Look in descriptions, too"),
     s("exact", 'e', Nothing, "Whole names"),
     opt("exact", "", Some('x'), Nothing, ""),
+    o(
+        "files",
+        Nothing,
+        "Look for files of installed and cached packages instead",
+    ),
     o("has-origin", Nothing, "By source package"),
     s("origin", 'o', Nothing, "Print the source package"),
     s("rdepends", 'r', Nothing, "Print what needs each match"),
@@ -532,12 +560,24 @@ const FETCH: &[Opt] = &[
     s("link", 'l', Nothing, "Make hard links where possible"),
     s("output", 'o', Value("DIR"), "Put the files here"),
     o("pkgname-spec", Value("SPEC"), "Name the files like this"),
+    opt(
+        "to-sign-key",
+        "sign-key",
+        None,
+        Value("KEY"),
+        "With --to: sign with this private key",
+    ),
     o("simulate", Bool, "Fetch nothing"),
     s(
         "stdout",
         's',
         Nothing,
         "Write the packages to standard output",
+    ),
+    o(
+        "to",
+        Value("DIR"),
+        "Keep the packages here as a repository with a signed index of its own",
     ),
     o("url", Nothing, "Print where the packages are"),
 ];
@@ -864,6 +904,35 @@ pub(crate) const APPLETS: &[Applet] = &[
         "Search packages",
         SEARCH,
         &[Group::Query],
+    ),
+    applet(
+        "serve",
+        "DIR",
+        "Serve a directory over HTTP, to a repository's users",
+        &[o(
+            "listen",
+            Value("ADDRESS:PORT"),
+            "Where to listen (127.0.0.1:8000); port 0 lets the system choose",
+        )],
+        &[],
+    ),
+    applet(
+        "snapshot",
+        "DIR",
+        "Keep a dated copy of what the root has installed, as a repository",
+        &[
+            o(
+                "lock",
+                Value("FILE"),
+                "Keep what this lock file names instead",
+            ),
+            o(
+                "sign-key",
+                Value("KEY"),
+                "Sign the index with this private key (else with one made for you)",
+            ),
+        ],
+        &[],
     ),
     applet("stats", "", "Show statistics", &[], &[]),
     applet(

@@ -62,6 +62,7 @@ pub(crate) fn run_command(
         verbosity: if json { 0 } else { invocation.verbosity() },
         width: console.width(),
         interactive: summary,
+        show_plan: console.terminal && invocation.verbosity() == 1 && !json,
         solver: match values.last("solver") {
             Some("apk") => SolverChoice::Apk,
             Some("complete") => SolverChoice::Complete,

@@ -68,7 +68,7 @@ pub(crate) fn index(invocation: &Invocation, console: &mut Console) -> Result<u8
 }
 
 /// Returns the time that written files carry: `$SOURCE_DATE_EPOCH`, or now.
-fn time() -> u64 {
+pub(super) fn time() -> u64 {
     let fixed = std::env::var_os("SOURCE_DATE_EPOCH").and_then(|text| text.into_string().ok());
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     fixed

@@ -6,6 +6,7 @@ use crate::args::{Invocation, Values, help};
 use crate::output::Console;
 use ibex::config::Settings;
 use ibex::config::image as description;
+use ibex::fetch::registry::CredentialFiles;
 use ibex::image::ScriptMode;
 use ibex::ops::image::{
     self, BillFormat, BuildOptions, Built, Error, Options, OutputFormat, Profile, Resolution,
@@ -116,6 +117,7 @@ fn dispatch(invocation: &Invocation, console: &mut Console) -> Result<u8, Error>
     let options = options(invocation)?;
     match name {
         "build" => build(invocation, &options, console),
+        "publish" => publish(invocation, &options, console),
         "rootfs" | "cpio" => rootfs(invocation, options, name == "cpio", console),
         "verify" => verify(invocation, options, console),
         "show-config" => show_config(invocation, &options, console),
@@ -536,6 +538,66 @@ fn build(invocation: &Invocation, options: &Options, console: &mut Console) -> R
     } else {
         console.print(&format!("{line}\n"));
     }
+    Ok(0)
+}
+
+fn publish(invocation: &Invocation, options: &Options, console: &mut Console) -> Result<u8, Error> {
+    let values = &invocation.values;
+    let [_, references @ ..] = invocation.arguments.as_slice() else {
+        return Err(usage("publish needs CONFIG REF..."));
+    };
+    let Some(first) = references.first() else {
+        return Err(usage("publish needs CONFIG REF..."));
+    };
+    let local = values.is("local");
+    let recipe = build_options(invocation, local.then_some(OutputFormat::DockerArchive))?;
+    let formats = bill_formats(values)?;
+    let mut sink = ToStderr::new(invocation, console);
+    let mut workshop = Workshop::open(options)?;
+    let built = image::build(&mut workshop, &recipe, &mut sink)?;
+    for line in built.script_lines() {
+        sink.line(Level::Detail, &line);
+    }
+    let name = without_tag(first);
+    if local {
+        for reference in references {
+            built.load_locally(reference)?;
+        }
+        console.print(&format!("{name}@{}\n", built.digest()));
+        return Ok(0);
+    }
+    let attachments = match values.is("attach-sbom") {
+        true => built.attachments(name, &formats, &mut sink)?,
+        false => Vec::new(),
+    };
+    let variable = |name: &str| std::env::var_os(name).map(|text| text.to_string_lossy().into());
+    let credentials = CredentialFiles::usual(variable);
+    let insecure = values.all("insecure-registry");
+    let published = built.publish(references, &credentials, &insecure, &attachments)?;
+    let pushed = published.pushed;
+    let (sent, present, mounted) = (pushed.sent, pushed.present, pushed.mounted);
+    sink.line(
+        Level::Notice,
+        &format!(
+            "{sent} blobs sent ({} bytes), {present} were there, {mounted} mounted",
+            pushed.bytes
+        ),
+    );
+    if let Some(path) = values.last("image-refs") {
+        let text: String = published
+            .references
+            .iter()
+            .map(|line| format!("{line}\n"))
+            .collect();
+        image::write_bills(&options.work_dir, &[(path.to_owned(), text.into_bytes())])?;
+    }
+    if let Some(path) = values.last("sbom-path") {
+        let bills = built.bills(name, &formats, &mut sink)?;
+        image::write_bills(&options.work_dir.join(path), &bills)?;
+    }
+    // One line, so that command substitution works.
+    let line = published.digests.first().cloned().unwrap_or_default();
+    console.print(&format!("{line}\n"));
     Ok(0)
 }
 

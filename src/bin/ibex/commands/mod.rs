@@ -8,6 +8,7 @@ mod complete;
 mod files;
 mod history;
 mod image;
+mod keep;
 mod question;
 mod recover;
 mod settings;
@@ -38,6 +39,8 @@ pub(crate) fn run(
         "cache" => cache::run(invocation, console),
         "completions" => complete::completions(invocation, &command_line[0], console),
         "man" => complete::man(invocation, console),
+        "serve" => keep::serve(invocation, console),
+        "snapshot" => keep::snapshot(invocation, console),
         "extract" => files::extract(invocation, console),
         "image" => Ok(image::run(invocation, console)),
         "history" => history::run(invocation, console),

@@ -1,9 +1,10 @@
 //! `info`, `list`, `search`, `policy`, `query`: options to questions, answers to the console.
 
-use super::files;
 use super::settings::settings;
+use super::{files, keep};
 use crate::args::{Invocation, Values};
-use crate::output::Console;
+use crate::output::{Console, colour};
+use crate::table::{Column, Table};
 use ibex::config::Settings;
 use ibex::ops::Error;
 use ibex::ops::known::Known;
@@ -51,7 +52,10 @@ impl QueryGroup {
                 upgradable: values.is("query-upgradable"),
             },
             fields: field_list("fields")?,
-            format: parsed(values, "format", Format::from_key)?.unwrap_or_default(),
+            format: match values.is("query-json") {
+                true => Format::Json,
+                false => parsed(values, "format", Format::from_key)?.unwrap_or_default(),
+            },
             summarize: parsed(values, "summarize", FieldList::parse_summary)?,
             from: match values.is("query-installed") {
                 true => Some(From::Installed),
@@ -99,7 +103,44 @@ pub(crate) fn run(invocation: &Invocation, console: &mut Console) -> Result<u8, 
         known.warn(console);
     }
     let answer = answer(invocation, &settings, &group, &known, console)?;
+    if console.terminal && group.format == Format::Default {
+        for_people(invocation, &known, &answer, console);
+        return Ok(answer.status.min(99) as u8);
+    }
     Ok(give(&answer, console))
+}
+
+/// Gives an answer to a terminal: listings as tables, and where nothing was found what might have
+/// been meant.
+fn for_people(invocation: &Invocation, known: &Known, answer: &Answer, console: &mut Console) {
+    let applet = invocation.applet.name;
+    if answer.listed.is_empty() {
+        give(answer, console);
+    } else {
+        let mut table = Table::new(&[Column::Left, Column::Left, Column::Flexible]);
+        for listed in &answer.listed {
+            table.row(vec![
+                (listed.name.clone(), colour::STRONG),
+                (listed.version.clone(), colour::NOTE),
+                (listed.description.clone(), ""),
+            ]);
+        }
+        let text = table.text(0, console.columns(), console.colour);
+        console.print_made(&text);
+    }
+    let asks = matches!(applet, "info" | "list" | "policy" | "query" | "search");
+    if asks && answer.text.is_empty() {
+        let view = known.view();
+        for word in &invocation.arguments {
+            let near = query::nearest(&view, word);
+            if !near.is_empty() {
+                console.hint(&format!(
+                    "nothing matches `{word}`; near it: {}",
+                    near.join(", ")
+                ));
+            }
+        }
+    }
 }
 
 /// Prints an answer; returns the exit code.
@@ -109,7 +150,7 @@ pub(super) fn give(answer: &Answer, console: &mut Console) -> u8 {
         console.print_error(&format!("{line}\n"));
     }
     for line in &answer.errors {
-        console.print_error(&format!("ERROR: {line}\n"));
+        console.error_line(line);
     }
     answer.status.min(99) as u8
 }
@@ -128,6 +169,7 @@ fn version_texts(invocation: &Invocation) -> Option<Answer> {
 fn default_source(invocation: &Invocation) -> From {
     let values = &invocation.values;
     match invocation.applet.name {
+        "search" if values.is("files") => From::Installed,
         "search" | "fetch" | "dot" => From::Repositories,
         "list" if values.is("list-installed") || values.is("manifest") => From::Installed,
         "why" => From::Installed,
@@ -184,6 +226,10 @@ fn answer(
             &list_options(values, group, fields, verbosity),
             everything,
         ),
+        "search" if values.is("files") => {
+            let cached = known.cached_packages(settings)?;
+            query::search_files(&view, &cached, words, group.format)
+        }
         "search" => {
             let options = SearchOptions {
                 selection: group.selection,
@@ -198,6 +244,18 @@ fn answer(
                 fields,
             };
             query::search(&view, &options, everything)
+        }
+        "fetch" if values.last("to").is_some() => {
+            let directory = values.last("to").unwrap_or_default();
+            keep::fetch(
+                invocation,
+                settings,
+                group.selection,
+                known,
+                given,
+                directory,
+                console,
+            )?
         }
         "fetch" => files::fetch(invocation, settings, group.selection, known, given, console)?,
         "dot" => query::dot(&view, &group.selection, values.is("errors"), everything),
