@@ -43,6 +43,8 @@ pub mod package;
 pub mod plan;
 pub mod progress;
 pub mod root;
+#[doc = include_str!("security.md")]
+pub mod security {}
 pub mod solver;
 pub mod transaction;
 pub mod trust;

@@ -2,7 +2,7 @@
 //! (formats.md, chapter 12; cli.md, 1.16).
 //!
 //! A [`Session`] keeps connections, credentials and what it learnt about servers. Retries and the
-//! choice among mirrors are in [`Turns`]; what is done with the bytes is the caller's business.
+//! choice among mirrors are in `Turns`; what is done with the bytes is the caller's business.
 //! Credentials are taken out of addresses before anything else sees them, go only to the origin
 //! they are for, and are in no message.
 

@@ -197,7 +197,11 @@ fn digests(signed: &[u8], signatures: &[Signature]) -> SignedDigests {
 /// Returns whether a record's texts can be used as file names and lines (commit.md, W1 and W20).
 fn is_usable(stated: &Stated<'_>) -> bool {
     let file_name = |text: &str| !text.bytes().any(|b| b == b'/' || b.is_ascii_control());
+    let optional = [stated.origin, stated.maintainer, stated.commit];
+    let texts = [stated.description, stated.url, stated.license];
+    let mut lines = texts.into_iter().chain(optional.into_iter().flatten());
     super::pkginfo::check_name(stated.name).is_ok()
+        && lines.all(super::record::fits_a_line)
         && file_name(stated.version)
         && stated.arch.is_none_or(file_name)
 }

@@ -224,7 +224,10 @@ fn acl_text(acl: &Acl) -> String {
 }
 
 /// Refuses what would make the database unreadable (commit.md, W1).
-fn check(installed: &InstalledPackage) -> Result<(), FormatError> {
+///
+/// # Errors
+/// [`FormatError::Package`] with the reason.
+pub fn check(installed: &InstalledPackage) -> Result<(), FormatError> {
     let package = &installed.package;
     let optional = [
         &package.arch,

@@ -27,6 +27,11 @@ pub fn parse(bytes: &[u8]) -> Result<PkgInfo, FormatError> {
         if line.starts_with('#') {
             continue;
         }
+        if !record::fits_a_line(line) {
+            return Err(FormatError::Package {
+                reason: format!("control characters in {line:?}"),
+            });
+        }
         if let Some((key, value)) = line.split_once(" = ") {
             store(&mut info, key, value);
         }

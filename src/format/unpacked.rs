@@ -19,7 +19,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::FileExt;
 
-/// Contents of at least this size begin on a border of [`BLOCK`] bytes.
+/// Contents of at least this size begin on a border of `BLOCK` bytes.
 pub const ALIGNED: u64 = 16 << 10;
 
 /// The block size of the usual file systems.

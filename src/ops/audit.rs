@@ -52,9 +52,9 @@ pub struct AuditOptions {
     pub directories: Vec<String>,
 }
 
-/// Places that a full audit leaves out.
+/// Places that a full audit leaves out, besides what the built-in rules protect.
 const LEFT_OUT: &str =
-    "-etc\n-dev\n-home\n-lib/apk\n-lib/rc/cache\n-proc\n-root\n-run\n-sys\n-tmp\n-var\n";
+    "-dev\n-home\n-lib/apk\n-lib/rc/cache\n-proc\n-root\n-run\n-sys\n-tmp\n-var\n";
 
 const BUSYBOX: [&[u8]; 3] = [b"/bin/busybox", b"/bin/bbsuid", b"/bin/busybox-extras"];
 
@@ -72,7 +72,13 @@ pub fn run(
     if database.usermode {
         return Err(failed(vec!["audit does not support usermode!".into()]));
     }
-    let mut rules = match &options.protected_paths {
+    let rules = match &options.protected_paths {
+        // The lists of the root are about backups; a full audit looks at those places, too.
+        None if options.mode == Mode::Full => {
+            let mut rules = ProtectedPaths::default();
+            rules.extend(LEFT_OUT);
+            rules
+        }
         None => {
             ProtectedPaths::load(&database.root).map_err(|error| failed(vec![error.to_string()]))?
         }
@@ -87,9 +93,6 @@ pub fn run(
             ProtectedPaths::from_text(&String::from_utf8_lossy(&text))
         }
     };
-    if options.mode == Mode::Full {
-        rules.extend(LEFT_OUT);
-    }
     let mut audit = Audit::new(&database.root, &database.installed, options, rules);
     let everything = vec!["/".to_owned()];
     let directories = if options.directories.is_empty() {
@@ -103,6 +106,9 @@ pub fn run(
             continue;
         };
         let path = path.trim_end_matches('/');
+        if audit.rules.rule(path) != Some(Protection::Ignore) {
+            audit.visited.insert(path.to_owned());
+        }
         audit
             .directory(path)
             .map_err(|error| failed(vec![format!("{directory}: {}", error.cause())]))?;
@@ -177,17 +183,17 @@ impl<'a> Audit<'a> {
 
     fn directory(&mut self, path: &str) -> Result<(), RootError> {
         let open = self.root.directory(path)?;
-        self.visited.insert(path.to_owned());
         for name in open.list()? {
             let name = name.to_string_lossy().into_owned();
             let child = join(path, &name);
             let Some(stat) = open.stat(&name)? else {
                 continue;
             };
-            self.seen.insert(child.clone());
             if stat.is_dir() {
+                // Where a file should be, a directory is no file.
                 self.subdirectory(&child, stat);
             } else {
+                self.seen.insert(child.clone());
                 self.file(&child, &name, stat);
             }
         }
@@ -197,12 +203,15 @@ impl<'a> Audit<'a> {
     fn subdirectory(&mut self, path: &str, stat: Stat) {
         let rule = self.rules.rule(path);
         let known = self.directories.get(path).copied();
-        if rule == Some(Protection::Ignore) && !self.rules.has_rules_below(path) {
+        let mode = self.options.mode;
+        let ignored = rule == Some(Protection::Ignore);
+        if ignored && mode != Mode::System && !self.rules.has_rules_below(path) {
             return;
         }
+        let protected = rule.is_some() && !ignored;
         let Some((acl, package)) = known else {
-            let concerns = match self.options.mode {
-                Mode::Backup => !matches!(rule, None | Some(Protection::Ignore)),
+            let concerns = match mode {
+                Mode::Backup => protected,
                 Mode::System => false,
                 Mode::Full => rule.is_none(),
             };
@@ -210,15 +219,16 @@ impl<'a> Audit<'a> {
                 let letter = if self.options.recursive { 'd' } else { 'D' };
                 self.tell(letter, &format!("{path}/"), None, None, Some((stat, None)));
             }
-            let enter = concerns && self.options.recursive || self.rules.has_rules_below(path);
-            if enter {
+            // What is protected is looked through for what is not: with `@`, all but links.
+            let below = mode == Mode::Full && protected || self.rules.has_rules_below(path);
+            if concerns && self.options.recursive || !concerns && below {
                 self.enter(path);
             }
             return;
         };
-        let concerns = match self.options.mode {
-            Mode::Backup => !matches!(rule, None | Some(Protection::Ignore)),
-            Mode::System => rule != Some(Protection::Ignore),
+        let concerns = match mode {
+            Mode::Backup => protected,
+            Mode::System => !ignored,
             Mode::Full => rule.is_none(),
         };
         if concerns && self.options.check_permissions && differs(acl, stat) {
@@ -230,6 +240,14 @@ impl<'a> Audit<'a> {
                 Some((acl, None)),
                 found,
             );
+        }
+        let complete = match mode {
+            Mode::Backup => false,
+            Mode::System => !ignored,
+            Mode::Full => rule.is_none(),
+        };
+        if complete {
+            self.visited.insert(path.to_owned());
         }
         self.enter(path);
     }
@@ -243,18 +261,16 @@ impl<'a> Audit<'a> {
     fn file(&mut self, path: &str, name: &str, stat: Stat) {
         let is_link = stat.kind == FileType::Symlink;
         let rule = self.rules.rule(path);
-        let protected = match rule {
-            None => false,
-            Some(Protection::Symlinks) => is_link,
-            Some(_) => true,
-        };
         let recorded = self
             .files
             .get(path)
             .map(|r| (r.acl, r.digest.cloned(), r.package));
+        let ignored = rule == Some(Protection::Ignore);
         match self.options.mode {
             Mode::Backup => match rule {
-                _ if !protected || rule == Some(Protection::Ignore) => return,
+                None | Some(Protection::Ignore) => return,
+                Some(Protection::Symlinks) if !is_link => return,
+                _ if name.ends_with(".apk-new") => return,
                 Some(Protection::All) => {
                     let owner = recorded.as_ref().map(|(_, _, package)| *package);
                     let old = recorded
@@ -263,11 +279,11 @@ impl<'a> Audit<'a> {
                     self.tell('A', path, owner, old, Some((stat, None)));
                     return;
                 }
-                _ if name.ends_with(".apk-new") => return,
                 _ => {}
             },
-            Mode::System | Mode::Full if protected => return,
-            Mode::System if recorded.is_none() => return,
+            Mode::System if rule.is_some() && !ignored || recorded.is_none() => return,
+            Mode::Full if rule == Some(Protection::Symlinks) && !is_link => {}
+            Mode::Full if rule.is_some() => return,
             Mode::System | Mode::Full => {}
         }
         if is_link && self.options.ignore_busybox_symlinks && self.is_busybox(path) {
@@ -346,8 +362,7 @@ impl<'a> Audit<'a> {
             files.sort_unstable();
             for name in files {
                 let path = join(directory, name);
-                let ignored = self.rules.rule(&path) == Some(Protection::Ignore);
-                if ignored || self.seen.contains(&path) {
+                if self.seen.contains(&path) {
                     continue;
                 }
                 let Some(recorded) = self.files.get(&path) else {

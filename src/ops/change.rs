@@ -8,7 +8,7 @@ use super::log::LogTee;
 use super::package_file;
 use super::refresh::{self, LoadedRepositories, Purpose};
 use crate::config::{CacheDirectory, Settings};
-use crate::package::{Dependency, Identity, Operator, PackageTable, World};
+use crate::package::{Dependency, Identity, InstalledDb, Operator, PackageTable, World};
 use crate::plan::{Plan, Source};
 use crate::progress::{Event, Level, PlannedChange, PlannedKind, Sink};
 use crate::solver::{
@@ -979,12 +979,13 @@ impl<'a> Change<'a> {
             .then(|| self.architectures.list.clone());
         let mut again = true;
         loop {
-            let plan = Plan::from_solution(universe, solution, |package| {
+            let mut plan = Plan::from_solution(universe, solution, |package| {
                 if self.kept.contains(&universe.identity(package)) {
                     return Source::Kept;
                 }
                 packages.source(universe, package)
             });
+            plan.restate(&self.database.installed);
             self.report.borrow_mut().changes = history::changed(&plan);
             let (plan, downloads) = download::fetch_missing(plan, packages, sink)?;
             let mut recorder = Recorder::begin(
@@ -1010,8 +1011,33 @@ impl<'a> Change<'a> {
             match outcome {
                 // The cache was changed or deleted under us: what is gone is fetched again, once.
                 Err(error) if again && downloads.drop_damaged(&error) => again = false,
-                outcome => return outcome.map_err(Error::Transaction),
+                outcome => {
+                    let outcome = outcome.map_err(Error::Transaction)?;
+                    self.remember_installed(&outcome.installed, sink);
+                    return Ok(outcome);
+                }
             }
+        }
+    }
+
+    /// Keeps the records of installed packages in the package cache of a root that is lost at
+    /// reboot, for packages that no repository has any more (commit.md, 15.1).
+    fn remember_installed(&self, installed: &InstalledDb, sink: &mut dyn Sink) {
+        let Some(cache) = self.package_cache() else {
+            return;
+        };
+        if !self.settings.is_tmpfs(&self.database.root) {
+            return;
+        }
+        let mut text = String::new();
+        for package in &installed.packages {
+            crate::format::apkindex::write_record(&package.package, &mut text);
+        }
+        let stored = crate::fetch::cache::store(&cache.path.join("installed"), text.as_bytes());
+        if let Err(error) = stored {
+            let path = cache.path.join("installed");
+            let cause = crate::root::cause(&error);
+            sink.warning(&format!("cannot write {}: {cause}", path.display()));
         }
     }
 

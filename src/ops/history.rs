@@ -1,6 +1,6 @@
 //! The history of a root, and the way back: list, show, undo, roll back.
 //!
-//! What happened is recorded by [`Recorder`] around each transaction. Going back is a change like
+//! What happened is recorded by `Recorder` around each transaction. Going back is a change like
 //! any other: the packages of the earlier time are pinned by identity, the solver orders them, and
 //! the earlier world is stored. Packages come from what the root kept, else from the repositories.
 

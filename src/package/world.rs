@@ -29,8 +29,12 @@ impl World {
         Ok(Self { entries })
     }
 
-    /// Returns the text of the world file, one entry a line.
+    /// Returns the text of the world file, one entry a line; an empty world is an empty line, as
+    /// apk writes it, so that a file without any byte is one that was lost.
     pub fn to_text(&self) -> String {
+        if self.entries.is_empty() {
+            return "\n".to_owned();
+        }
         self.entries
             .iter()
             .map(|entry| format!("{entry}\n"))

@@ -1,6 +1,7 @@
 //! A plan made of what the solver decided.
 
 use super::{Change, NewPackage, OldPackage, Plan, Source};
+use crate::package::{InstalledDb, Package};
 use crate::solver::{self, PackageId, Solution, Universe};
 
 impl Plan {
@@ -44,6 +45,19 @@ impl Plan {
         });
         Self {
             changes: changes.collect(),
+        }
+    }
+
+    /// Gives packages that stay, or are installed again, the metadata that the database has of
+    /// them; choosing needs less of it. The size is the one just read.
+    pub fn restate(&mut self, installed: &InstalledDb) {
+        for new in self.changes.iter_mut().filter_map(|c| c.new.as_mut()) {
+            if let Some(known) = installed.by_identity(new.package.identity) {
+                new.package = Package {
+                    size: new.package.size,
+                    ..known.package.clone()
+                };
+            }
         }
     }
 }

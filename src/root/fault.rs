@@ -10,7 +10,7 @@
 //! | `eio:N`, `enospc:N` | operation N fails so, once |
 //! | `eio+:N`, `enospc+:N`, `erofs+:N` | operation N and all later ones fail so |
 //! | `int:N`, `term:N` | the process sends itself that signal before operation N |
-//! | `record:FILE` | every operation is appended to FILE, for [`read`] |
+//! | `record:FILE` | every operation is appended to FILE, for `read` |
 //!
 //! The log of an update, which nothing depends on, is no operation here.
 

@@ -142,6 +142,14 @@ pub(super) fn carry_out(
             directory_owners.add(&package.package, Owner::Old(at), directory);
         }
     }
+    // Directories of the overlay stay, whoever else leaves them.
+    for path in &options.overlay {
+        let mut directory = split(path).0;
+        while !directory.is_empty() {
+            *references.entry(directory.to_owned()).or_insert(0) += 1;
+            directory = split(directory).0;
+        }
+    }
     let commit = Commit {
         root,
         promise,
@@ -604,6 +612,7 @@ impl Commit<'_, '_> {
         let Some(new) = &change.new else {
             if let (Some(before), Some(position)) = (before, position) {
                 self.remove(index, &before, Owner::Old(position))?;
+                self.tell_of_replaced(&before.package);
             }
             return Ok(None);
         };
@@ -990,6 +999,8 @@ impl Commit<'_, '_> {
             self.directory_owners.add(package, owner, &entry);
             *self.references.entry(path.clone()).or_insert(0) += 1;
             deciding.decided.directories.push(entry);
+            // For triggers a directory is modified when a package brings it, with or without files.
+            self.modified.insert(path.clone());
             if path.is_empty() || known.is_some() {
                 continue;
             }
@@ -1199,7 +1210,10 @@ impl Commit<'_, '_> {
     fn forget_taken(&mut self) {
         for (owner, key) in std::mem::take(&mut self.taken) {
             let record = match owner {
-                Owner::Old(at) => self.old.get_mut(at),
+                Owner::Old(at) => match self.kept_as(at) {
+                    Some(index) => self.new.get_mut(index),
+                    None => self.old.get_mut(at),
+                },
                 Owner::New(at) => self.new.get_mut(at),
                 Owner::Overlay => None,
             };
@@ -1210,6 +1224,57 @@ impl Commit<'_, '_> {
                     directory.files.retain(|file| file.name != name);
                 }
             }
+        }
+    }
+
+    /// Returns where the record of an installed package is now that the plan keeps as it is.
+    fn kept_as(&self, position: usize) -> Option<usize> {
+        let kept = |change: &Change| match (&change.old, &change.new) {
+            (Some(old), Some(new)) => {
+                old.identity == new.package.identity
+                    && !change.reinstall
+                    && self.positions.get(&old.identity) == Some(&position)
+            }
+            _ => false,
+        };
+        self.promise.plan.changes.iter().position(kept)
+    }
+
+    /// Tells of packages whose files the removed one may have had: the database knows only the
+    /// last owner of a path, so nobody gets them back (commit.md, W10).
+    fn tell_of_replaced(&mut self, gone: &Package) {
+        if gone.replaces.is_empty() {
+            return;
+        }
+        let stays = |package: &Package| {
+            let changes = self.promise.plan.changes.iter();
+            let mut leaving = changes.filter(|change| super::is_leaving(change));
+            let is_it = |change: &Change| {
+                let old = change.old.as_ref();
+                old.is_some_and(|old| old.identity == package.identity)
+            };
+            package.name != gone.name && !leaving.any(is_it)
+        };
+        let replaced = |package: &Package| {
+            gone.replaces.iter().any(|entry| {
+                entry.name == package.name && entry.accepts(&package.version, package.identity)
+            })
+        };
+        let records = self.old.iter().chain(&self.new).flatten();
+        let packages = records.map(|record| &record.package);
+        let lines: Vec<String> = packages
+            .filter(|package| replaced(package) && stays(package))
+            .map(|other| {
+                format!(
+                    "{} may have had files of {}, which stays: ibex fix --reinstall {}",
+                    gone.full_name(),
+                    other.full_name(),
+                    other.name
+                )
+            })
+            .collect();
+        for line in lines {
+            self.sink.warning(&line);
         }
     }
 
@@ -1371,6 +1436,7 @@ impl Commit<'_, '_> {
     ) {
         let mut unused = Vec::new();
         for directory in &old.directories {
+            self.modified.insert(directory.path.clone());
             self.directory_owners.remove(&directory.path, owner);
             if let Some(count) = self.references.get_mut(&directory.path) {
                 *count -= 1;
@@ -1415,6 +1481,8 @@ impl Commit<'_, '_> {
     /// Runs the triggers.
     fn triggers(&mut self) -> Result<(), Stop> {
         let mut all = self.lost.clone();
+        let overlay = self.promise.options.overlay.iter();
+        all.extend(overlay.map(|path| split(path).0.to_owned()));
         let records = self.new.iter().chain(&self.old).flatten();
         all.extend(
             records

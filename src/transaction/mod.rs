@@ -756,6 +756,9 @@ fn source_to_unpack(change: &Change) -> Option<&Source> {
 fn stage_cause(error: &StageError) -> String {
     match error {
         StageError::Format(FormatError::Io(source)) => crate::root::cause(source),
+        StageError::Format(error @ FormatError::Package { reason }) => {
+            format!("{error}: {}", reason.escape_debug())
+        }
         StageError::Root(error) if error.source.kind() == std::io::ErrorKind::NotFound => {
             "package mentioned in index not found (try 'apk update')".to_owned()
         }

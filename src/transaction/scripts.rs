@@ -81,7 +81,9 @@ fn start(
             surroundings,
             program,
             plan,
-            format!("/{}", program.name).into(),
+            // The child's working directory is the root; without chroot an absolute path would
+            // be one of the host.
+            program.name.into(),
         );
     };
     if let Ok(file) = anonymous(program.name, text) {

@@ -16,8 +16,8 @@ use crate::format::unpacked;
 use crate::format::{FormatError, Limits};
 use crate::package::installed::Broken;
 use crate::package::{
-    Acl, Dependency, Digest, DigestAlgorithm, InstalledDirectory, InstalledFile, Package,
-    ScriptKind,
+    Acl, Dependency, Digest, DigestAlgorithm, InstalledDirectory, InstalledFile, InstalledPackage,
+    Package, ScriptKind,
 };
 use crate::plan::files::join;
 use crate::root::{Directory, NewFile, Root, RootError, is_missing, split};
@@ -239,6 +239,12 @@ impl Staging<'_> {
             links,
         };
         unpacking.run(data)?;
+        // What the database cannot hold is refused now, not when everything is in place.
+        crate::format::installed::check(&InstalledPackage {
+            package: package.clone(),
+            scripts: unpacking.staged.scripts.clone(),
+            ..InstalledPackage::default()
+        })?;
         Ok(unpacking.staged)
     }
 

@@ -121,6 +121,14 @@ impl Attack {
         run
     }
 
+    /// Checks that `extract` refuses the package with these messages.
+    #[track_caller]
+    fn not_unpacked(&self, messages: &[&str]) {
+        let destination = self.sandbox.beside("destination").display().to_string();
+        let extract = ["extract", "--destination", &destination, &self.evil_file()];
+        self.refused(&extract, messages, 99);
+    }
+
     /// Where the package file of `evil` is.
     fn evil_file(&self) -> String {
         let path = self.repository.file("evil-1.apk");
@@ -128,19 +136,14 @@ impl Attack {
     }
 }
 
-/// Checks that a package called `evil` is refused in every way it may come in, with its name and
-/// this reason.
+/// Checks that a package called `evil` is neither installed nor unpacked, with its name and this
+/// reason.
 #[track_caller]
 fn refused_everywhere(made: &Made, reason: &str) {
     let attack = Attack::new().with(made);
     let from_index = format!("ERROR: evil-1: {reason}");
     attack.refused(&["add", "evil"], &[&from_index, "nothing was changed"], 1);
-    attack.refused(&["add", "good", "evil"], &[&from_index], 1);
-    let file = attack.evil_file();
-    attack.refused(&["add", &file], &["evil", reason], 1);
-    let destination = attack.sandbox.beside("destination").display().to_string();
-    let extract = ["extract", "--destination", &destination, &file];
-    attack.refused(&extract, &["evil-1.apk: ", reason], 99);
+    attack.not_unpacked(&["evil-1.apk: ", reason]);
 }
 
 /// A package called `evil`, with a file that is all right, and more.
@@ -148,6 +151,18 @@ fn evil(entries: Vec<EntrySpec>) -> Made {
     let mut all = vec![directory("usr"), file("usr/first", "first")];
     all.extend(entries);
     package("evil", "1", all).with(|package| package.installed_size = 4096)
+}
+
+#[test]
+fn every_way_a_package_comes_in() {
+    let attack = Attack::new().with(&evil(vec![file("../escaped", "x")]));
+    let reason = "malicious file ../escaped: relative component";
+    let from_index = format!("ERROR: evil-1: {reason}");
+    attack.refused(&["add", "good", "evil"], &[&from_index], 1);
+    attack.refused(&["add", &attack.evil_file()], &["evil", reason], 1);
+    attack.run(&["add", "good"]).success();
+    attack.refused(&["add", "evil"], &[&from_index], 1);
+    attack.not_unpacked(&[reason]);
 }
 
 #[test]
@@ -238,10 +253,7 @@ fn links_followed_by_a_write_through_them() {
         let before = outside_of(&attack);
         attack.run(&["add", "evil"]);
         assert_eq!(before, outside_of(&attack), "{target}");
-        let destination = attack.sandbox.beside("destination").display().to_string();
-        let file = attack.evil_file();
-        let extract = ["extract", "--destination", &destination, &file];
-        attack.refused(&extract, &["usr/esc is no directory"], 99);
+        attack.not_unpacked(&["usr/esc is no directory"]);
     }
 }
 
@@ -250,13 +262,7 @@ fn links_followed_by_a_write_through_them() {
 fn refused_in_root(made: &Made, reason: &str) {
     let attack = Attack::new().with(made);
     attack.refused(&["add", "evil"], &[&format!("ERROR: evil-1: {reason}")], 1);
-    let destination = attack.sandbox.beside("destination").display().to_string();
-    let file = attack.evil_file();
-    attack.refused(
-        &["extract", "--destination", &destination, &file],
-        &["evil-1.apk: "],
-        99,
-    );
+    attack.not_unpacked(&["evil-1.apk: "]);
 }
 
 fn outside_of(attack: &Attack) -> BTreeMap<String, String> {

@@ -25,6 +25,8 @@ mod fixtures;
 mod floors;
 /// Real packages, indexes and databases.
 mod formats;
+/// The fuzz targets on a small corpus.
+mod fuzz_replay;
 /// History, undo and rollback.
 mod history;
 /// Attacks by packages, indexes and servers.
@@ -49,6 +51,10 @@ mod nginx;
 mod real_apk;
 /// An index older than one seen before.
 mod rollback;
+/// The page on attacks and weak points names tests that exist.
+mod security_page;
+/// Details of installing and auditing that apk was asked about.
+mod semantics;
 /// Completion scripts in real shells, manual pages in real formatters.
 mod shells;
 /// Random scenes decided by the real apk 2.14.
@@ -67,3 +73,5 @@ mod solver_laws;
 mod solver_peer;
 /// Roots, programs and trees for the other modules.
 mod support;
+/// The weak points found in apk, W1 to W37.
+mod weak_points;

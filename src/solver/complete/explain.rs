@@ -1,7 +1,7 @@
 //! Why there is no answer: the fewest rules that cannot hold together, and what would help.
 //!
 //! Every rule of the problem is a switch of the search. A failed search names switches that are
-//! enough to fail; [`smallest`] reduces them to a set of least size. The rules that are left
+//! enough to fail; `smallest` reduces them to a set of least size. The rules that are left
 //! become a graph from the world down, printed as a tree. What is advised is tried first.
 
 use super::encode::{Encoding, Grain};

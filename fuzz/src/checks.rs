@@ -1,0 +1,188 @@
+//! What must hold for any input: no panic, no memory that the input decides about, and laws that
+//! tie reading, writing and comparing together.
+//!
+//! The fuzz targets call these functions, and so does a test that replays a small corpus, without
+//! any fuzzer.
+
+use ibex::config::RepositorySources;
+use ibex::format::apk_v2::PackageReader;
+use ibex::format::index::UnverifiedIndex;
+use ibex::format::package_writer::gzip;
+use ibex::format::{Limits, apkindex, installed, pkginfo, scripts, triggers};
+use ibex::package::{Dependency, DependencyList, Version, World};
+use ibex::progress::{Event, Sink};
+use ibex::root::Root;
+use std::cmp::Ordering;
+use std::io::Read;
+
+/// Bounds small enough that a fuzzer reaches them.
+fn limits() -> Limits {
+    let mut limits = Limits::default();
+    limits
+        .set("header=4K,pkginfo=16K,script=16K,control=256K,index=1M,entries=256,unpacked=1M")
+        .expect("known names");
+    limits
+}
+
+/// Versions: comparing is an order, whatever the texts are.
+pub fn version(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let words: Vec<&str> = text.lines().take(3).collect();
+    let versions: Vec<Version<'_>> = words.iter().map(|word| Version(word)).collect();
+    for a in &versions {
+        let _ = a.is_valid();
+        assert_eq!(a.compare(*a), Ordering::Equal, "{a:?}");
+        for b in &versions {
+            assert_eq!(a.compare(*b), b.compare(*a).reverse(), "{a:?} {b:?}");
+            let _ = a.compare_prefix(*b);
+        }
+    }
+    // Among versions that are well-formed, the order is one.
+    if let [a, b, c] = versions[..]
+        && versions.iter().all(|version| version.is_valid())
+        && a.compare(b) != Ordering::Greater
+        && b.compare(c) != Ordering::Greater
+    {
+        assert_ne!(a.compare(c), Ordering::Greater, "{a:?} {b:?} {c:?}");
+    }
+}
+
+/// Dependencies, lists of them and worlds: what is written is read back as the same.
+pub fn dependency(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    if let Ok(entry) = Dependency::parse(&text) {
+        let _ = entry.accepts("1.0-r0", Default::default());
+        let again = Dependency::parse(&entry.to_string());
+        assert_eq!(again.as_ref(), Ok(&entry), "{text:?}");
+    }
+    let list = DependencyList::parse(&text);
+    let _ = list.has_broken();
+    let _ = DependencyList::parse_world(&text);
+    if let Ok(world) = World::parse(&text) {
+        assert_eq!(
+            World::parse(&world.to_text()).as_ref(),
+            Ok(&world),
+            "{text:?}"
+        );
+    }
+}
+
+/// Indexes: as a file, and as the text inside of one.
+pub fn index(data: &[u8]) {
+    let limits = limits();
+    if let Ok(unverified) = UnverifiedIndex::read(data, &limits) {
+        let _ = unverified.inspect();
+        let _ = unverified.parse();
+    }
+    if let Ok(unverified) = UnverifiedIndex::read(data, &limits) {
+        let _ = unverified.into_table();
+    }
+    // A damaged tar inside of whole compression.
+    let compressed = gzip(data);
+    if let Ok(unverified) = UnverifiedIndex::read(&compressed, &limits) {
+        let _ = unverified.parse();
+    }
+    let (packages, _) = apkindex::parse_prefix(data);
+    for package in packages {
+        let mut text = String::new();
+        apkindex::write_record(&package, &mut text);
+        if let Ok(again) = apkindex::parse(text.as_bytes()) {
+            let mut second = String::new();
+            again
+                .iter()
+                .for_each(|package| apkindex::write_record(package, &mut second));
+            assert_eq!(text, second);
+        }
+    }
+}
+
+/// Packages: as a file, as the tar inside of the parts, and as `.PKGINFO`.
+pub fn package(data: &[u8]) {
+    let limits = limits();
+    read_package(data, &limits);
+    // The first byte says where the control part ends and the data begins.
+    if let Some((at, rest)) = data.split_first() {
+        let at = (usize::from(*at) * 16).min(rest.len());
+        let mut parts = gzip(&rest[..at]);
+        parts.extend(gzip(&rest[at..]));
+        read_package(&parts, &limits);
+    }
+    let _ = pkginfo::parse(data);
+}
+
+fn read_package(bytes: &[u8], limits: &Limits) {
+    let Ok((control, mut data)) = PackageReader::open(bytes, limits) else {
+        return;
+    };
+    assert!(pkginfo::check_name(&control.package.name).is_ok());
+    let mut unpacked = 0;
+    while let Ok(Some(entry)) = data.next_entry() {
+        if entry.malicious.is_none() {
+            assert!(!entry.path.is_empty() && !entry.path.starts_with('/'));
+            let mut parts = entry.path.split('/');
+            assert!(
+                parts.all(|part| !matches!(part, "" | "." | "..")),
+                "{entry:?}"
+            );
+            assert!(!entry.path.contains(['\n', '\0', '\x1b']), "{entry:?}");
+        }
+        let mut content = Vec::new();
+        let read = data.read_to_end(&mut content);
+        unpacked += content.len() as u64;
+        assert!(unpacked <= limits.unpacked, "{unpacked}");
+        if read.is_err() {
+            return;
+        }
+    }
+    let _ = data.finish();
+}
+
+/// The installed database with its scripts and triggers: what is written is read back as the same.
+pub fn installed(data: &[u8]) {
+    for lax in [false, true] {
+        let Ok(mut db) = installed::parse(data, lax) else {
+            continue;
+        };
+        let _ = scripts::read(&mut db, data, false, &limits());
+        triggers::read(&mut db, data);
+        let Ok(text) = installed::write(&db) else {
+            continue;
+        };
+        let again = installed::parse(&text, lax).expect("what was written can be read");
+        let second = installed::write(&again).expect("and written again");
+        assert_eq!(
+            String::from_utf8_lossy(&text),
+            String::from_utf8_lossy(&second)
+        );
+        let _ = triggers::write(&db);
+    }
+}
+
+/// The lines of repositories files, with variables, tags and whatever else stands there.
+pub fn repositories(data: &[u8]) {
+    struct Nobody;
+    impl Sink for Nobody {
+        fn event(&mut self, _: Event<'_>) {}
+    }
+    thread_local! {
+        static ROOT: (tempfile::TempDir, Root) = {
+            let folder = tempfile::tempdir().expect("a temporary directory");
+            let root = Root::open(folder.path()).expect("a root");
+            (folder, root)
+        };
+    }
+    let sources = RepositorySources {
+        config: vec![String::from_utf8_lossy(data).into_owned()],
+        file: Some("/dev/null".into()),
+        ..RepositorySources::default()
+    };
+    ROOT.with(|(_, root)| {
+        let declared = ibex::config::repositories::load(root, &sources, "x86_64", &mut Nobody);
+        let declared = declared.expect("nothing is read from the disk");
+        for repository in declared.repositories {
+            let _ = repository.index_path();
+            let _ = ibex::config::repositories::masked(&repository.url);
+            let _ = repository.package_url("x86_64", "name", "1.0-r0");
+        }
+    });
+}
