@@ -256,7 +256,7 @@ mod tests {
             ["--format=default", "--format=json", "--format=yaml"]
         );
         assert_eq!(texts("--progress=a"), ["--progress=auto"]);
-        assert_eq!(texts("cache "), ["clean", "download", "purge", "sync"]);
+        assert_eq!(texts("cache d"), ["dir", "download"]);
         assert_eq!(texts("completions z"), ["zsh"]);
         assert_eq!(texts("image show-"), ["show-config", "show-packages"]);
         assert_eq!(texts("image lock --upd"), ["--update="]);
