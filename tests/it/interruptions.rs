@@ -372,8 +372,10 @@ fn readers_see_one_generation() {
             let text = DatabaseText::read(&root, true).expect("a database");
             let world = text.world.unwrap_or_default();
             let installed = text.installed.unwrap_or_default();
-            assert_eq!(world.is_empty(), installed.is_empty());
-            generations[usize::from(world.is_empty())] += 1;
+            // apk writes an empty world as an empty line.
+            let empty = world.trim_ascii().is_empty();
+            assert_eq!(empty, installed.is_empty());
+            generations[usize::from(empty)] += 1;
         }
     });
     assert!(
@@ -443,7 +445,7 @@ fn a_full_disk_leaves_the_old_root() {
                 "{pages} pages: {}",
                 run.output
             );
-            assert_eq!(text("etc/apk/world"), "");
+            assert_eq!(text("etc/apk/world").trim(), "");
             let waiting = ["lib/apk/db/.staged", "lib/apk/db/.journal"];
             for path in waiting {
                 assert!(!result.join(path).exists(), "{pages} pages: {path}");
@@ -496,7 +498,7 @@ fn a_read_only_root_is_left_alone() {
                   exec \"$@\"";
     let question = case.command(&["list", "--installed"]);
     in_namespace(script, &[&case.sandbox.root()], &question).success();
-    assert_eq!(case.sandbox.read("etc/apk/world"), "");
+    assert_eq!(case.sandbox.read("etc/apk/world").trim(), "");
 }
 
 #[test]
