@@ -121,7 +121,12 @@ impl Act {
                     Err(error) => return Err(error),
                 };
                 match directory.stat(name)? {
-                    Some(stat) if !stat.is_dir() && seen.is(&stat) => directory.remove_file(name),
+                    Some(stat) if !stat.is_dir() && seen.is(&stat) => {
+                        directory.remove_file(name)?;
+                        // What was opened through a link is not what will have its name.
+                        root.forget_directories();
+                        Ok(())
+                    }
                     _ => Ok(()),
                 }
             }
