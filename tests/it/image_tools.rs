@@ -402,7 +402,7 @@ fn a_registry_takes_the_image_and_skopeo_gets_it_back() {
     let reference = Reference::parse(&format!("127.0.0.1:{}/team/base:1", server.port));
     let reference = reference.expect("a reference");
     let none = CredentialFiles::default();
-    let registry = Registry::new(&reference, &none, false).expect("a connection");
+    let mut registry = Registry::new(&reference, &none, false).expect("a connection");
     let tags = ["1".to_owned(), "latest".to_owned()];
     let first = registry.push(&push_of(&case, None), &tags).expect("a push");
     let blobs = case.image.layers.len() as u32 + 1;
@@ -412,7 +412,7 @@ fn a_registry_takes_the_image_and_skopeo_gets_it_back() {
 
     // Another repository of the same registry gets the layers without sending them.
     let other = Reference::parse(&format!("127.0.0.1:{}/other:2", server.port)).expect("one");
-    let registry = Registry::new(&other, &none, false).expect("a connection");
+    let mut registry = Registry::new(&other, &none, false).expect("a connection");
     let third = registry
         .push(&push_of(&case, Some("team/base")), &tags)
         .expect("a push");
@@ -484,7 +484,7 @@ fn a_registry_takes_the_image_and_skopeo_gets_it_back() {
             &case.index.descriptor.digest,
         )],
     };
-    let registry = Registry::new(&reference, &none, false).expect("a connection");
+    let mut registry = Registry::new(&reference, &none, false).expect("a connection");
     registry.push(&push, &[]).expect("a push");
     let tag = case.index.descriptor.digest.replace(':', "-");
     let source = format!("docker://127.0.0.1:{}/team/base:{tag}", server.port);
