@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 /// Returns whether a program is there; in CI it must be.
-fn has(program: &str) -> bool {
+pub(crate) fn has(program: &str) -> bool {
     let found = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"]
         .iter()
         .any(|folder| Path::new(folder).join(program).exists());
@@ -313,14 +313,14 @@ fn runc_runs_what_is_inside() {
 }
 
 /// A registry on the loopback address, stopped when dropped.
-struct LocalRegistry {
+pub(crate) struct LocalRegistry {
     child: Child,
-    port: u16,
+    pub(crate) port: u16,
     _folder: tempfile::TempDir,
 }
 
 impl LocalRegistry {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let folder = tempfile::tempdir().expect("a temporary directory");
         // A port that is free now; nobody else takes it so soon.
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");

@@ -93,7 +93,9 @@ pub enum Stored {
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialError {
     /// There is no place for it.
-    #[error("there is no place for logins: none of REGISTRY_AUTH_FILE, DOCKER_CONFIG and HOME is set")]
+    #[error(
+        "there is no place for logins: none of REGISTRY_AUTH_FILE, DOCKER_CONFIG and HOME is set"
+    )]
     NoPlace,
     /// The file cannot be read or written.
     #[error("cannot use {path}: {cause}")]
@@ -347,7 +349,10 @@ mod tests {
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.contains("psFormat") && !text.contains("one"), "{text}");
         assert_eq!(files.find("r.io", "a").unwrap().password, "one");
-        assert_eq!(files.find("docker.io", "library/a").unwrap().password, "two");
+        assert_eq!(
+            files.find("docker.io", "library/a").unwrap().password,
+            "two"
+        );
         // A place that is looked at earlier and has one is where the new one goes.
         private_file(&session, br#"{"auths":{"r.io":{"auth":"bWU6eA=="}}}"#).unwrap();
         let kept = files.keep("r.io", &login("three")).unwrap();
@@ -355,7 +360,10 @@ mod tests {
         assert_eq!(files.find("r.io", "a").unwrap().password, "three");
         private_file(&path, b"no json").unwrap();
         let error = files.keep("s.io", &login("four")).unwrap_err().to_string();
-        assert!(error.contains("config.json") && !error.contains("four"), "{error}");
+        assert!(
+            error.contains("config.json") && !error.contains("four"),
+            "{error}"
+        );
         assert_eq!(std::fs::read(&path).unwrap(), b"no json");
         let none = CredentialFiles::default().keep("r.io", &login("five"));
         assert!(matches!(none, Err(CredentialError::NoPlace)));

@@ -405,7 +405,7 @@ impl Registry {
         let mut round = 0;
         while round < TRIES {
             pause(round, wait.take()).await;
-            let authorization = self.authorization(None).await;
+            let authorization = self.authorization().await;
             let request = fill(self.client.request(method.clone(), url));
             let answer = authorize(request, authorization.as_deref()).send().await;
             let answer = match answer {
@@ -418,7 +418,7 @@ impl Registry {
             };
             if answer.status() == StatusCode::UNAUTHORIZED && !asked {
                 asked = true;
-                self.log_in(&challenge(&answer)).await?;
+                self.log_in(&challenge(&answer), authorization).await?;
                 continue;
             }
             if may_pass(answer.status()) {
@@ -440,22 +440,27 @@ impl Registry {
         Err(last.expect("there was a try"))
     }
 
-    async fn authorization(&self, new: Option<String>) -> Option<String> {
-        let mut token = self.token.lock().await;
-        if new.is_some() {
-            *token = new;
-        }
-        token.clone()
+    async fn authorization(&self) -> Option<String> {
+        self.token.lock().await.clone()
     }
 
-    /// Answers a challenge: the login itself, or a token for it.
-    async fn log_in(&self, challenge: &str) -> Result<(), RegistryError> {
+    /// Answers a challenge to a request that had the authorization `used`. Several requests may be
+    /// refused at the same time; one of them asks for all.
+    async fn log_in(&self, challenge: &str, used: Option<String>) -> Result<(), RegistryError> {
+        let mut token = self.token.lock().await;
+        if *token == used {
+            *token = Some(self.answer(challenge).await?);
+        }
+        Ok(())
+    }
+
+    /// Returns the authorization that a challenge asks for: the login itself, or a token for it.
+    async fn answer(&self, challenge: &str) -> Result<String, RegistryError> {
         let denied = |status: u16| self.denied(status);
         let (scheme, rest) = challenge.split_once(' ').unwrap_or((challenge, ""));
         if scheme.eq_ignore_ascii_case("basic") {
             let login = self.login.as_ref().ok_or_else(|| denied(401))?;
-            self.authorization(Some(basic(login))).await;
-            return Ok(());
+            return Ok(basic(login));
         }
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(denied(401));
@@ -528,8 +533,7 @@ impl Registry {
         if token.is_empty() {
             return Err(denied(401));
         }
-        self.authorization(Some(format!("Bearer {token}"))).await;
-        Ok(())
+        Ok(format!("Bearer {token}"))
     }
 
     fn denied(&self, status: u16) -> RegistryError {

@@ -35,11 +35,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError::Denied`] if it does not, or why there is no answer.
-    pub fn check_login(
-        registry: &str,
-        login: &Login,
-        insecure: bool,
-    ) -> Result<(), RegistryError> {
+    pub fn check_login(registry: &str, login: &Login, insecure: bool) -> Result<(), RegistryError> {
         let reference = Reference {
             registry: registry.to_owned(),
             repository: String::new(),

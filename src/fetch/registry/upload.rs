@@ -139,7 +139,7 @@ impl Registry {
                 .header(CONTENT_TYPE, BYTES)
                 .header(CONTENT_LENGTH, blob.size)
                 .body(body);
-            let authorization = self.authorization(None).await;
+            let authorization = self.authorization().await;
             let answer = match authorize(request, authorization.as_deref()).send().await {
                 Ok(answer) => answer,
                 Err(error) => {
@@ -152,7 +152,9 @@ impl Registry {
                     return Ok(Sent::Done);
                 }
                 // The token is too old, or not good enough.
-                StatusCode::UNAUTHORIZED if first => self.log_in(&challenge(&answer)).await?,
+                StatusCode::UNAUTHORIZED if first => {
+                    self.log_in(&challenge(&answer), authorization).await?;
+                }
                 status => {
                     let error = self.refused(Method::PUT, &target, answer).await;
                     return match may_pass(status) {
@@ -210,7 +212,7 @@ impl Registry {
                     .body(piece.clone())
             };
             // One try only: whether a piece arrived must be asked before it is sent again.
-            let authorization = self.authorization(None).await;
+            let authorization = self.authorization().await;
             let request = fill(self.client.patch(&url));
             let answer = match authorize(request, authorization.as_deref()).send().await {
                 Ok(answer) => answer,
@@ -220,7 +222,7 @@ impl Registry {
             };
             match answer.status() {
                 StatusCode::UNAUTHORIZED => {
-                    self.log_in(&challenge(&answer)).await?;
+                    self.log_in(&challenge(&answer), authorization).await?;
                     return Ok(Sent::Broken(self.denied(401)));
                 }
                 status if status.is_success() => {
@@ -247,7 +249,9 @@ impl Registry {
         let answer = self.send(Method::PUT, &target, empty).await?;
         match answer.status() {
             StatusCode::CREATED => Ok(Sent::Done),
-            _ => Ok(Sent::Again(self.refused(Method::PUT, &target, answer).await)),
+            _ => Ok(Sent::Again(
+                self.refused(Method::PUT, &target, answer).await,
+            )),
         }
     }
 }
