@@ -200,6 +200,7 @@ fn build(repository: &Path, store: &Path, output: &Path, changed: bool) {
         .max();
     let request = BuildRequest {
         architecture: "x86_64".to_owned(),
+        base: None,
         packages,
         world: World::parse(&names.join(" ")).expect("names"),
         repositories: Vec::new(),

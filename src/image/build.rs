@@ -5,7 +5,7 @@ use super::record::{self, Record};
 use super::request::{BuildRequest, DatabasePlace};
 use super::scripts::Scripts;
 use super::store::Store;
-use super::{BuiltImage, Platform, Warning, accounts, layer, mutate, oci};
+use super::{BuiltImage, Platform, Warning, accounts, base, layer, mutate, oci};
 use crate::format::apk_v2::{EntryKind, PackageReader};
 use crate::package::InstalledDb;
 use crate::plan::{Change, Plan, Source};
@@ -13,6 +13,7 @@ use crate::progress::{Event, Level, Sink};
 use crate::root::{Root, RootError, Tree};
 use crate::transaction::{self, Transaction, TransactionError};
 use rustix::fs::FileType;
+use std::collections::BTreeSet;
 use std::io::BufReader;
 
 const DATABASE: &str = "lib/apk/db";
@@ -29,6 +30,10 @@ pub fn build(
     store: &Store,
     sink: &mut dyn Sink,
 ) -> Result<BuiltImage, ImageError> {
+    if request.base.is_some() {
+        // What is below is read again every time: a record would have to hold all of it.
+        return build_anew(request, store, "", sink);
+    }
     let key = record::key(request)?;
     if let Some(image) = Record::load(store, &key, request) {
         return Ok(image);
@@ -46,12 +51,27 @@ fn build_anew(
     let tree = Tree::new(request.build_time);
     let root = Root::of_tree(&tree);
     let mut warnings = Vec::new();
-    skeleton(&root, request)?;
+    let (below, installed) = match &request.base {
+        None => {
+            skeleton(&root, request)?;
+            (None, InstalledDb::default())
+        }
+        Some(image) => {
+            let below = base::unpack(image, &tree, &root, store)?;
+            (Some(below), base::database(image, &root)?)
+        }
+    };
     mutate::keys(&root, &request.keys, false)?;
     let scripts = Scripts::new(request);
-    let (installed, packaged) = install(&root, &tree, request, &scripts, sink)?;
-    accounts::configure(&root, request, &mut warnings)?;
-    if let Some(json) = &request.configuration_json {
+    let (installed, packaged) = install(&root, &tree, request, installed, &scripts, sink)?;
+    if below.is_none() {
+        accounts::configure(&root, request, &mut warnings)?;
+    }
+    if let Some(json) = request
+        .configuration_json
+        .as_ref()
+        .filter(|_| below.is_none())
+    {
         let text = format!("{}\n", json.trim_end());
         root.replace("etc/apko.json", text.as_bytes(), 0o444, false)?;
     }
@@ -61,14 +81,21 @@ fn build_anew(
     mutate::keys(&root, &request.runtime_keys, true)?;
     mutate::services(&root, &request.services)?;
     let outcomes = scripts.finish(&root, &mut warnings)?;
-    devices(&root)?;
+    if below.is_none() {
+        devices(&root)?;
+    }
     let text: String = request
         .repositories
         .iter()
         .map(|line| format!("{line}\n"))
         .collect();
     root.replace("etc/apk/repositories", text.as_bytes(), 0o644, false)?;
-    let database = place_database(&root, request.database, &mut warnings)?;
+    let place = match below {
+        None => request.database,
+        // It stays where it is.
+        Some(_) => DatabasePlace::Auto,
+    };
+    let database = place_database(&root, place, &mut warnings)?;
     let removed = mutate::remove(&root, &request.remove)?;
     if !removed.is_empty() && request.database != DatabasePlace::None {
         let text: String = removed.iter().map(|path| format!("{path}\n")).collect();
@@ -84,6 +111,9 @@ fn build_anew(
         Some(wanted) => Some(accounts::run_as(&root, wanted, &mut warnings)?),
         None => None,
     };
+    let names: BTreeSet<String> = (request.packages.iter())
+        .map(|new| new.package.name.clone())
+        .collect();
     let source = layer::Source {
         tree: &tree,
         root: &root,
@@ -93,16 +123,32 @@ fn build_anew(
         compression: request.compression,
         latest: request.clamp_mtime.then_some(request.build_time),
         database: format!("{database}/installed"),
+        below: below.as_ref().map(|below| (below, &names)),
     };
-    let made = layer::make(&source, store)?;
+    let mut made = layer::make(&source, store)?;
     let platform = Platform::of_apk(&request.architecture);
-    let (config, manifest) = oci::image(
-        &platform,
-        request.build_time,
-        &request.config,
-        user.as_deref(),
-        &made.layers,
-    );
+    let (config, manifest) = match (&request.base, below) {
+        (Some(base), Some(mut below)) => {
+            let added = made.layers.len();
+            below.layers.append(&mut made.layers);
+            made.layers = below.layers;
+            oci::extended(
+                &base.image.config,
+                &base.image.annotations,
+                request.build_time,
+                &request.config,
+                &made.layers,
+                added,
+            )
+        }
+        _ => oci::image(
+            &platform,
+            request.build_time,
+            &request.config,
+            user.as_deref(),
+            &made.layers,
+        ),
+    };
     let image = BuiltImage {
         architecture: request.architecture.clone(),
         platform,
@@ -115,7 +161,9 @@ fn build_anew(
         warnings,
         root,
     };
-    Record::keep(store, key, &image, &tree, &made.places)?;
+    if request.base.is_none() {
+        Record::keep(store, key, &image, &tree, &made.places)?;
+    }
     Ok(image)
 }
 
@@ -214,6 +262,7 @@ fn install(
     root: &Root,
     tree: &Tree,
     request: &BuildRequest,
+    installed: InstalledDb,
     scripts: &Scripts<'_>,
     sink: &mut dyn Sink,
 ) -> Result<(InstalledDb, std::ops::Range<u64>), ImageError> {
@@ -233,7 +282,7 @@ fn install(
     };
     let transaction = Transaction {
         root,
-        installed: InstalledDb::default(),
+        installed,
         plan: &plan,
         world: &request.world,
         options: &options,

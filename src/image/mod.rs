@@ -16,6 +16,7 @@
 
 mod accounts;
 mod archive;
+mod base;
 mod build;
 mod error;
 mod layer;
@@ -30,6 +31,7 @@ pub mod sbom;
 mod scripts;
 pub mod store;
 
+pub use base::BaseImage;
 pub use build::build;
 pub use error::ImageError;
 pub use request::{

@@ -71,6 +71,7 @@ pub(crate) fn request(repository: &Path, arch: &str, names: &[&str]) -> BuildReq
         .max();
     BuildRequest {
         architecture: arch.to_owned(),
+        base: None,
         packages,
         world: World::parse(&names.join(" ")).expect("names"),
         repositories: vec!["https://mirror.example/alpine/v3.19/main".to_owned()],

@@ -123,19 +123,19 @@ pub(crate) fn said(command: &mut Command) -> Said {
     }
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a directory");
     run(Command::new("cp").arg("-r").arg(from.join(".")).arg(to)).success();
 }
 
 /// A web server for a folder that lives as long as this.
-struct Server {
-    address: String,
+pub(crate) struct Server {
+    pub(crate) address: String,
     status: std::sync::Arc<std::sync::atomic::AtomicU16>,
 }
 
 impl Server {
-    fn start(folder: PathBuf) -> Self {
+    pub(crate) fn start(folder: PathBuf) -> Self {
         use std::sync::atomic::{AtomicU16, Ordering};
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = format!("http://{}", listener.local_addr().expect("an address"));

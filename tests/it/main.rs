@@ -31,6 +31,8 @@ mod fuzz_replay;
 mod history;
 /// Attacks by packages, indexes and servers.
 mod hostile;
+/// Images on images; keys that are published; descriptions begun from what there is.
+mod image_base;
 /// Images from real packages: the same tree as apk's, the same bytes every time.
 mod image_build;
 /// Images through the command line: built, verified, compared, measured, and their bills.

@@ -59,7 +59,7 @@ pub(super) struct ToStderr<'c> {
 }
 
 impl<'c> ToStderr<'c> {
-    fn new(invocation: &Invocation, console: &'c mut Console) -> Self {
+    pub(super) fn new(invocation: &Invocation, console: &'c mut Console) -> Self {
         let level = match (invocation.values.last("log-level"), invocation.verbosity()) {
             (Some("error"), _) => Level::Error,
             (Some("warn" | "warning"), _) | (None, 0) => Level::Warning,
@@ -113,6 +113,8 @@ fn dispatch(invocation: &Invocation, console: &mut Console) -> Result<u8, Error>
         "diff" => return diff(invocation, console),
         "size" => return size(invocation, console),
         "cache" => return super::image_upkeep::cache(invocation, console),
+        "import" => return super::image_upkeep::import(invocation, console),
+        "install-keys" => return super::image_upkeep::install_keys(invocation, console),
         "login" => return super::image_upkeep::login(invocation, console),
         _ => {}
     }
@@ -224,8 +226,15 @@ pub(super) fn options(invocation: &Invocation) -> Result<Options, Error> {
         mirrors,
         per_architecture,
         strict: values.is("strict"),
+        credentials: credentials(),
         settings,
     })
+}
+
+/// Returns where logins to registries may be.
+pub(super) fn credentials() -> CredentialFiles {
+    let variable = |name: &str| std::env::var_os(name).map(|text| text.to_string_lossy().into());
+    CredentialFiles::usual(variable)
 }
 
 /// Returns the values of an option that takes lists with commas.
@@ -572,10 +581,9 @@ fn publish(invocation: &Invocation, options: &Options, console: &mut Console) ->
         true => built.attachments(name, &formats, &mut sink)?,
         false => Vec::new(),
     };
-    let variable = |name: &str| std::env::var_os(name).map(|text| text.to_string_lossy().into());
-    let credentials = CredentialFiles::usual(variable);
+    let credentials = &options.credentials;
     let insecure = values.all("insecure-registry");
-    let published = built.publish(references, &credentials, &insecure, &attachments)?;
+    let published = built.publish(references, credentials, &insecure, &attachments)?;
     let pushed = published.pushed;
     let (sent, present, mounted) = (pushed.sent, pushed.present, pushed.mounted);
     sink.line(
@@ -709,7 +717,7 @@ fn verify(
 }
 
 /// Returns a path as it is seen from the working directory.
-fn seen(invocation: &Invocation, at: usize) -> PathBuf {
+pub(super) fn seen(invocation: &Invocation, at: usize) -> PathBuf {
     let folder = invocation.values.last("workdir").unwrap_or_default();
     Path::new(folder).join(&invocation.arguments[at])
 }
