@@ -404,9 +404,12 @@ impl Store {
         }
     }
 
-    /// Verifies everything and drops what is damaged; returns the names of that.
+    /// Verifies everything and drops what is damaged; returns the names of that. What roots share
+    /// by hard links is compared with its checksums when it is used next.
     pub fn verify(&self, limits: &Limits) -> Vec<Item> {
         let damaged = self.items().into_iter().filter(|item| {
+            // The note that it was compared; there is none if nothing is shared.
+            let _ = std::fs::remove_file(links_path(&item.path).join("checked"));
             let wanted = item.path.file_name().unwrap_or_default().to_string_lossy();
             let wanted = wanted.trim_end_matches(".apk");
             let wanted = wanted

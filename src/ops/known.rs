@@ -6,13 +6,14 @@ use super::database::{Database, OpenOptions, open_root};
 use super::package_file;
 use super::query::{CachedPackage, From, Links, ManifestFile, PackageRef, RepositoryView, View};
 use super::refresh::{self, LoadedRepositories, LoadedRepository, Purpose};
-use crate::config::{Architectures, Settings};
+use crate::config::{Architectures, CacheDirectory, Settings};
+use crate::fetch::cache::Key;
 use crate::format::apk_v2::EntryKind;
 use crate::package::{Dependency, Digest, Identity, InstalledDb, World};
 use crate::progress::{Event, Sink};
 use crate::root::Root;
 use crate::solver::{self, Flags, InstalledInput, Universe};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What is known about packages, from the sources that a question allows.
 #[derive(Debug)]
@@ -28,6 +29,7 @@ pub struct Known {
     /// The architectures.
     pub architectures: Architectures,
     loaded: LoadedRepositories,
+    cache: Option<CacheDirectory>,
 }
 
 impl Known {
@@ -99,6 +101,7 @@ impl Known {
             repositories,
             architectures,
             loaded,
+            cache,
         })
     }
 
@@ -130,6 +133,27 @@ impl Known {
         settings: &Settings,
     ) -> Result<&crate::fetch::Session, crate::fetch::HttpError> {
         self.loaded.session(settings)
+    }
+
+    /// Returns a package file that a cache has: that of the root, or the user's store. It is the
+    /// caller who looks whether it is what its name says.
+    pub fn kept(
+        &self,
+        settings: &Settings,
+        view: &View<'_>,
+        package: PackageRef,
+    ) -> Option<PathBuf> {
+        let entry = view.get(package);
+        let (name, version, identity) = (entry.name(), entry.version(), entry.identity());
+        if let Some(cache) = self.cache.as_ref().filter(|cache| cache.packages) {
+            let file = format!("{name}-{version}.{}.apk", &identity.hex()[..8]);
+            let path = cache.path.join(file);
+            if std::fs::metadata(&path).is_ok_and(|meta| meta.len() == entry.size()) {
+                return Some(path);
+            }
+        }
+        let store = self.loaded.store(settings)?;
+        store.find_package(&Key::new(name, version, identity), entry.size())
     }
 
     /// Returns the address of a package's file in the first repository that can be reached;
