@@ -14,7 +14,7 @@ mod mirror;
 
 use compared::number;
 use mirror::{Does, Mirror};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
