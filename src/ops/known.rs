@@ -192,21 +192,22 @@ impl Known {
         Ok(files)
     }
 
-    /// Reads what is in the package files of the cache; files that cannot be read are left out.
-    ///
-    /// # Errors
-    /// [`Error::Cache`] if the cache cannot be used.
-    pub fn cached_packages(&self, settings: &Settings) -> Result<Vec<CachedPackage>, Error> {
-        let cache = settings
-            .cache_directory(&self.root)
-            .map_err(|error| Error::Cache {
-                cause: error.cause(),
-            })?;
-        let Some(entries) = cache.and_then(|cache| std::fs::read_dir(cache.path).ok()) else {
-            return Ok(Vec::new());
-        };
+    /// Reads what is in the packages that are cached, by the root and for all roots of the user;
+    /// files that cannot be read are left out.
+    pub fn cached_packages(&self, settings: &Settings) -> Vec<CachedPackage> {
         let mut found = Vec::new();
-        for path in entries.flatten().map(|entry| entry.path()) {
+        if let Some(store) = self.loaded.store(settings) {
+            let contents = store.contents(&settings.limits).into_iter();
+            found.extend(contents.map(|(full_name, paths)| CachedPackage { full_name, paths }));
+        }
+        let own = self.cache.as_ref().filter(|cache| cache.packages);
+        let entries = own.and_then(|cache| std::fs::read_dir(&cache.path).ok());
+        for path in entries
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path())
+        {
             // NAME-VERSION.HASH.apk
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let full_name = name
@@ -215,6 +216,10 @@ impl Known {
             let Some((full_name, _)) = full_name else {
                 continue;
             };
+            // In the user's store as well; reading it again would tell the same.
+            if found.iter().any(|known| known.full_name == full_name) {
+                continue;
+            }
             if let Ok(files) = self.manifest(settings, &path.to_string_lossy()) {
                 found.push(CachedPackage {
                     full_name: full_name.to_owned(),
@@ -223,7 +228,7 @@ impl Known {
             }
         }
         found.sort_by(|a, b| a.full_name.cmp(&b.full_name));
-        Ok(found)
+        found
     }
 
     /// Solves constraints, conflicts aside, and returns what is selected (cli.md, 3.1).

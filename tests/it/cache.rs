@@ -309,7 +309,7 @@ fn the_store_can_be_looked_at_verified_and_pruned() {
         .ibex(&root, &["cache", "prune", "--ci"])
         .success()
         .output;
-    assert!(pruned.starts_with("1 files"), "{pruned}");
+    assert!(pruned.starts_with("1 file "), "{pruned}");
     let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(9000);
     let package = std::fs::File::options()
         .append(true)
@@ -323,7 +323,7 @@ fn the_store_can_be_looked_at_verified_and_pruned() {
         .ibex(&root, &["--cache-limit", "1K", "cache", "prune"])
         .success()
         .output;
-    assert!(pruned.starts_with("1 files"), "{pruned}");
+    assert!(pruned.starts_with("1 file "), "{pruned}");
     let wrong = roots.ibex(&root, &["--cache-limit", "lots", "cache", "prune"]);
     assert_eq!(wrong.code, 1, "{}", wrong.output);
 }
@@ -620,4 +620,28 @@ fn the_next_root_shares_blocks_where_the_file_system_can() {
     assert!(first == alone && second == alone);
     drop(roots);
     drop(btrfs);
+}
+
+#[test]
+fn files_of_cached_packages_are_found() {
+    let Some(roots) = Roots::new() else { return };
+    roots.add(&roots.root(), &[]).success();
+    let other = roots.root();
+    roots
+        .ibex(&other, &["add", "--initdb", "--no-scripts", "--no-cache"])
+        .success();
+    let search = || {
+        let run = roots.ibex(&other, &["search", "--files", "libz.so.1.3.1"]);
+        run.success().output
+    };
+    let found = "zlib-1.3.1-r0: /lib/libz.so.1.3.1\n";
+    let unpacked = search();
+    assert!(unpacked.contains(found), "{unpacked}");
+    // The package file alone is enough.
+    let away = other.beside("away");
+    std::fs::rename(roots.store().join("unpacked"), away).expect("a directory");
+    assert_eq!(search(), unpacked);
+    std::fs::remove_dir_all(roots.store().join("packages")).expect("a directory");
+    let nothing = roots.ibex(&other, &["search", "--files", "libz.so.1.3.1"]);
+    assert!(!nothing.output.contains("zlib"), "{}", nothing.output);
 }
