@@ -509,7 +509,6 @@ pub(super) fn parse(called: &str, words: &[String]) -> Result<Invocation, Stop> 
         subcommand: Some(&subcommand.applet),
         values,
         arguments,
-        warnings: Vec::new(),
     })
 }
 
