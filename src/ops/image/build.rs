@@ -18,6 +18,7 @@ use crate::ops::publish::{self, Attachment, Publication, Published};
 use crate::package::{Dependency, World};
 use crate::plan::{NewPackage, Source};
 use crate::progress::Sink;
+use crate::transaction::TransactionError;
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -440,7 +441,7 @@ pub fn build(
     let mut warnings = std::mem::take(&mut workshop.warnings);
     for resolution in &resolutions {
         let request = plan.request(resolution, fixed_time)?;
-        let image = engine::build(&request, &store, sink)?;
+        let image = engine::build(&request, &store, sink).map_err(beyond_limits)?;
         for warning in &image.warnings {
             let known = Warning::new(warning.code, warning.text.clone());
             if !warnings.contains(&known) {
@@ -464,6 +465,17 @@ pub fn build(
         store,
         _place: place,
     })
+}
+
+/// Says which option moves the limit that a package exceeds, if that is why it cannot be installed.
+fn beyond_limits(error: engine::ImageError) -> Error {
+    if let engine::ImageError::Install(TransactionError::Refused { lines, .. }) = &error {
+        let limit = |line: &String| Error::of_limit(line.split(": ").next()?, line);
+        if let Some(limit) = lines.iter().find_map(limit) {
+            return limit;
+        }
+    }
+    error.into()
 }
 
 /// Reads `SOURCE_DATE_EPOCH`; blank counts as not set.
