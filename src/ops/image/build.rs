@@ -88,6 +88,10 @@ pub struct BuildOptions {
     pub source_date_epoch: Option<String>,
     /// `--clamp-mtime`.
     pub clamp_mtime: bool,
+    /// `--check-scripts`.
+    pub check_scripts: bool,
+    /// `--scripts-warn`.
+    pub scripts_warn: bool,
     /// `--fail-on-skipped-script`.
     pub fail_on_skipped_script: bool,
     /// `--layer-compression`.
@@ -210,7 +214,7 @@ impl Built {
             reference,
         };
         let host = image::Architecture::host();
-        Ok(publish::load_locally(&bundle, host.architecture())?)
+        Ok(publish::load_locally(&bundle, &host.apk)?)
     }
 
     /// Makes the bills of materials: file names and contents.
@@ -310,18 +314,18 @@ impl Built {
                 written(output, |out| bundle.oci_archive(out, shape))?;
             }
             OutputFormat::DockerArchive if name == "-" => {
-                bundle.docker_archive(stdout, host.architecture())?;
+                bundle.docker_archive(stdout, &host.apk)?;
             }
             OutputFormat::DockerArchive if name.ends_with(".gz") => written(output, |out| {
                 let builder = flate2::GzBuilder::new().mtime(0).operating_system(255);
                 let mut encoder = builder.write(out, flate2::Compression::new(6));
-                bundle.docker_archive(&mut encoder, host.architecture())?;
+                bundle.docker_archive(&mut encoder, &host.apk)?;
                 let done = encoder.finish().map(drop);
                 done.map_err(|error| engine::ImageError::output(output, &error))
             })?,
             OutputFormat::DockerArchive => {
                 written(output, |out| {
-                    bundle.docker_archive(out, host.architecture())
+                    bundle.docker_archive(out, &host.apk)
                 })?;
             }
             OutputFormat::RootFileSystem => self.write_rootfs(output, stdout)?,
@@ -537,6 +541,9 @@ struct Recipe {
     keys: Vec<NamedContent>,
     work_dir: PathBuf,
     scripts: ScriptMode,
+    scripts_must_run: bool,
+    check_scripts: bool,
+    scripts_warn: bool,
     fail_on_skipped_script: bool,
     compression: Compression,
     clamp_mtime: bool,
@@ -586,6 +593,9 @@ impl Recipe {
             keys: Vec::new(),
             work_dir: workshop.options.work_dir.clone(),
             scripts,
+            scripts_must_run: options.scripts == Some(ScriptMode::Run),
+            check_scripts: options.check_scripts,
+            scripts_warn: options.scripts_warn,
             fail_on_skipped_script: options.fail_on_skipped_script,
             compression,
             clamp_mtime: options.clamp_mtime || description.x_build.clamp_mtime,
@@ -654,6 +664,7 @@ impl Recipe {
                 .collect(),
             users: description.accounts.users.iter().map(account).collect(),
             configuration_json: Some(description.to_json()),
+            os_release: description.os_release.clone(),
             paths: description.paths.iter().map(mutation).collect(),
             files: (extensions.files.iter())
                 .map(|file| FileToAdd {
@@ -695,6 +706,9 @@ impl Recipe {
                 _ => DatabasePlace::Auto,
             },
             scripts: self.scripts,
+            scripts_must_run: self.scripts_must_run,
+            check_scripts: self.check_scripts,
+            scripts_warn: self.scripts_warn,
             fail_on_skipped_script: self.fail_on_skipped_script,
             layering: match &description.layering {
                 Some(layering) if layering.strategy == "origin" => Layering::Origin {

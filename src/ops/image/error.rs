@@ -327,7 +327,7 @@ impl Error {
             Self::Differs { .. } => "E-DIFFERS",
             Self::Unsupported { .. } => "E-UNSUPPORTED",
             Self::Usage { .. } => "E-USAGE",
-            Self::Strict(warnings) => warnings.first().map_or("E-STRICT", |warning| warning.code),
+            Self::Strict(warnings) => warnings.first().map_or("E-USAGE", |warning| warning.code),
             Self::Other(_) => "E-BUILD",
         }
     }

@@ -416,10 +416,11 @@ impl Workshop<'_> {
         }
         match self.download_one(&wanted, remote, sink) {
             Ok(path) => {
-                let package = check_locked(&path, locked, &self.settings().limits).inspect_err(|_| {
-                    // What is wrong must not be found again.
-                    let _ = std::fs::remove_file(&path);
-                })?;
+                let package =
+                    check_locked(&path, locked, &self.settings().limits).inspect_err(|_| {
+                        // What is wrong must not be found again.
+                        let _ = std::fs::remove_file(&path);
+                    })?;
                 Ok((path, package))
             }
             Err(Error::Fetch { cause, .. }) if cause == MISSING => {
@@ -694,11 +695,7 @@ fn held_version(package: &LockedPackage) -> ((String, String), String) {
     (key, package.version.clone())
 }
 
-fn parts_of(
-    path: &Path,
-    package: &Package,
-    limits: &Limits,
-) -> Result<(PackageParts, u64), Error> {
+fn parts_of(path: &Path, package: &Package, limits: &Limits) -> Result<(PackageParts, u64), Error> {
     let bytes = std::fs::read(path).map_err(|error| disk("read", path, &error))?;
     let parts = PackageParts::read(&bytes, limits);
     let parts = parts.map_err(|error| damaged(package, &error.to_string()))?;

@@ -121,6 +121,11 @@ const BUILD: &[Opt] = &[
         "Earliest build time, as RFC 3339",
     ),
     o(
+        "check-scripts",
+        Nothing,
+        "Run each script twice; what differs is an error",
+    ),
+    o(
         "clamp-mtime",
         Nothing,
         "Lower later times to the build time",
@@ -154,6 +159,11 @@ const BUILD: &[Opt] = &[
         "scripts",
         Value("skip|builtin|emulate|run"),
         "What becomes of package scripts",
+    ),
+    o(
+        "scripts-warn",
+        Nothing,
+        "A script that fails is a warning, not an error",
     ),
     o("vcs", Bool, "Record the git remote and commit (default no)"),
 ];

@@ -508,6 +508,8 @@ fn build_options(
         build_date,
         source_date_epoch: epoch.map(|text| text.to_string_lossy().into_owned()),
         clamp_mtime: values.is("clamp-mtime"),
+        check_scripts: values.is("check-scripts"),
+        scripts_warn: values.is("scripts-warn"),
         fail_on_skipped_script: values.is("fail-on-skipped-script"),
         compression: values.last("layer-compression").map(str::to_owned),
         scripts,
