@@ -413,7 +413,7 @@ fn the_same_request_is_the_same_image() {
 }
 
 /// Returns the files below a folder.
-fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
+pub(crate) fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("a readable folder").path();

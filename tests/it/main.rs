@@ -39,6 +39,8 @@ mod image_contents;
 mod image_output;
 /// Image descriptions, chosen packages, lock files and their errors.
 mod image_packages;
+/// Publishing to Debian's registry behind a token service and broken lines; logins; the cache.
+mod image_registry;
 /// Images in the hands of skopeo, umoci, podman, runc, a registry, tar and cpio.
 mod image_tools;
 /// What disturbs a change from outside: signals, other programs, full and vanishing disks.

@@ -324,9 +324,7 @@ impl Built {
                 done.map_err(|error| engine::ImageError::output(output, &error))
             })?,
             OutputFormat::DockerArchive => {
-                written(output, |out| {
-                    bundle.docker_archive(out, &host.apk)
-                })?;
+                written(output, |out| bundle.docker_archive(out, &host.apk))?;
             }
             OutputFormat::RootFileSystem => self.write_rootfs(output, stdout)?,
         }

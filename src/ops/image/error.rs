@@ -20,6 +20,9 @@ pub enum Error {
     /// The registry, or the container engine.
     #[error(transparent)]
     Publish(#[from] PublishError),
+    /// A login cannot be kept.
+    #[error(transparent)]
+    Credentials(#[from] crate::fetch::registry::CredentialError),
     /// An architecture nobody knows.
     #[error(
         "unknown architecture \"{name}\"; known: {}",
@@ -303,6 +306,7 @@ impl Error {
             Self::Lock(LockError::Architecture { .. }) => "E-LOCK-STALE",
             Self::Image(error) => error.code(),
             Self::Publish(error) => error.code(),
+            Self::Credentials(_) => "E-AUTH",
             Self::Architecture { .. } => "E-ARCH",
             Self::ArchitectureVersion { .. } => "E-ARCH-VERSION",
             Self::NoSuch { .. } => "E-NOSUCH",
@@ -408,6 +412,9 @@ impl Error {
                 "if it is right that it is so large: {} BYTES",
                 limit_flag(what)
             )),
+            Self::Publish(PublishError::Registry(error)) if error.is_denied() => {
+                one("ibex image login REGISTRY")
+            }
             Self::Access { .. } => {
                 one("set HTTP_AUTH=basic:HOST:USER:PASSWORD, or add the host to ~/.netrc")
             }

@@ -196,6 +196,30 @@ pub(crate) const SUBCOMMANDS: &[Subcommand] = &[
         &[RESOLVE, BUILD]
     ),
     subcommand!(
+        "cache",
+        "dir|size|prune|clean|verify",
+        "Look after what is kept between builds",
+        &[
+            o("cache-dir", Value("DIR"), "Where it is"),
+            o(
+                "ci",
+                Nothing,
+                "prune: keep what was downloaded, remove what is quickly made again"
+            ),
+            o(
+                "max-age",
+                Value("30d"),
+                "prune: remove what was not used for so long (s, m, h, d)"
+            ),
+            o(
+                "max-size",
+                Value("5G"),
+                "prune: leave at most so many bytes"
+            ),
+        ],
+        &[]
+    ),
+    subcommand!(
         "cpio",
         "CONFIG OUTPUT",
         "Write the root file system as a cpio archive",
@@ -268,6 +292,31 @@ pub(crate) const SUBCOMMANDS: &[Subcommand] = &[
             ),
         ],
         &[RESOLVE]
+    ),
+    subcommand!(
+        "login",
+        "REGISTRY",
+        "Keep a name and a password for a registry",
+        &[
+            o(
+                "insecure-registry",
+                List("HOST"),
+                "Use plain HTTP for this registry"
+            ),
+            s(
+                "password",
+                'p',
+                Value("PASSWORD"),
+                "The password; others on this machine can see it in the list of processes"
+            ),
+            o(
+                "password-stdin",
+                Nothing,
+                "Read the password from standard input"
+            ),
+            s("username", 'u', Value("USER"), "The name of the user"),
+        ],
+        &[]
     ),
     subcommand!(
         "publish",
@@ -357,7 +406,8 @@ pub(crate) const SUBCOMMANDS: &[Subcommand] = &[
 ];
 
 /// apko's other names.
-const ALIASES: [(&str, &str); 3] = [
+const ALIASES: [(&str, &str); 4] = [
+    ("clean", "cache"),
     ("resolve", "lock"),
     ("build-minirootfs", "rootfs"),
     ("build-cpio", "cpio"),
@@ -440,6 +490,9 @@ pub(super) fn parse(called: &str, words: &[String]) -> Result<Invocation, Stop> 
             arguments.remove(at);
         }
     }
+    if word == "clean" {
+        arguments.insert(0, "clean".to_owned());
+    }
     if let Some(wrong) = wrong_count(&subcommand.applet, arguments.len()) {
         return Err(Stop::Usage(format!("{wrong}\n{}", usage())));
     }
@@ -448,7 +501,6 @@ pub(super) fn parse(called: &str, words: &[String]) -> Result<Invocation, Stop> 
         subcommand: Some(&subcommand.applet),
         values,
         arguments,
-        warnings: Vec::new(),
     })
 }
 

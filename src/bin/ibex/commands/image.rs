@@ -113,6 +113,8 @@ fn dispatch(invocation: &Invocation, console: &mut Console) -> Result<u8, Error>
     match name {
         "diff" => return diff(invocation, console),
         "size" => return size(invocation, console),
+        "cache" => return super::image_upkeep::cache(invocation, console),
+        "login" => return super::image_upkeep::login(invocation, console),
         _ => {}
     }
     let options = options(invocation)?;
@@ -149,14 +151,14 @@ fn dispatch(invocation: &Invocation, console: &mut Console) -> Result<u8, Error>
     }
 }
 
-fn usage(message: impl Into<String>) -> Error {
+pub(super) fn usage(message: impl Into<String>) -> Error {
     Error::Usage {
         message: message.into(),
     }
 }
 
 /// Returns what the options and the environment ask for.
-fn options(invocation: &Invocation) -> Result<Options, Error> {
+pub(super) fn options(invocation: &Invocation) -> Result<Options, Error> {
     let values = &invocation.values;
     let profile = match values.last("profile") {
         None | Some("native") => Profile::Native,
