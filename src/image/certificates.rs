@@ -170,7 +170,7 @@ fn one(certificate: &Certificate) -> Result<(Vec<u8>, Vec<u8>), ImageError> {
         return Err(refuse("its name must be letters, digits, `_`, `-` and `.`"));
     }
     let text = certificate.pem.trim();
-    let der = of_pem(text).map_err(|reason| refuse(reason))?;
+    let der = of_pem(text).map_err(refuse)?;
     Ok((der, format!("{text}\n").into_bytes()))
 }
 
@@ -235,8 +235,8 @@ pub(super) fn update(root: &Root) -> Result<Option<String>, RootError> {
         let ours = is_link && {
             let target = directory.read_link(name)?;
             let target = String::from_utf8_lossy(&target).into_owned();
-            let of_us = |folder: &&str| target.starts_with(&format!("/{folder}/"));
-            [SHARED, LOCAL].iter().any(|folder| of_us(&folder))
+            let below = |folder: &str| target.starts_with(&format!("/{folder}/"));
+            below(SHARED) || below(LOCAL)
         };
         if ours || is_link && hash::is_link_name(name) {
             directory.remove_file(name)?;
