@@ -96,6 +96,15 @@ impl From<io::Error> for FormatError {
     }
 }
 
+/// Returns what the system says, without the number that Rust appends.
+fn cause(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error ") {
+        Some(at) => text[..at].to_owned(),
+        None => text,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,14 +118,5 @@ mod tests {
         let text = format!("opening a: {text}");
         assert_eq!(limit_in(&text), Some(("control part", 7)));
         assert_eq!(limit_in("control part: more than that"), None);
-    }
-}
-
-/// Returns what the system says, without the number that Rust appends.
-fn cause(error: &io::Error) -> String {
-    let text = error.to_string();
-    match text.find(" (os error ") {
-        Some(at) => text[..at].to_owned(),
-        None => text,
     }
 }
