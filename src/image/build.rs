@@ -2,10 +2,13 @@
 
 use super::error::ImageError;
 use super::record::{self, Record};
-use super::request::{BuildRequest, DatabasePlace};
+use super::request::{BuildRequest, DatabasePlace, ScriptMode};
 use super::scripts::Scripts;
 use super::store::Store;
-use super::{BuiltImage, Platform, Warning, accounts, base, layer, mutate, oci};
+use super::{
+    BuiltImage, Platform, Warning, accounts, base, certificates, layer, ldconfig, mutate, oci,
+    sandbox,
+};
 use crate::format::apk_v2::{EntryKind, PackageReader};
 use crate::package::InstalledDb;
 use crate::plan::{Change, Plan, Source};
@@ -48,6 +51,9 @@ fn build_anew(
     key: &str,
     sink: &mut dyn Sink,
 ) -> Result<BuiltImage, ImageError> {
+    if request.scripts == ScriptMode::Run {
+        sandbox::available()?;
+    }
     let tree = Tree::new(request.build_time);
     let root = Root::of_tree(&tree);
     let mut warnings = Vec::new();
@@ -65,6 +71,7 @@ fn build_anew(
     let scripts = Scripts::new(request);
     let (installed, packaged) = install(&root, &tree, request, installed, &scripts, sink)?;
     if below.is_none() {
+        mutate::os_release(&root, &request.os_release)?;
         accounts::configure(&root, request, &mut warnings)?;
     }
     if let Some(json) = request
@@ -77,12 +84,17 @@ fn build_anew(
     }
     mutate::paths(&root, &request.paths)?;
     mutate::files(&root, &request.files)?;
-    mutate::certificates(&root, request, &installed)?;
+    certificates::add(&root, request, &installed, &mut warnings)?;
     mutate::keys(&root, &request.runtime_keys, true)?;
     mutate::services(&root, &request.services)?;
     let outcomes = scripts.finish(&root, &mut warnings)?;
+    // Scripts may have made the bundle anew.
+    certificates::seal(&root)?;
     if below.is_none() {
         devices(&root)?;
+    }
+    if request.scripts >= ScriptMode::Builtin {
+        ldconfig::update(&root)?;
     }
     let text: String = request
         .repositories

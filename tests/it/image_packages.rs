@@ -75,6 +75,16 @@ impl Desk {
         Self { folder }
     }
 
+    /// Makes one with a description `a.yaml` of packages of Alpine.
+    pub(crate) fn empty_with_alpine(packages: &str) -> Option<Self> {
+        let repository = data("alpine-v3.19")?;
+        let key = alpine_key()?;
+        let desk = Self::empty();
+        let repository = repository.display().to_string();
+        desk.write("a.yaml", &description(&repository, &key, packages));
+        Some(desk)
+    }
+
     /// Returns where descriptions are.
     pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().join("work")
