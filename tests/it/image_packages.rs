@@ -370,7 +370,7 @@ fn a_path_is_explained() {
         "{why}"
     );
     let lost = desk.run(&["explain", "a.yaml", "/no/where"]);
-    assert_eq!(lost.code, 1);
+    assert_eq!(lost.code, 4);
 }
 
 #[test]
@@ -779,7 +779,7 @@ fn servers_that_refuse() {
     let host = &server.address;
     desk.run(&list).error(
         6,
-        &format!("error[E-AUTH]: {host} refused access (401); credentials: none in the URL"),
+        &format!("error[E-AUTH]: {host} refused access (401); credentials: none"),
     );
     server.answer_only(0);
     desk.run(&list).good();
@@ -832,6 +832,8 @@ fn wrong_command_lines() {
             said.err
         );
     }
+    desk.run(&["build", "a.yaml", "a:1", "a/", "--format", "erofs"])
+        .error(2, "error[E-UNSUPPORTED]: --format erofs is not supported");
     assert_eq!(desk.run(&["nonsense"]).code, 2);
     assert_eq!(desk.run(&["show-packages", "--profile", "x", "a"]).code, 2);
     assert!(desk.run(&["lock", "--help"]).good().contains("--update"));

@@ -296,10 +296,16 @@ impl Workshop<'_> {
                 None => shown.to_owned(),
             };
             let in_url = without_credentials(url) != url;
+            let name = host.rsplit('/').next().unwrap_or_default();
+            let known = self.settings().transport.credentials_for(name);
             return Error::Access {
+                credentials: match known {
+                    _ if in_url => "the URL",
+                    Some((_, source)) => source,
+                    None => "none",
+                },
                 host,
                 status: status.to_owned(),
-                credentials: if in_url { "the URL" } else { "none in the URL" },
             };
         }
         Error::of_limit(shown, cause).unwrap_or_else(|| Error::Fetch {

@@ -153,10 +153,9 @@ pub fn explain(
     }
     match found_any {
         true => Ok(text),
-        false => Err(Error::Other(format!(
-            "nothing brings \"{word}\" into the image: no package of that name, none that provides \
-             it, and no file at that path"
-        ))),
+        false => Err(Error::NotThere {
+            word: word.to_owned(),
+        }),
     }
 }
 

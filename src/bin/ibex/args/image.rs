@@ -523,6 +523,13 @@ pub(super) fn parse(called: &str, words: &[String]) -> Result<Invocation, Stop> 
             arguments.remove(at);
         }
     }
+    let mut values = values;
+    if called == "apko" && values.last("profile").is_none() {
+        values.add("profile", "profile", "apko");
+    }
+    if word == "resolve" {
+        values.add("old-name", "resolve", "yes");
+    }
     if word == "clean" {
         arguments.insert(0, "clean".to_owned());
     }

@@ -4,8 +4,8 @@
 use super::settings::catalogue_directory;
 use crate::args::{Invocation, Values, help};
 use crate::output::Console;
-use ibex::config::Settings;
 use ibex::config::image as description;
+use ibex::config::{HostCredentials, Settings, Transport};
 use ibex::fetch::registry::CredentialFiles;
 use ibex::format::Limits;
 use ibex::image::ScriptMode;
@@ -205,6 +205,7 @@ pub(super) fn options(invocation: &Invocation) -> Result<Options, Error> {
         catalogue_dir: cache_dir.clone(),
         cache: cache_dir.is_some(),
         limits: limits(values)?,
+        transport: transport(),
         ..super::settings::settings(invocation)
     };
     Ok(Options {
@@ -231,6 +232,22 @@ pub(super) fn options(invocation: &Invocation) -> Result<Options, Error> {
         credentials: credentials(),
         settings,
     })
+}
+
+/// Returns how the network is reached; credentials of the environment are for the hosts that they
+/// name, not for whoever asks (image.md, 13.6).
+fn transport() -> Transport {
+    let variable = |name: &str| -> Option<String> {
+        std::env::var_os(name).map(|text| text.to_string_lossy().into())
+    };
+    Transport {
+        hosts: HostCredentials::parse_lines(&variable("HTTP_AUTH").unwrap_or_default()),
+        credentials: None,
+        command: variable("APK_AUTH_COMMAND")
+            .filter(|text| !text.is_empty())
+            .map(PathBuf::from),
+        ..Transport::from_environment(&variable)
+    }
 }
 
 /// Returns where logins to registries may be.
@@ -426,7 +443,11 @@ fn lock(invocation: &Invocation, options: &Options, console: &mut Console) -> Re
     let update = words(values, "update");
     let update = (!update.is_empty()).then_some(update.as_slice());
     let check = values.is("check");
-    let output = values.last("output").map(Path::new);
+    let output = values.last("output").map(PathBuf::from);
+    // Under its old name the file had another one, too.
+    let old_name = || options.config.with_extension("resolved.json");
+    let output = output.or_else(|| values.is("old-name").then(old_name));
+    let output = output.as_deref();
     let outcome = image::lock(&mut workshop, update, check, output, &mut sink)?;
     for line in &outcome.changes {
         sink.line(Level::Notice, line);
