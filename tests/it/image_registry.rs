@@ -651,6 +651,8 @@ fn the_bill_of_materials_comes_back() {
         "spdx,cyclonedx",
         "--sbom-path",
         "bills",
+        "--image-refs",
+        "refs",
         "a.yaml",
         &reference,
     ];
@@ -667,6 +669,11 @@ fn the_bill_of_materials_comes_back() {
         .as_str()
         .expect("a digest")
         .to_owned();
+    let name = line.trim().split('@').next().expect("a name");
+    assert_eq!(
+        desk.read("refs"),
+        format!("{name}@{image}\n{name}@{digest}\n")
+    );
     let mut found = Vec::new();
     for subject in [&digest, &image] {
         // This registry has no list of referrers, so that the tag has it.

@@ -285,3 +285,83 @@ fn verify_names_the_first_difference() {
         assert!(said.err.contains(wanted), "{wanted}: {}", said.err);
     }
 }
+
+#[test]
+fn builds_that_are_killed_leave_nothing_wrong() {
+    use std::time::{Duration, Instant};
+    let desk = Desk::empty();
+    let Some(repository) = data("alpine-v3.19") else {
+        return;
+    };
+    desk.write(
+        "a.yaml",
+        &format!(
+            "contents:\n  keyring: ['{}']\n  repositories: ['{}']\n  packages: [alpine-base, openssh]\narchs: [amd64]\n",
+            repository.join("keys").join(KEY).display(),
+            repository.display()
+        ),
+    );
+    let words = ["build", "a.yaml", "a:1", "out/", "-q"];
+    let begun = Instant::now();
+    let wanted = desk.run(&words).good();
+    let whole = begun.elapsed();
+    fs::remove_dir_all(desk.path().join("out")).expect("it was made");
+    fs::remove_dir_all(desk.cache()).expect("it was made");
+    // Killed at every twelfth of the time that a whole build takes, each time with what the one
+    // before left.
+    for part in 0..12 {
+        let mut command = desk.command(&words);
+        let quiet = || std::process::Stdio::null();
+        let mut child = command
+            .stdout(quiet())
+            .stderr(quiet())
+            .spawn()
+            .expect("it runs");
+        let until = Instant::now() + whole.mul_f64(f64::from(part) / 12.0);
+        while Instant::now() < until && child.try_wait().expect("it is ours").is_none() {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        child.kill().expect("it is ours");
+        child.wait().expect("it ends");
+        let out = desk.path().join("out");
+        if out.join("index.json").exists() {
+            // Whatever is under the name is whole.
+            ibex::image::read::read(&out).expect("an image");
+        }
+    }
+    let checked = desk.run(&["cache", "verify"]).good();
+    assert!(checked.ends_with(" 0 damaged\n"), "{checked}");
+    assert_eq!(desk.run(&words).good(), wanted);
+    ibex::image::read::read(&desk.path().join("out")).expect("an image");
+}
+
+#[test]
+fn what_was_fetched_is_enough_without_a_network() {
+    let Some(place) = Place::new() else { return };
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can take the network away");
+        return;
+    }
+    let way = Way {
+        cache: "kept",
+        ..WAYS[0]
+    };
+    let desk = place.desk("fetched", false);
+    said(&mut place.command(&way, &desk, &["fetch", "a.yaml"])).good();
+    let online = place.build(&way, &desk).good();
+    // No interface at all: not even one to this machine.
+    let alone = Way {
+        before: &["unshare", "--net"],
+        ..way
+    };
+    let words = ["build", "--offline", "a.yaml", "web:1", "alone/"];
+    let offline = said(&mut place.command(&alone, &desk, &words)).good();
+    assert_eq!(offline, online);
+    // Without it having been fetched, all that is missing is told at once.
+    let empty = Way { cache: "", ..alone };
+    let missing = said(&mut place.command(&empty, &desk, &words));
+    missing.error(
+        1,
+        "error[E-OFFLINE-MISS]: offline: 1 file is not in the cache",
+    );
+}

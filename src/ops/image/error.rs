@@ -52,15 +52,6 @@ pub enum Error {
         /// Known names that look like it.
         similar: Vec<String>,
     },
-    /// What is to be explained is not in the image.
-    #[error(
-        "nothing brings \"{word}\" into the image: no package of that name, none that provides it, and \
-         no file at that path"
-    )]
-    NotThere {
-        /// The word.
-        word: String,
-    },
     /// There is no solution.
     #[error("cannot satisfy: {reason}")]
     Solve {
@@ -318,7 +309,7 @@ impl Error {
             Self::Credentials(_) => "E-AUTH",
             Self::Architecture { .. } => "E-ARCH",
             Self::ArchitectureVersion { .. } => "E-ARCH-VERSION",
-            Self::NoSuch { .. } | Self::NotThere { .. } => "E-NOSUCH",
+            Self::NoSuch { .. } => "E-NOSUCH",
             Self::Solve { .. } => "E-SOLVE",
             Self::Index { .. } => "E-INDEX",
             Self::UnknownKey { .. } => "E-SIG-KEY",

@@ -153,9 +153,10 @@ pub fn explain(
     }
     match found_any {
         true => Ok(text),
-        false => Err(Error::NotThere {
-            word: word.to_owned(),
-        }),
+        false => Err(Error::Other(format!(
+            "nothing brings \"{word}\" into the image: no package of that name, none that provides \
+             it, and no file at that path"
+        ))),
     }
 }
 
