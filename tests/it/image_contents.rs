@@ -1,7 +1,7 @@
 //! What happens inside a build: scripts, certificates, the cache of the dynamic linker, services,
 //! one directory for libraries, limits; and that every error code has a case.
 
-use super::image_build::{build, request};
+use super::image_build::{build, request, request_of};
 use super::image_packages::{Desk, said};
 use super::support::repository::{Made, Repository, directory, file, package, symlink};
 use super::support::{self, Sandbox, data, run};
@@ -9,8 +9,7 @@ use ibex::format::Limits;
 use ibex::format::apk_v2::PackageReader;
 use ibex::format::package_writer::EntrySpec;
 use ibex::image::{
-    self, BuildRequest, BuiltImage, Certificate, Compression, ContainerConfig, DatabasePlace,
-    Layering, ScriptMode, ScriptResult, Store, output,
+    self, BuildRequest, BuiltImage, Certificate, ScriptMode, ScriptResult, Store, output,
 };
 use ibex::package::{Dependency, ScriptKind, World};
 use ibex::plan::{NewPackage, Source};
@@ -48,36 +47,7 @@ fn request_for(folder: &Path, packages: &[Made]) -> BuildRequest {
             source: Source::File(path),
         }
     });
-    BuildRequest {
-        architecture: "x86_64".to_owned(),
-        packages: new.collect(),
-        world: World::default(),
-        repositories: Vec::new(),
-        keys: Vec::new(),
-        runtime_keys: Vec::new(),
-        groups: Vec::new(),
-        users: Vec::new(),
-        configuration_json: None,
-        os_release: BTreeMap::new(),
-        paths: Vec::new(),
-        files: Vec::new(),
-        certificates: Vec::new(),
-        certificate_providers: Vec::new(),
-        services: Vec::new(),
-        remove: Vec::new(),
-        database: DatabasePlace::Auto,
-        scripts: ScriptMode::Emulate,
-        scripts_must_run: true,
-        check_scripts: false,
-        scripts_warn: false,
-        fail_on_skipped_script: false,
-        layering: Layering::One,
-        compression: Compression::None,
-        build_time: 1_700_000_000,
-        clamp_mtime: false,
-        config: ContainerConfig::default(),
-        limits: Limits::default(),
-    }
+    request_of("x86_64", new.collect())
 }
 
 fn text(image: &BuiltImage, path: &str) -> Option<String> {
