@@ -33,6 +33,8 @@ mod history;
 mod hostile;
 /// Images from real packages: the same tree as apk's, the same bytes every time.
 mod image_build;
+/// What happens inside a build: scripts, certificates, limits, errors.
+mod image_contents;
 /// Images through the command line: built, verified, compared, measured, and their bills.
 mod image_output;
 /// Image descriptions, chosen packages, lock files and their errors.

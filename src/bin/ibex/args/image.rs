@@ -90,11 +90,26 @@ const RESOLVE: &[Opt] = &[
         Number("SECONDS"),
         "Longest wait for the network (60)",
     ),
-    // apko's names; the limits here are fixed.
-    o("max-apkindex-decompressed-size", Value("BYTES"), ""),
-    o("max-apk-control-size", Value("BYTES"), ""),
-    o("max-apk-data-size", Value("BYTES"), ""),
-    o("max-http-response-size", Value("BYTES"), ""),
+    o(
+        "max-apkindex-decompressed-size",
+        Value("BYTES"),
+        "Largest index, inflated; 0 is the default (300M), -1 no limit",
+    ),
+    o(
+        "max-apk-control-size",
+        Value("BYTES"),
+        "Largest control part of a package, inflated (10M)",
+    ),
+    o(
+        "max-apk-data-size",
+        Value("BYTES"),
+        "Largest content of a package, inflated (16G)",
+    ),
+    o(
+        "max-http-response-size",
+        Value("BYTES"),
+        "Largest answer of a server (8G, 64M for an index)",
+    ),
 ];
 
 /// Options of subcommands that build.
@@ -104,6 +119,11 @@ const BUILD: &[Opt] = &[
         "build-date",
         Value("TIME"),
         "Earliest build time, as RFC 3339",
+    ),
+    o(
+        "check-scripts",
+        Nothing,
+        "Run each script twice; what differs is an error",
     ),
     o(
         "clamp-mtime",
@@ -139,6 +159,11 @@ const BUILD: &[Opt] = &[
         "scripts",
         Value("skip|builtin|emulate|run"),
         "What becomes of package scripts",
+    ),
+    o(
+        "scripts-warn",
+        Nothing,
+        "A script that fails is a warning, not an error",
     ),
     o("vcs", Bool, "Record the git remote and commit (default no)"),
 ];
