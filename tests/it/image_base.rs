@@ -336,6 +336,102 @@ fn an_image_in_a_registry_is_built_on() {
     assert_eq!(one(&desk.path().join("on")).digest, first);
 }
 
+#[test]
+fn an_image_of_somebody_else_is_built_on() {
+    let Some(mini) = data("minirootfs/alpine-minirootfs-3.19.4-x86_64.tar.gz") else {
+        return;
+    };
+    if !has("umoci") || !has("skopeo") || !rustix::process::geteuid().is_root() {
+        return;
+    }
+    // Alpine's own root as an image that umoci makes, of two layers, the second of which takes a file
+    // away.
+    let desk = Desk::empty();
+    let at = |name: &str| desk.path().join(name).display().to_string();
+    let umoci = |words: &[&str]| {
+        run(Command::new("umoci").args(words).current_dir(desk.path())).success();
+    };
+    umoci(&["init", "--layout", "theirs"]);
+    umoci(&["new", "--image", "theirs:x"]);
+    umoci(&["unpack", "--image", "theirs:x", "bundle"]);
+    let mut tar = Command::new("tar");
+    run(tar
+        .arg("-xzf")
+        .arg(&mini)
+        .args(["-C", &at("bundle/rootfs")]))
+    .success();
+    umoci(&[
+        "repack",
+        "--refresh-bundle",
+        "--image",
+        "theirs:x",
+        "bundle",
+    ]);
+    fs::remove_file(desk.path().join("bundle/rootfs/etc/issue")).expect("it was there");
+    umoci(&["repack", "--image", "theirs:x", "bundle"]);
+    umoci(&[
+        "config",
+        "--image",
+        "theirs:x",
+        "--config.cmd",
+        "/bin/sh",
+        "--config.label",
+        "who=them",
+    ]);
+    let tagged = format!("oci:{}:x", at("theirs"));
+    let only = format!("oci:{}:x", at("base"));
+    run(Command::new("skopeo").args(["copy", "--insecure-policy", &tagged, &only])).success();
+    describe(
+        &desk,
+        "on.yaml",
+        "openssh, chrony",
+        "  baseimage: {image: base}\n",
+    );
+    desk.run(&["build", "on.yaml", "on:1", "on/"]).good();
+    let (base, on) = (one(&desk.path().join("base")), one(&desk.path().join("on")));
+    assert_eq!((base.layers.len(), on.layers.len()), (2, 3));
+    assert_eq!(on.layers[1].digest, base.layers[1].digest);
+    assert_eq!(on.config["config"]["Cmd"], base.config["config"]["Cmd"]);
+    assert_eq!(on.config["config"]["Labels"]["who"], "them");
+    assert!(!on.files.contains_key("etc/issue"));
+    // What they have is as it was, but for what packages and their scripts change.
+    let changed: Vec<&String> = (base.files.iter())
+        .filter(|(path, row)| on.files.get(*path) != Some(row))
+        .map(|(path, _)| path)
+        .collect();
+    let wanted = [
+        "etc/apk/repositories",
+        "etc/apk/world",
+        "etc/group",
+        "etc/passwd",
+        "etc/shadow",
+        "lib/apk/db/installed",
+        "lib/apk/db/scripts.tar",
+    ];
+    assert_eq!(changed, wanted);
+    // The apk inside takes it for its own.
+    let tagged = format!("oci:{}:on:1", at("on"));
+    let copied = format!("oci:{}:x", at("copy"));
+    run(Command::new("skopeo").args(["copy", "--insecure-policy", &tagged, &copied])).success();
+    umoci(&["unpack", "--image", "copy:x", "result"]);
+    let inside = |words: &[&str]| {
+        let mut command = Command::new("chroot");
+        said(command.arg(at("result/rootfs")).args(words)).good()
+    };
+    let names = inside(&["/sbin/apk", "info", "-q"]);
+    assert_eq!(
+        names.lines().count(),
+        on.installed.packages.len(),
+        "{names}"
+    );
+    assert!(inside(&["/usr/bin/id", "chrony"]).contains("(chrony)"));
+    // What differs from its package differed below, too.
+    let audit = inside(&["/sbin/apk", "audit", "--packages"]);
+    for package in ["openssh", "chrony", "gnutls"] {
+        assert!(!audit.contains(package), "{audit}");
+    }
+}
+
 /// A mirror of Alpine's with its list of keys; the last line of defence is the key of `signer`.
 fn mirror(desk: &Desk) -> Option<Server> {
     let repository = data("alpine-v3.19")?;
