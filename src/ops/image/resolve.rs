@@ -90,18 +90,6 @@ impl Workshop<'_> {
         let mut loaded = Vec::new();
         for architecture in &architectures {
             let mut indexes = self.indexes(architecture, &keyring, sink)?;
-            for one in &indexes.repositories {
-                let unsigned = one
-                    .index
-                    .as_ref()
-                    .is_some_and(|index| index.trusted_by.is_none());
-                if unsigned {
-                    let url =
-                        without_credentials(&self.as_declared(one.repository.index_path_text()));
-                    let text = format!("{url} is used without a valid signature");
-                    self.warnings.push(Warning::new("W-UNSIGNED", text));
-                }
-            }
             self.hold(architecture, &mut indexes);
             loaded.push(indexes);
         }
