@@ -902,9 +902,6 @@ impl<'a> Change<'a> {
         let mut signal = None;
         let errors = match self.transact(universe, solution, &packages, sink) {
             Ok(outcome) => {
-                if outcome.errors == 0 {
-                    self.write_repositories()?;
-                }
                 self.database.installed = outcome.installed;
                 outcome.ending.close()?;
                 // One that came when everything was promised already.
@@ -937,24 +934,6 @@ impl<'a> Change<'a> {
         Ok(signal.map_or(errors.min(99) as u8, |signal| 128 + signal as u8))
     }
 
-    /// Writes the repository files that counted for a change instead of the root's own.
-    fn write_repositories(&self) -> Result<(), Error> {
-        for (path, text) in &self.settings.sources.replaced {
-            let written =
-                self.database
-                    .root
-                    .replace(path, text.as_bytes(), 0o644, self.wants_sync());
-            written.map_err(|error| Error::Arguments {
-                lines: vec![
-                    format!("cannot write {path}: {}", error.cause()),
-                    "the packages were changed; edit the file by hand".to_owned(),
-                ],
-                code: 99,
-            })?;
-        }
-        Ok(())
-    }
-
     fn last_line(&self, totals: Totals, sink: &mut dyn Sink) {
         let db = &self.database.installed;
         sink.info(&match self.options.verbosity {
@@ -977,6 +956,9 @@ impl<'a> Change<'a> {
             .architectures
             .write
             .then(|| self.architectures.list.clone());
+        let replaced = self.settings.sources.replaced.iter();
+        let replaced = replaced.map(|(path, text)| (path.clone(), text.clone().into_bytes()));
+        options.files = replaced.collect();
         let mut again = true;
         loop {
             let mut plan = Plan::from_solution(universe, solution, |package| {
@@ -1003,7 +985,7 @@ impl<'a> Change<'a> {
                 world: &solution.world,
                 options: &options,
                 runner: None,
-                note: Vec::new(),
+                note: recorder.note(),
                 interrupt: Some(&self.options.interrupt),
             };
             let outcome = transaction.run(sink);

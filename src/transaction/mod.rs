@@ -19,6 +19,7 @@
 mod accounts;
 mod acts;
 mod commit;
+mod cut;
 mod database;
 mod directories;
 mod hooks;
@@ -88,6 +89,8 @@ pub struct Options {
     pub overlay: Vec<String>,
     /// Architectures to write to `etc/apk/arch`.
     pub write_arch: Option<Vec<String>>,
+    /// Other files to replace together with the database: paths below the root, and contents.
+    pub files: Vec<(String, Vec<u8>)>,
     /// Bounds on what packages may make us read.
     #[serde(skip)]
     pub limits: Limits,
@@ -109,6 +112,7 @@ impl Default for Options {
             hard_links: false,
             overlay: Vec::new(),
             write_arch: None,
+            files: Vec::new(),
             limits: Limits::default(),
         }
     }
