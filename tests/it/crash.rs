@@ -1522,9 +1522,9 @@ fn the_history_has_what_happened() {
     if !support::is_root() {
         return;
     }
-    try_all(&upgrade_with_history(), 4, true);
-    try_all(&fresh_install_with_history(), 6, true);
-    try_all(&reinstallation_with_history(), 8, false);
+    try_all(&upgrade_with_history(), 8, true);
+    try_all(&fresh_install_with_history(), 12, true);
+    try_all(&reinstallation_with_history(), 14, false);
 }
 
 #[test]
@@ -1532,8 +1532,8 @@ fn a_root_of_a_user() {
     if !support::is_root() {
         return;
     }
-    try_all(&installation_by_user(), 6, false);
-    try_all(&upgrade_by_user(), 6, false);
+    try_all(&installation_by_user(), 12, false);
+    try_all(&upgrade_by_user(), 12, false);
 }
 
 #[test]
@@ -1541,8 +1541,8 @@ fn a_root_of_two_file_systems() {
     if !support::is_root() {
         return;
     }
-    try_all(&upgrade_of_two_file_systems(), 4, true);
-    try_all(&removal_of_two_file_systems(), 4, true);
+    try_all(&upgrade_of_two_file_systems(), 8, true);
+    try_all(&removal_of_two_file_systems(), 8, true);
 }
 
 #[test]
@@ -1554,7 +1554,7 @@ fn repository_files_change_with_the_packages() {
     for path in ["etc/apk/repositories", "etc/apk/repositories.d/more.list"] {
         assert_ne!(scenario.before[path], scenario.after[path], "{path}");
     }
-    try_all(&scenario, 5, true);
+    try_all(&scenario, 8, true);
 }
 
 #[test]
@@ -1563,7 +1563,7 @@ fn a_command_that_recovers_first_is_stopped() {
         return;
     }
     for after_the_switch in [false, true] {
-        try_all(&addition_after_interruption(after_the_switch), 5, false);
+        try_all(&addition_after_interruption(after_the_switch), 9, false);
     }
 }
 
