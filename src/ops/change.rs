@@ -371,9 +371,7 @@ impl<'a> Change<'a> {
             }
             Command::Return(moment) => self.go_back(*moment, sources, &repositories, sink, ask),
             Command::Fix {
-                arguments,
-                options,
-                directory_permissions,
+                arguments, options, ..
             } => {
                 let mut universe = Universe::new(&sources, &world);
                 let given: Vec<String> = arguments
@@ -383,21 +381,6 @@ impl<'a> Change<'a> {
                     .collect();
                 let request = solver::fix(&mut universe, &world, &given, *options)
                     .map_err(|unknown| unknown_names(unknown.lines().collect()))?;
-                if *directory_permissions && !self.options.simulate {
-                    transaction::fix_directories(
-                        &self.database.root,
-                        &self.database.installed,
-                        self.database.usermode,
-                        sink,
-                    )
-                    .map_err(|error| Error::Arguments {
-                        lines: vec![
-                            "Failed to fix directory permissions".into(),
-                            error.to_string(),
-                        ],
-                        code: 99,
-                    })?;
-                }
                 self.commit(
                     &mut universe,
                     request,
@@ -1002,6 +985,13 @@ impl<'a> Change<'a> {
         let replaced = self.settings.sources.replaced.iter();
         let replaced = replaced.map(|(path, text)| (path.clone(), text.clone().into_bytes()));
         options.files = replaced.collect();
+        options.fix_directories = matches!(
+            self.options.command,
+            Command::Fix {
+                directory_permissions: true,
+                ..
+            }
+        );
         let mut again = true;
         loop {
             let mut plan = Plan::from_solution(universe, solution, |package| {

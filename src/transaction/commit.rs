@@ -358,6 +358,10 @@ impl From<RootError> for Stop {
     }
 }
 
+/// Stands in the journal where others have the number of a change: directories that get their modes
+/// back before the first one.
+const DIRECTORIES: u32 = u32::MAX;
+
 /// Returns whether a step puts files in place.
 fn changes_files(verb: crate::plan::Verb) -> bool {
     use crate::plan::Verb;
@@ -475,62 +479,6 @@ impl DirectoryOwner {
     }
 }
 
-/// Gives every recorded directory the owner and mode that its package asks for.
-///
-/// # Errors
-/// [`RootError`] for the first directory that cannot be changed.
-pub fn fix_directories(
-    root: &Root,
-    installed: &InstalledDb,
-    usermode: bool,
-    sink: &mut dyn Sink,
-) -> Result<(), RootError> {
-    let mut owners = DirectoryOwners::default();
-    for (at, package) in installed.packages.iter().enumerate() {
-        for directory in &package.directories {
-            owners.add(&package.package, Owner::Old(at), directory);
-        }
-    }
-    let mut paths: Vec<&String> = owners.0.keys().filter(|path| !path.is_empty()).collect();
-    paths.sort();
-    for path in paths {
-        let Some(acl) = owners.deciding(path).map(|owner| &owner.acl) else {
-            continue;
-        };
-        let stat = match root.stat(path)? {
-            Some(stat) => stat,
-            // What is missing comes back, as with apk.
-            None => {
-                root.create_directories(path)?;
-                match root.stat(path)? {
-                    Some(stat) => stat,
-                    None => continue,
-                }
-            }
-        };
-        let right = (stat.mode, stat.uid, stat.gid) == (acl.mode, acl.uid, acl.gid);
-        if right || !stat.is_dir() {
-            continue;
-        }
-        sink.line(Level::Detail, &format!("fixing directory {path}"));
-        apply_acl(&root.parent(path)?.0, split(path).1, acl, usermode)?;
-    }
-    Ok(())
-}
-
-fn apply_acl(
-    directory: &crate::root::Directory,
-    name: &str,
-    acl: &Acl,
-    usermode: bool,
-) -> Result<(), RootError> {
-    if usermode {
-        return directory.set_mode(name, acl.mode | 0o300);
-    }
-    directory.set_owner(name, acl.uid, acl.gid)?;
-    directory.set_mode(name, acl.mode)
-}
-
 /// The state while packages are put in place.
 struct Commit<'a, 's> {
     root: &'a Root,
@@ -605,6 +553,8 @@ impl Commit<'_, '_> {
         let promise = self.promise;
         let changes = &promise.plan.changes;
         let mut steps = Steps::new(changes);
+        self.take_for_overlay();
+        self.fix_directories()?;
         for (index, change) in changes.iter().enumerate() {
             let told = self.marked > index as u32;
             steps.announce(change, (!told).then_some(&mut *self.sink));
@@ -1263,6 +1213,94 @@ impl Commit<'_, '_> {
                 }
             }
         }
+    }
+
+    /// Notes what the administrator's overlay has: no package has it any more, those aside that come
+    /// in this run.
+    fn take_for_overlay(&mut self) {
+        let overlay: HashSet<&String> = self.promise.options.overlay.iter().collect();
+        if overlay.is_empty() {
+            return;
+        }
+        for (at, record) in self.old.iter().enumerate() {
+            let directories = record.iter().flat_map(|record| &record.directories);
+            for directory in directories {
+                let real = self.canonical.of(&directory.path);
+                let paths = directory.files.iter().map(|file| join(&real, &file.name));
+                let taken = paths.filter(|path| overlay.contains(path));
+                self.taken.extend(taken.map(|path| (Owner::Old(at), path)));
+            }
+        }
+    }
+
+    /// Gives every recorded directory the owner and mode that its package asks for.
+    fn fix_directories(&mut self) -> Result<(), Stop> {
+        if !self.promise.options.fix_directories {
+            return Ok(());
+        }
+        let decided = match self.progress.decided.remove(&DIRECTORIES) {
+            Some(decided) => decided,
+            None => {
+                let decided = self.wrong_directories()?;
+                let record = Record::Decided(DIRECTORIES, decided.clone());
+                if let Some(journal) = &mut self.journal {
+                    journal.append_firmly(&record)?;
+                }
+                decided
+            }
+        };
+        if !self.progress.fixed {
+            for (position, act) in decided.acts.iter().enumerate() {
+                self.sink.line(
+                    Level::Detail,
+                    &format!("fixing directory {}", act.path(None)),
+                );
+                self.act(DIRECTORIES, position as u32, act, None, self.again)?;
+            }
+            if let Some(journal) = &mut self.journal {
+                if self.promise.options.sync {
+                    // Changes that follow may want other modes.
+                    let (root, promise) = (self.root, self.promise);
+                    sync_file_systems(root, promise)
+                        .or_else(|_| sync_file_systems(root, promise))?;
+                }
+                journal.append_firmly(&Record::Fixed)?;
+            }
+        }
+        self.modified.extend(decided.modified);
+        Ok(())
+    }
+
+    fn wrong_directories(&self) -> Result<Decided, Stop> {
+        let mut decided = Decided::default();
+        let owners = &self.directory_owners;
+        let mut paths: Vec<&String> = owners.0.keys().filter(|path| !path.is_empty()).collect();
+        paths.sort();
+        for path in paths {
+            let Some(acl) = owners.deciding(path).map(|owner| &owner.acl) else {
+                continue;
+            };
+            let mode = match self.promise.options.usermode {
+                true => acl.mode | 0o300,
+                false => acl.mode,
+            };
+            match self.root.stat(path)? {
+                Some(stat) if !stat.is_dir() => continue,
+                Some(stat) if (stat.mode, stat.uid, stat.gid) == (acl.mode, acl.uid, acl.gid) => {
+                    continue;
+                }
+                Some(_) => decided.modified.push(path.clone()),
+                // What is missing comes back; that is no change for a trigger, as with apk.
+                None => {}
+            }
+            decided.acts.push(Act::Directory {
+                path: path.clone(),
+                uid: acl.uid,
+                gid: acl.gid,
+                mode,
+            });
+        }
+        Ok(decided)
     }
 
     /// Returns where the record of an installed package is now that the plan keeps as it is.

@@ -131,6 +131,8 @@ pub(super) enum Program {
 pub(super) enum Record {
     /// The files of a change.
     Decided(u32, Decided),
+    /// The directories that were to get their modes back have them.
+    Fixed,
     /// An act of a change that cannot be done: change, position.
     Failed(u32, u32),
     /// The acts of all changes before this number were done.
@@ -151,6 +153,8 @@ pub(super) struct Progress {
     pub(super) decided: HashMap<u32, Decided>,
     pub(super) failed: HashSet<(u32, u32)>,
     pub(super) done: u32,
+    /// Directories have their modes back.
+    pub(super) fixed: bool,
     /// Whether a program ended well; `None` if it was cut off.
     pub(super) programs: HashMap<Program, Option<bool>>,
     pub(super) database: Option<Vec<(String, [u8; 32])>>,
@@ -162,6 +166,7 @@ impl Progress {
         match record {
             Record::Decided(change, decided) => drop(self.decided.insert(change, decided)),
             Record::Failed(change, act) => drop(self.failed.insert((change, act))),
+            Record::Fixed => self.fixed = true,
             Record::Done(count) => self.done = self.done.max(count),
             Record::Started(program) => drop(self.programs.insert(program, None)),
             Record::Ended(program, well) => drop(self.programs.insert(program, Some(well))),

@@ -288,7 +288,7 @@ impl Scenario {
             .iter()
             .map(|(outcome, _)| outcome.as_str())
             .collect();
-        let is_open = outcomes.iter().any(|outcome| *outcome == "started");
+        let is_open = outcomes.contains(&"started");
         let ending = ["done", "recovered", "errors"];
         let ends = outcomes
             .first()
@@ -1424,9 +1424,12 @@ fn addition_after_interruption(after_the_switch: bool) -> Scenario {
     first_versions()
         .iter()
         .for_each(|made| repository.add(made));
+    // Without scripts, which could be cut off before the command that is looked at.
+    let plain = package("first", "1", vec![directory("srv"), file("srv/first", "1")]);
+    repository.add(&plain);
     repository.publish(1_700_000_000);
     let base = base(&repository);
-    let first = ["--initdb", "add", "library"];
+    let first = ["--initdb", "add", "first"];
     copy(&sandbox.root(), &sandbox.beside("clean"));
     let database = sandbox.root().join("lib/apk/db");
     let (name, wanted) = match after_the_switch {
