@@ -385,11 +385,19 @@ impl<'a> Transaction<'a> {
         protected: &ProtectedPaths,
     ) -> Result<Vec<Option<StagedPackage>>, TransactionError> {
         let changes = &self.plan.changes;
-        let wanted: Vec<(usize, &Source)> = changes
+        let mut wanted: Vec<(usize, &Source)> = changes
             .iter()
             .enumerate()
             .filter_map(|(i, c)| Some((i, source_to_unpack(c)?)))
             .collect();
+        // The largest first, so that no thread is left with one when the others are done.
+        let size = |index: usize| {
+            changes[index]
+                .new
+                .as_ref()
+                .map(|n| n.package.installed_size)
+        };
+        wanted.sort_by_key(|(index, _)| std::cmp::Reverse(size(*index)));
         let slots: Vec<Mutex<Option<_>>> = changes.iter().map(|_| Mutex::new(None)).collect();
         let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
         let interrupt = self.interrupt;
