@@ -716,8 +716,8 @@ fn every_error_of_the_package_half() {
         Case {
             text: "contents: {repositories: ['http://u:p@h']}\n".to_owned(),
             words: &["lint", "--strict", "a.yaml"],
-            exit: 1,
-            line: "error[W-SECRET-URL]: contents.repositories: http://h carries credentials".into(),
+            exit: 2,
+            line: "error[E-SECRET-URL]: contents.repositories: http://h carries credentials".into(),
         },
     ];
     for case in cases {

@@ -142,6 +142,10 @@ impl<'a> Workshop<'a> {
                     matches!(warning.code, "W-ARCH" | "W-SECRET-URL" | "W-NO-TAG")
                 }),
         );
+        if options.settings.allow_untrusted {
+            let text = "the signatures of indexes are not checked (--ignore-signatures)";
+            warnings.push(Warning::new("W-UNSIGNED", text));
+        }
         Ok(Self {
             options,
             loaded,

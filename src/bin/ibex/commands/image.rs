@@ -126,6 +126,8 @@ fn dispatch(invocation: &Invocation, console: &mut Console) -> Result<u8, Error>
         _ => {}
     }
     let options = options(invocation)?;
+    let profile = format!("profile: {}", options.profile.as_str());
+    ToStderr::new(invocation, console).line(Level::Trace, &profile);
     match name {
         "build" => build(invocation, &options, console),
         "publish" => publish(invocation, &options, console),
