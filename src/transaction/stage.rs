@@ -293,8 +293,8 @@ impl Staging<'_> {
     /// link of the same name first, as `var/run` is.
     pub(super) fn waiting_room(&self, path: &str) -> Result<String, RootError> {
         let room = self.nearest(path)?;
-        let device = |path: &str| Ok(self.root.directory(path)?.stat_self()?.inode.0);
-        let same = device(&room)? == device(PRIVATE)?;
+        let mount = |path: &str| self.root.directory(path)?.mount();
+        let same = mount(&room)? == mount(PRIVATE)?;
         if same {
             return Ok(PRIVATE.to_owned());
         }
