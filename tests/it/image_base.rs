@@ -119,6 +119,23 @@ fn an_image_on_an_image_is_the_image_of_both() {
         on.config["rootfs"]["diff_ids"][0],
         base.config["rootfs"]["diff_ids"][0]
     );
+    for (word, wanted) in [
+        (
+            "busybox",
+            "busybox-1.36.1-r15 is in the image that this one is built on\n",
+        ),
+        (
+            "/bin/busybox",
+            "/bin/busybox is in busybox-1.36.1-r15, which is in the image that this one is built on\n",
+        ),
+    ] {
+        assert_eq!(desk.run(&["explain", "on.yaml", word]).good(), wanted);
+    }
+    let why = desk.run(&["explain", "on.yaml", "/usr/sbin/sshd"]).good();
+    assert!(
+        why.contains("the description wants openssh: openssh-"),
+        "{why}"
+    );
     // The same again is the same; a lock file has the new packages only.
     desk.run(&["build", "--no-cache", "on.yaml", "on:1", "again/"])
         .good();
