@@ -278,6 +278,7 @@ impl<'a> Transaction<'a> {
             sync: self.options.sync,
             interrupt: self.interrupt,
             waiting: Mutex::default(),
+            room_of: Mutex::default(),
             rooms: Mutex::default(),
             blocked: &blocked,
         };

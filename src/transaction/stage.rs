@@ -184,6 +184,8 @@ pub(super) struct Staging<'a> {
     /// Everything that waits under a temporary name.
     pub(super) waiting: Mutex<Vec<String>>,
     pub(super) rooms: Mutex<Rooms>,
+    /// The room of each directory asked for: staging changes no directory that counts.
+    pub(super) room_of: Mutex<HashMap<String, String>>,
     /// Paths where a link or file of an old package stands that a new package wants as directory.
     pub(super) blocked: &'a HashMap<String, ()>,
 }
@@ -292,6 +294,20 @@ impl Staging<'_> {
     /// No directory is made before packages are committed in their order: one of them may bring a
     /// link of the same name first, as `var/run` is.
     pub(super) fn waiting_room(&self, path: &str) -> Result<String, RootError> {
+        let known = |table: &Mutex<HashMap<String, String>>| {
+            let table = table.lock().expect("no thread panics with it");
+            table.get(path).cloned()
+        };
+        if let Some(room) = known(&self.room_of) {
+            return Ok(room);
+        }
+        let room = self.find_room(path)?;
+        let mut table = self.room_of.lock().expect("no thread panics with it");
+        table.insert(path.to_owned(), room.clone());
+        Ok(room)
+    }
+
+    fn find_room(&self, path: &str) -> Result<String, RootError> {
         let room = self.nearest(path)?;
         let device = |path: &str| Ok(self.root.directory(path)?.stat_self()?.inode.0);
         let same = device(&room)? == device(PRIVATE)?;
