@@ -963,6 +963,30 @@ fn killed_before_every_operation() {
     }
 }
 
+/// A directory comes as a whole, with all its files, unless somebody made it while the process was
+/// dead: then it keeps what is in it and gets the files.
+#[test]
+fn a_directory_that_somebody_made_gets_the_files() {
+    if !support::is_root() {
+        return;
+    }
+    let scenario = fresh_install();
+    let path = "usr/share/library/gone";
+    let operations = PowerCut::record(&scenario).operations;
+    let comes = |operation: &Operation| matches!(operation, Operation::Rename(_, to) if to == path);
+    let number = operations.iter().position(comes).expect("it comes whole");
+    let trial = scenario.run(&format!("stop:{number}"), &["--sync=yes"]);
+    let directory = trial.root().join(path);
+    assert!(is_due(&trial.root()) && !directory.exists());
+    fs::create_dir_all(&directory).expect("a writable root");
+    fs::write(directory.join("stranger"), "").expect("a writable root");
+    let recovered = trial.ibex(&["recover"]);
+    assert_eq!(recovered.code, scenario.after_code, "{}", recovered.output);
+    fs::remove_file(directory.join("stranger")).expect("it stays");
+    let state = scenario.judge(&trial.root(), &recovered.output);
+    assert_eq!(state, Ok(State::After));
+}
+
 #[test]
 fn an_error_at_every_operation() {
     if !support::is_root() {
