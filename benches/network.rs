@@ -7,65 +7,52 @@
 
 #![allow(clippy::disallowed_methods, clippy::print_stdout, missing_docs)]
 
+mod compared;
 #[allow(dead_code)]
 #[path = "../tests/it/support/mirror.rs"]
 mod mirror;
 
+use compared::number;
 use mirror::{Does, Mirror};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 fn main() {
-    let Some(peer) = std::env::var_os("APK_PEER").map(PathBuf::from) else {
-        println!("APK_PEER is not set: nothing to compare with");
+    let Some(place) = compared::place() else {
         return;
     };
-    let data = std::env::var_os("IBEX_TEST_DATA").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"),
-        PathBuf::from,
-    );
-    let Ok(repository) = data.join("alpine-v3.19").canonicalize() else {
-        println!("{} is missing: set IBEX_TEST_DATA", data.display());
+    let Ok(repository) = place.data.join("alpine-v3.19").canonicalize() else {
+        println!("there is no alpine-v3.19 in {}", place.data.display());
         return;
     };
-    let base = std::env::var_os("PEER_TMP").map_or_else(|| "/dev/shm".into(), PathBuf::from);
-    let scratch = tempfile::tempdir_in(base).expect("a scratch directory");
     let latency = Duration::from_millis(number("PEER_LATENCY_MS", 30));
     let mirror = Mirror::slow(&repository, latency, |_| Does::Serve);
     let bench = Bench {
-        programs: [env!("CARGO_BIN_EXE_ibex").into(), peer],
-        names: names(&repository),
+        programs: [env!("CARGO_BIN_EXE_ibex").into(), place.peer],
+        names: compared::names(&repository),
         repository,
         url: mirror.url(),
-        scratch: scratch.path().into(),
+        scratch: place.scratch.path().into(),
     };
     println!("{:<44} {:>9} {:>9} {:>7}", "work", "ibex", "apk", "ratio");
-    bench.compare("98 packages, nothing cached", true, false);
-    bench.compare("98 packages, warm cache of one's own", false, false);
-    bench.compare("98 packages, warm etc/apk/cache", false, true);
+    bench.compare("98 packages, nothing cached", Cache::Cold);
+    bench.compare("98 packages, warm cache of one's own", Cache::Own);
+    bench.compare("98 packages, warm etc/apk/cache", Cache::Apk);
+    bench.compare("98 packages, warm cache, --link-files", Cache::Links);
 }
 
-fn number(name: &str, default: u64) -> u64 {
-    let value = std::env::var(name).ok();
-    value.and_then(|text| text.parse().ok()).unwrap_or(default)
-}
-
-/// The packages that can live together.
-fn names(repository: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(repository.join("x86_64")).expect("a repository");
-    let names = entries.filter_map(|entry| {
-        let file = entry.ok()?.file_name().to_string_lossy().into_owned();
-        let name = file
-            .strip_suffix(".apk")?
-            .rsplitn(3, '-')
-            .nth(2)?
-            .to_owned();
-        (!matches!(name.as_str(), "vlan" | "network-extras")).then_some(name)
-    });
-    let mut names: Vec<String> = names.collect();
-    names.sort();
-    names
+/// What an install finds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cache {
+    /// Nothing.
+    Cold,
+    /// For ibex the user's store, for apk its cache directory.
+    Own,
+    /// For both apk's cache directory.
+    Apk,
+    /// As `Own`; ibex shares files by hard links.
+    Links,
 }
 
 struct Bench {
@@ -77,9 +64,8 @@ struct Bench {
 }
 
 impl Bench {
-    /// Runs both in turns. `cold` begins each run without a cache; `apk_cache` gives ibex the cache
-    /// directory of apk, which apk always has here.
-    fn compare(&self, label: &str, cold: bool, apk_cache: bool) {
+    /// Runs both in turns.
+    fn compare(&self, label: &str, cache: Cache) {
         let runs = number("PEER_RUNS", 7) as usize;
         let mut times = [Vec::new(), Vec::new()];
         for which in 0..2 {
@@ -87,10 +73,10 @@ impl Bench {
         }
         for run in 0..=runs {
             for (which, times) in times.iter_mut().enumerate() {
-                if cold {
+                if cache == Cache::Cold {
                     let _ = std::fs::remove_dir_all(self.cache(which));
                 }
-                let time = self.install(which, apk_cache || which == 1 && !cold);
+                let time = self.install(which, cache);
                 // The first run fills the caches and is not counted.
                 if run > 0 {
                     times.push(time);
@@ -113,7 +99,9 @@ impl Bench {
         self.scratch.join(format!("cache-{which}"))
     }
 
-    fn install(&self, which: usize, with_cache: bool) -> Duration {
+    fn install(&self, which: usize, cache: Cache) -> Duration {
+        let is_apk = which == 1;
+        let with_cache = cache == Cache::Apk || is_apk && cache != Cache::Cold;
         let root = self.scratch.join("root");
         let _ = std::fs::remove_dir_all(&root);
         std::fs::create_dir_all(root.join("etc/apk")).expect("a scratch directory");
@@ -138,6 +126,9 @@ impl Bench {
             .arg("-X")
             .arg(&self.url)
             .args(["--no-scripts", "add"]);
+        if cache == Cache::Links && !is_apk {
+            command.arg("--link-files");
+        }
         command.args(&self.names);
         command
             .env("IBEX_CACHE_DIR", self.cache(which).join("ibex"))

@@ -7,6 +7,8 @@
 
 #![allow(clippy::disallowed_methods, clippy::print_stdout, missing_docs)]
 
+mod compared;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -27,25 +29,14 @@ impl Cost {
 }
 
 fn main() {
-    let Some(peer) = std::env::var_os("APK_PEER").map(PathBuf::from) else {
-        println!("APK_PEER is not set: nothing to compare with");
+    let Some(place) = compared::place() else {
         return;
     };
-    let data = std::env::var_os("IBEX_TEST_DATA").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"),
-        PathBuf::from,
-    );
-    let Ok(data) = data.canonicalize() else {
-        println!("{} is missing: set IBEX_TEST_DATA", data.display());
-        return;
-    };
-    let base = std::env::var_os("PEER_TMP").map_or_else(|| "/dev/shm".into(), PathBuf::from);
-    let scratch = tempfile::tempdir_in(base).expect("a scratch directory");
     let bench = Bench {
         ibex: env!("CARGO_BIN_EXE_ibex").into(),
-        peer,
-        data,
-        scratch: scratch.path().into(),
+        peer: place.peer,
+        data: place.data,
+        scratch: place.scratch.path().into(),
     };
     println!(
         "{:<44} {:>9} {:>9} {:>7} {:>9} {:>9}",
@@ -66,19 +57,7 @@ impl Bench {
     /// All packages that can live together into an empty root, scripts included when root.
     fn install(&self) {
         let repository = self.data.join("alpine-v3.19");
-        let mut names: Vec<String> = std::fs::read_dir(repository.join("x86_64"))
-            .expect("a repository")
-            .filter_map(|entry| {
-                let file = entry.ok()?.file_name().to_string_lossy().into_owned();
-                let name = file
-                    .strip_suffix(".apk")?
-                    .rsplitn(3, '-')
-                    .nth(2)?
-                    .to_owned();
-                (!matches!(name.as_str(), "vlan" | "network-extras")).then_some(name)
-            })
-            .collect();
-        names.sort();
+        let names = compared::names(&repository);
         for (label, extra) in [
             ("add 98 packages, no scripts", Some("--no-scripts")),
             ("add 98 packages", None),
@@ -137,10 +116,7 @@ impl Bench {
     }
 
     fn compare(&self, label: &str, make: impl Fn(&Path, &Path) -> Command) {
-        let runs: usize = std::env::var("PEER_RUNS")
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(15);
+        let runs = compared::number("PEER_RUNS", 15) as usize;
         let mut costs = [Cost::default(), Cost::default()];
         for run in 0..=runs {
             for (program, cost) in [&self.ibex, &self.peer].into_iter().zip(&mut costs) {

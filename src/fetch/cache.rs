@@ -19,13 +19,14 @@
 //!
 //! Where a root has `etc/apk/cache`, package files are kept there, under apk's names.
 
+use crate::format::apk_v2::{Entry, EntryKind, PackageReader};
 use crate::format::unpacked::Reader;
 use crate::format::{FormatError, Limits};
 use crate::package::Identity;
 use rustix::fs::{
     AtFlags, CWD, FlockOperation, Timespec, Timestamps, UTIME_OMIT, flock, utimensat,
 };
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File, Metadata};
 use std::io::{self, Write};
@@ -345,6 +346,29 @@ impl Store {
         items
     }
 
+    /// Returns which files are in the packages that are kept: name and version, and the paths.
+    ///
+    /// It is for looking things up: what is damaged is left out, and nothing is verified.
+    pub fn contents(&self, limits: &Limits) -> Vec<(String, Vec<String>)> {
+        let mut found: Vec<(String, Vec<String>)> = Vec::new();
+        let mut seen = HashSet::new();
+        let mut items = self.items();
+        // Unpacked, the names are at hand; a package file has to be inflated for them.
+        items.sort_by_key(|item| item.kind == Kind::Package);
+        for item in items {
+            let file = item.path.file_name().unwrap_or_default().to_string_lossy();
+            let stem = file.strip_suffix(".apk").unwrap_or(&file).to_owned();
+            if seen.contains(&stem) {
+                continue;
+            }
+            if let Some(paths) = item.paths(limits) {
+                seen.insert(stem);
+                found.push((item.name, paths));
+            }
+        }
+        found
+    }
+
     /// Returns the package files under the names that they have in apk's cache directory, with
     /// their sizes.
     pub fn apk_names(&self) -> HashMap<String, u64> {
@@ -404,9 +428,12 @@ impl Store {
         }
     }
 
-    /// Verifies everything and drops what is damaged; returns the names of that.
+    /// Verifies everything and drops what is damaged; returns the names of that. What roots share
+    /// by hard links is compared with its checksums when it is used next.
     pub fn verify(&self, limits: &Limits) -> Vec<Item> {
         let damaged = self.items().into_iter().filter(|item| {
+            // The note that it was compared; there is none if nothing is shared.
+            let _ = std::fs::remove_file(links_path(&item.path).join("checked"));
             let wanted = item.path.file_name().unwrap_or_default().to_string_lossy();
             let wanted = wanted.trim_end_matches(".apk");
             let wanted = wanted
@@ -448,6 +475,33 @@ impl Store {
 }
 
 impl Item {
+    /// Returns the paths of the files in it; `None` if it is damaged.
+    fn paths(&self, limits: &Limits) -> Option<Vec<String>> {
+        let file = File::open(&self.path).ok()?;
+        let mut paths = Vec::new();
+        let mut note = |entry: Entry| {
+            if entry.header.kind == EntryKind::File && entry.malicious.is_none() {
+                paths.push(entry.path);
+            }
+        };
+        match self.kind {
+            Kind::Unpacked => {
+                let (_, mut reader) = Reader::open(file, limits).ok()?;
+                while let Some(entry) = reader.next_entry() {
+                    note(entry);
+                }
+            }
+            Kind::Package => {
+                let source = io::BufReader::with_capacity(128 << 10, file);
+                let (_, mut data) = PackageReader::open(source, limits).ok()?;
+                while let Some(entry) = data.next_entry().ok()? {
+                    note(entry);
+                }
+            }
+        }
+        Some(paths)
+    }
+
     fn is_whole(&self, identity: &str, limits: &Limits) -> bool {
         let Ok(file) = File::open(&self.path) else {
             return false;

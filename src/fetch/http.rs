@@ -9,6 +9,7 @@
 use crate::config::repositories::without_credentials;
 use crate::config::transport::Credentials;
 use crate::config::{Settings, Transport};
+use crate::format::FormatError;
 use reqwest::header::{
     CACHE_CONTROL, CONTENT_RANGE, HeaderMap, HeaderValue, LOCATION, RANGE, REFERER,
 };
@@ -81,6 +82,11 @@ impl HttpError {
     /// Makes an error that only another mirror helps against.
     pub(super) fn elsewhere(text: impl Into<String>) -> Self {
         Self::new(text, Remedy::Elsewhere)
+    }
+
+    /// Says that more came than is read of it; `what` is named, and the limit.
+    pub(super) fn too_large(what: &'static str, limit: u64) -> Self {
+        Self::elsewhere(FormatError::TooLarge { what, limit }.to_string())
     }
 
     /// Says that nothing came for too long.
@@ -228,6 +234,9 @@ pub(super) struct Answer {
     patience: Duration,
     since: Instant,
     received: u64,
+    /// Bytes that may still come, of these at most.
+    room: u64,
+    most: u64,
     /// The server says that the file has moved for good: to here.
     pub(super) moved: Option<String>,
 }
@@ -304,6 +313,8 @@ impl Session {
                 patience,
                 since: Instant::now(),
                 received: 0,
+                room: self.limits().response,
+                most: self.limits().response,
                 moved,
             });
         }
@@ -595,6 +606,7 @@ impl Answer {
                 return Ok(None);
             };
             self.pace(chunk.len() as u64)?;
+            self.count(chunk.len() as u64)?;
             let skipped = self.skip.min(chunk.len() as u64);
             self.skip -= skipped;
             let rest = chunk.split_off(skipped as usize);
@@ -602,6 +614,13 @@ impl Answer {
                 return Ok(Some(rest));
             }
         }
+    }
+
+    /// Gives up on a server that does not stop.
+    fn count(&mut self, count: u64) -> Result<(), HttpError> {
+        let room = self.room.checked_sub(count);
+        self.room = room.ok_or_else(|| HttpError::too_large("answer", self.most))?;
+        Ok(())
     }
 
     /// Gives up on a server that sends a byte now and then.

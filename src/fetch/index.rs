@@ -255,7 +255,10 @@ impl Judge<'_> {
         let meta = file.metadata().map_err(IndexError::Io)?;
         let limit = self.rules.limits.index_file;
         let mut bytes = Vec::with_capacity(meta.len().min(limit) as usize + 1);
-        let read = file.by_ref().take(limit + 1).read_to_end(&mut bytes);
+        let read = file
+            .by_ref()
+            .take(limit.saturating_add(1))
+            .read_to_end(&mut bytes);
         read.map_err(IndexError::Io)?;
         if bytes.len() as u64 > limit {
             return Err(FormatError::TooLarge {

@@ -86,10 +86,9 @@ async fn whole(
     let latency = began.elapsed();
     let (began, mut bytes) = (Instant::now(), Vec::new());
     while let Some(chunk) = answer.chunk().await? {
-        if (bytes.len() + chunk.len()) as u64 > session.limits().index_file {
-            return Err(HttpError::elsewhere(
-                "the answer is larger than an index may be",
-            ));
+        let limit = session.limits().index_file;
+        if (bytes.len() + chunk.len()) as u64 > limit {
+            return Err(HttpError::too_large("index file", limit));
         }
         bytes.extend_from_slice(&chunk);
     }

@@ -293,13 +293,13 @@ impl<'a, 'p> Transfer<'a, 'p> {
         let (Some(store), Some(key)) = (self.store, &request.package) else {
             return false;
         };
-        if request.unpack {
-            return store.find_unpacked(key, &self.session.limits()).is_some();
+        let target = request.target.as_ref();
+        let has_target = target.is_some_and(|target| has_size(target, request.size));
+        if !request.unpack {
+            return has_target;
         }
-        request
-            .target
-            .as_ref()
-            .is_some_and(|target| has_size(target, request.size))
+        (has_target || target.is_none())
+            && store.find_unpacked(key, &self.session.limits()).is_some()
     }
 
     /// Uses the package file on this disk, if there is one; one that is damaged is removed.
@@ -312,28 +312,37 @@ impl<'a, 'p> Transfer<'a, 'p> {
         };
         let path = request.on_disk.clone().or_else(came)?;
         let local = |error: &io::Error| Some(Err(HttpError::local(error)));
-        let (waiting, _, file) = match Waiting::open(request, self.store, false) {
+        let elsewhere = request.target.as_ref() != Some(&path);
+        let (waiting, copy, file) = match Waiting::open(request, self.store, elsewhere) {
             Ok(opened) => opened,
             Err(error) => return local(&error),
         };
         let (source, limits) = (path.clone(), self.session.limits());
         let identity = request.package.as_ref()?.identity();
         let work = tokio::task::spawn_blocking(move || {
-            let source = File::open(source).map_err(FormatError::from)?;
-            let source = io::BufReader::with_capacity(READ_BUFFER, source);
+            let mut source = File::open(source).map_err(FormatError::from)?;
+            let reader = io::BufReader::with_capacity(READ_BUFFER, &source);
             match file {
-                Some(file) => unpack(source, identity, &limits, file).map_err(ReadError::from),
-                None => check(source, &limits).and_then(|found| match found == identity {
-                    true => Ok(()),
-                    false => Err(FormatError::Integrity.into()),
-                }),
+                Some(file) => unpack(reader, identity, &limits, file)?,
+                None if check(reader, &limits)? == identity => {}
+                None => return Err(FormatError::Integrity.into()),
             }
+            // The file that was just checked, whatever its name means by now.
+            if let Some(mut copy) = copy {
+                let copied =
+                    io::Seek::rewind(&mut source).and_then(|()| io::copy(&mut source, &mut copy));
+                copied.map_err(ReadError::Local)?;
+            }
+            source
+                .metadata()
+                .and_then(|meta| meta.modified())
+                .map_err(ReadError::Local)
         });
         let result = work
             .await
             .unwrap_or_else(|error| Err(ReadError::Local(io::Error::other(error.to_string()))));
         match result {
-            Ok(()) => match waiting.finish(None, self.store) {
+            Ok(modified) => match waiting.finish(Some(modified), self.store) {
                 Ok(()) => {
                     (self.progress.borrow_mut())(request.size);
                     self.done = true;

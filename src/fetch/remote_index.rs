@@ -155,10 +155,7 @@ async fn body(answer: &mut Answer, limit: u64) -> Result<Vec<u8>, HttpError> {
     let mut bytes = Vec::new();
     while let Some(chunk) = answer.chunk().await? {
         if (bytes.len() + chunk.len()) as u64 > limit {
-            return Err(HttpError::new(
-                "the answer is larger than an index may be",
-                Remedy::Elsewhere,
-            ));
+            return Err(HttpError::too_large("index file", limit));
         }
         bytes.extend_from_slice(&chunk);
     }

@@ -34,6 +34,8 @@ pub struct Limits {
     pub names: u64,
     /// `unpacked`: the files of one package together, inflated.
     pub unpacked: u64,
+    /// `response`: one answer of a server.
+    pub response: u64,
     /// `excess`: how many times as large as it announces a package may be, 64 MiB aside. Sizes
     /// are measured in blocks, or on a file system that compresses, so this cannot be 1.
     pub excess: u64,
@@ -59,6 +61,7 @@ impl Default for Limits {
             path: 4085,
             names: 64 * MIB,
             unpacked: 32 * GIB,
+            response: 8 * GIB,
             excess: 16,
         }
     }
@@ -86,7 +89,7 @@ fn names() -> String {
 
 impl Limits {
     /// Returns each bound with its name.
-    fn fields(&mut self) -> [(&'static str, &mut u64); 14] {
+    fn fields(&mut self) -> [(&'static str, &mut u64); 15] {
         [
             ("header", &mut self.header),
             ("signature", &mut self.signature),
@@ -101,6 +104,7 @@ impl Limits {
             ("path", &mut self.path),
             ("names", &mut self.names),
             ("unpacked", &mut self.unpacked),
+            ("response", &mut self.response),
             ("excess", &mut self.excess),
         ]
     }

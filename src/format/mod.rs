@@ -57,7 +57,7 @@ pub enum FormatError {
     #[error("v2 package integrity error")]
     Integrity,
     /// Something is larger than the reader accepts; apk says only `internal buffer too small`.
-    #[error("{what}: more than the limit of {limit} (see --limits)")]
+    #[error("{what}{}{limit}{}", TOO_LARGE.0, TOO_LARGE.1)]
     TooLarge {
         /// Which field.
         what: &'static str,
@@ -70,6 +70,20 @@ pub enum FormatError {
     /// Reading failed.
     #[error("{}", cause(.0))]
     Io(#[source] io::Error),
+}
+
+/// What stands between what is too large and the limit in the text of [`FormatError::TooLarge`].
+const TOO_LARGE: (&str, &str) = (": more than the limit of ", " (see --limits)");
+
+/// Finds the limit that a message about something too large tells of, with what was too large.
+///
+/// Messages travel as text through what reports them; what is to be done about this one depends on
+/// the limit.
+pub fn limit_in(message: &str) -> Option<(&str, u64)> {
+    let (before, rest) = message.rsplit_once(TOO_LARGE.0)?;
+    let limit = rest.split_once(TOO_LARGE.1)?.0.parse().ok()?;
+    let what = before.rsplit_once(": ").map_or(before, |(_, what)| what);
+    Some((what, limit))
 }
 
 impl From<io::Error> for FormatError {
@@ -88,5 +102,21 @@ fn cause(error: &io::Error) -> String {
     match text.find(" (os error ") {
         Some(at) => text[..at].to_owned(),
         None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_found_in_what_tells_of_it() {
+        let text = FormatError::TooLarge {
+            what: "control part",
+            limit: 7,
+        };
+        let text = format!("opening a: {text}");
+        assert_eq!(limit_in(&text), Some(("control part", 7)));
+        assert_eq!(limit_in("control part: more than that"), None);
     }
 }

@@ -253,18 +253,16 @@ pub(super) fn unlock(root: &Root, user: &str) -> Result<bool, RootError> {
     Ok(true)
 }
 
-/// Keeps the old table as busybox does.
+/// Keeps the old table as busybox does: the file itself, with its time, under another name. The new
+/// one takes its place.
 fn backup(root: &Root, path: &str) -> Result<(), RootError> {
-    let Some(content) = root.read(path)? else {
+    if root.read(path)?.is_none() {
         return Ok(());
-    };
-    let stat = root.stat(path)?;
-    let (mode, uid, gid) = stat.map_or((0o644, 0, 0), |stat| (stat.mode, stat.uid, stat.gid));
-    let copy = format!("{path}-");
-    root.replace(&copy, &content, mode, false)?;
-    let (directory, name) = root.parent(&copy)?;
-    directory.set_owner(name, uid, gid)?;
-    directory.set_mode(name, mode)
+    }
+    let (directory, name) = root.parent(path)?;
+    let copy = format!("{name}-");
+    directory.remove_file(&copy)?;
+    directory.create_hard_link(&directory, name, &copy)
 }
 
 fn make_home(root: &Root, path: &str, uid: u32, gid: u32, mode: u32) -> Result<(), RootError> {

@@ -2,10 +2,12 @@
 
 use super::error::ImageError;
 use super::record::{self, Record};
-use super::request::{BuildRequest, DatabasePlace};
+use super::request::{BuildRequest, DatabasePlace, ScriptMode};
 use super::scripts::Scripts;
 use super::store::Store;
-use super::{BuiltImage, Platform, Warning, accounts, layer, mutate, oci};
+use super::{
+    BuiltImage, Platform, Warning, accounts, certificates, layer, ldconfig, mutate, oci, sandbox,
+};
 use crate::format::apk_v2::{EntryKind, PackageReader};
 use crate::package::InstalledDb;
 use crate::plan::{Change, Plan, Source};
@@ -43,6 +45,9 @@ fn build_anew(
     key: &str,
     sink: &mut dyn Sink,
 ) -> Result<BuiltImage, ImageError> {
+    if request.scripts == ScriptMode::Run {
+        sandbox::available()?;
+    }
     let tree = Tree::new(request.build_time);
     let root = Root::of_tree(&tree);
     let mut warnings = Vec::new();
@@ -50,6 +55,7 @@ fn build_anew(
     mutate::keys(&root, &request.keys, false)?;
     let scripts = Scripts::new(request);
     let (installed, packaged) = install(&root, &tree, request, &scripts, sink)?;
+    mutate::os_release(&root, &request.os_release)?;
     accounts::configure(&root, request, &mut warnings)?;
     if let Some(json) = &request.configuration_json {
         let text = format!("{}\n", json.trim_end());
@@ -57,11 +63,16 @@ fn build_anew(
     }
     mutate::paths(&root, &request.paths)?;
     mutate::files(&root, &request.files)?;
-    mutate::certificates(&root, request, &installed)?;
+    certificates::add(&root, request, &installed, &mut warnings)?;
     mutate::keys(&root, &request.runtime_keys, true)?;
     mutate::services(&root, &request.services)?;
     let outcomes = scripts.finish(&root, &mut warnings)?;
+    // Scripts may have made the bundle anew.
+    certificates::seal(&root)?;
     devices(&root)?;
+    if request.scripts >= ScriptMode::Builtin {
+        ldconfig::update(&root)?;
+    }
     let text: String = request
         .repositories
         .iter()

@@ -56,6 +56,16 @@ pub enum ImageError {
         /// How it ended, and the last lines of what it said.
         reason: String,
     },
+    /// A script makes something else each time.
+    #[error("{script} of {package} makes something else each time: {}", files.join(", "))]
+    ScriptNotReproducible {
+        /// Name of the package.
+        package: String,
+        /// Which script.
+        script: String,
+        /// The paths that differ.
+        files: Vec<String>,
+    },
     /// Scripts that were not run, and that is an error.
     #[error("scripts were not run: {scripts}")]
     ScriptsSkipped {
@@ -120,6 +130,7 @@ impl ImageError {
             Self::Key { .. } => "E-KEYRING",
             Self::Account { .. } => "E-ACCOUNT",
             Self::ScriptFailed { .. } => "E-SCRIPT-FAILED",
+            Self::ScriptNotReproducible { .. } => "E-SCRIPT-NONDET",
             Self::ScriptsSkipped { .. } => "E-SCRIPT-SKIPPED",
             Self::NoSandbox { .. } => "E-NO-USERNS",
             Self::ScriptArchitecture { .. } => "E-SCRIPT-ARCH",
@@ -134,7 +145,10 @@ impl ImageError {
     pub fn hints(&self) -> Vec<String> {
         let hint = match self {
             Self::ScriptFailed { .. } => {
-                "`--scripts emulate` carries out what it can without running"
+                "`--scripts-warn` goes on; `--scripts emulate` does what it can without running"
+            }
+            Self::ScriptNotReproducible { .. } => {
+                "put what it makes into the image another way, such as x-build.files or x-build.remove"
             }
             Self::ScriptsSkipped { .. } => "`--scripts run` executes them in a sandbox",
             Self::NoSandbox { .. } | Self::ScriptArchitecture { .. } => {

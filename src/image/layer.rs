@@ -10,7 +10,7 @@
 use super::archive::{Names, Pieces, What, Writer};
 use super::error::ImageError;
 use super::request::{Compression, Layering};
-use super::store::{Hashing, Store, touch};
+use super::store::{Hashing, Store, TRAILER, touch};
 use super::{Descriptor, Layer};
 use crate::package::{InstalledDb, InstalledPackage};
 use crate::root::tree::{EntryKind, Tree, TreeEntry};
@@ -27,9 +27,6 @@ use tempfile::NamedTempFile;
 
 /// Layers that an image can have; engines accept no more.
 const MOST_LAYERS: usize = 127;
-
-/// Bytes of the digest behind a kept segment.
-const TRAILER: u64 = 32;
 
 /// Where the content of an entry is in a finished layer.
 #[derive(Clone, Debug, PartialEq, Eq)]

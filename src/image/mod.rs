@@ -17,8 +17,10 @@
 mod accounts;
 mod archive;
 mod build;
+mod certificates;
 mod error;
 mod layer;
+mod ldconfig;
 mod mutate;
 pub mod oci;
 pub mod output;

@@ -1,24 +1,14 @@
-//! What the configuration adds to a tree beside packages: paths, files, certificates, keys, services
-//! (image.md, 3.4, 3.7, 3.10 and 3.11).
+//! What the configuration adds to a tree beside packages: paths, files, keys, services
+//! (image.md, 3.4, 3.7 and 3.11).
 
 use super::error::ImageError;
-use super::request::{
-    BuildRequest, Certificate, FileSource, FileToAdd, NamedContent, PathKind, PathMutation, Service,
-};
+use super::request::{FileSource, FileToAdd, NamedContent, PathKind, PathMutation, Service};
 use super::{store::sha256_hex, tree_file};
-use crate::package::{InstalledDb, glob};
+use crate::package::glob;
 use crate::root::{RelPath, Root, RootError, split};
 use rustix::fs::FileType;
+use std::collections::BTreeMap;
 use std::path::Path;
-
-const CERTIFICATES: &str = "usr/local/share/ca-certificates";
-
-/// Files that hold all trusted certificates, where they exist.
-const BUNDLES: [&str; 3] = [
-    "etc/ssl/certs/ca-certificates.crt",
-    "var/lib/ecs/deps/execute-command/certs/tls-ca-bundle.pem",
-    "kaniko/ssl/certs/ca-certificates.crt",
-];
 
 /// Carries out the path mutations, in order.
 pub(super) fn paths(root: &Root, paths: &[PathMutation]) -> Result<(), ImageError> {
@@ -139,6 +129,35 @@ fn below(root: &Root, path: &str, mutation: &PathMutation) -> Result<(), RootErr
         }
     }
     Ok(())
+}
+
+/// Writes `/etc/os-release` of what a description says, where no package brings it.
+pub(super) fn os_release(root: &Root, fields: &BTreeMap<String, String>) -> Result<(), RootError> {
+    const PATH: &str = "etc/os-release";
+    if fields.is_empty() || root.stat(PATH)?.is_some() {
+        return Ok(());
+    }
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let mut text = String::new();
+    for (name, value) in fields {
+        let name = name.to_ascii_uppercase().replace('-', "_");
+        // Whoever reads it may be a shell.
+        let value = match value.chars().all(plain) {
+            true => value.clone(),
+            false => {
+                let mut quoted = String::from('"');
+                for c in value.chars().filter(|c| !c.is_control()) {
+                    if matches!(c, '"' | '$' | '`' | '\\') {
+                        quoted.push('\\');
+                    }
+                    quoted.push(c);
+                }
+                quoted + "\""
+            }
+        };
+        text.push_str(&format!("{name}={value}\n"));
+    }
+    root.replace(PATH, text.as_bytes(), 0o644, false)
 }
 
 /// Adds the user's own files.
@@ -306,119 +325,6 @@ pub(super) fn remove(root: &Root, patterns: &[String]) -> Result<Vec<String>, Im
         root.forget_directories();
     }
     Ok(removed)
-}
-
-/// Adds certificates to the bundles of an image (image.md, 3.10).
-pub(super) fn certificates(
-    root: &Root,
-    request: &BuildRequest,
-    installed: &InstalledDb,
-) -> Result<(), ImageError> {
-    let mut added: Vec<(String, Vec<u8>)> = Vec::new();
-    for certificate in &request.certificates {
-        let (der, pem) = one_certificate(certificate)?;
-        let name = format!("{}-{}.crt", certificate.name, sha256_hex(&der));
-        let path = format!("{CERTIFICATES}/{name}");
-        root.replace(&path, &pem, 0o644, false)?;
-        added.push((certificate.name.clone(), pem));
-    }
-    added.extend(provided(root, request, installed)?);
-    for bundle in BUNDLES {
-        let Some(mut text) = root.read(bundle)?.filter(|_| is_file(root, bundle)) else {
-            continue;
-        };
-        if !added.is_empty() {
-            for (_, pem) in &added {
-                if !text.is_empty() && !text.ends_with(b"\n") {
-                    text.push(b'\n');
-                }
-                text.extend_from_slice(pem);
-                text.push(b'\n');
-            }
-            tree_file(root, bundle, &text, 0o644)?;
-        }
-        let (folder, name) = split(bundle);
-        let line = format!("{}  {name}\n", sha256_hex(&text));
-        let path = format!("{folder}/.{name}.sha256");
-        root.replace(&path, line.as_bytes(), 0o444, false)?;
-    }
-    Ok(())
-}
-
-fn is_file(root: &Root, path: &str) -> bool {
-    matches!(root.stat(path), Ok(Some(stat)) if stat.kind == FileType::RegularFile)
-}
-
-/// Returns the certificates of packages that provide one of the wanted names.
-fn provided(
-    root: &Root,
-    request: &BuildRequest,
-    installed: &InstalledDb,
-) -> Result<Vec<(String, Vec<u8>)>, ImageError> {
-    let mut found = Vec::new();
-    if request.certificate_providers.is_empty() {
-        return Ok(found);
-    }
-    for package in &installed.packages {
-        let provides = package.package.provides.iter().map(|entry| &entry.name);
-        let mut names = provides.chain([&package.package.name]);
-        if !names.any(|name| request.certificate_providers.contains(name)) {
-            continue;
-        }
-        let directories = package.directories.iter();
-        for directory in directories.filter(|directory| directory.path == CERTIFICATES) {
-            for file in &directory.files {
-                let path = format!("{CERTIFICATES}/{}", file.name);
-                let pem = root.read(&path)?.unwrap_or_default();
-                let certificate = Certificate {
-                    name: file.name.clone(),
-                    pem: String::from_utf8_lossy(&pem).into_owned(),
-                };
-                // Files that hold something else are not for us.
-                if let Ok((_, pem)) = one_certificate(&certificate) {
-                    found.push((file.name.clone(), pem));
-                }
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// Checks that a text is exactly one PEM certificate; returns its bytes and the text to write.
-fn one_certificate(certificate: &Certificate) -> Result<(Vec<u8>, Vec<u8>), ImageError> {
-    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
-    const END: &str = "-----END CERTIFICATE-----";
-    let refuse = |reason: &str| ImageError::Certificate {
-        name: certificate.name.clone(),
-        reason: reason.to_owned(),
-    };
-    let name = certificate.name.as_str();
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
-        return Err(refuse("its name must be letters, digits, `_`, `-` and `.`"));
-    }
-    let text = certificate.pem.trim();
-    if text.matches("-----BEGIN ").count() != 1 {
-        return Err(refuse("its content must be exactly one certificate"));
-    }
-    let body = text
-        .strip_prefix(BEGIN)
-        .and_then(|rest| rest.strip_suffix(END));
-    let body = body.ok_or_else(|| refuse("its content is no PEM certificate"))?;
-    let digits: String = body.split_whitespace().collect();
-    let der = data_encoding::BASE64
-        .decode(digits.as_bytes())
-        .map_err(|_| refuse("its content is no base64"))?;
-    // A certificate is one DER sequence and nothing behind it.
-    let length = match der.get(..4) {
-        Some(&[0x30, 0x82, high, low]) => 4 + (usize::from(high) << 8 | usize::from(low)),
-        Some(&[0x30, 0x81, length, _]) => 3 + usize::from(length),
-        _ => return Err(refuse("its content is no certificate")),
-    };
-    if length != der.len() {
-        return Err(refuse("its content is cut off, or something follows it"));
-    }
-    Ok((der, format!("{text}\n").into_bytes()))
 }
 
 /// Returns a digest of everything that copying a file or directory takes over.

@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// It changes with everything that makes other bytes of the same request.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Returns the key of a request: a digest of everything that decides.
 pub(super) fn key(request: &BuildRequest) -> Result<String, ImageError> {
@@ -94,13 +94,15 @@ const RESULTS: [ScriptResult; 5] = [
     ScriptResult::NotRun,
 ];
 
-const WARNINGS: [&str; 7] = [
+const WARNINGS: [&str; 9] = [
     "W-ACCOUNT-REPLACED",
+    "W-JAVA-STORE",
     "W-NO-DB",
     "W-NO-GROUP",
     "W-NO-OSRELEASE",
     "W-NO-PASSWD",
     "W-RUNAS-UNKNOWN",
+    "W-SCRIPT-FAILED",
     "W-SCRIPT-SKIPPED",
 ];
 

@@ -252,6 +252,8 @@ pub struct BuildRequest {
     pub users: Vec<Account>,
     /// `/etc/apko.json`, if it shall be there: one line.
     pub configuration_json: Option<String>,
+    /// Fields of `/etc/os-release`, which is written where no package brings it.
+    pub os_release: BTreeMap<String, String>,
     /// Changes of paths.
     pub paths: Vec<PathMutation>,
     /// Files of the user's own.
@@ -268,6 +270,12 @@ pub struct BuildRequest {
     pub database: DatabasePlace,
     /// How scripts are treated.
     pub scripts: ScriptMode,
+    /// Scripts of a processor that this machine does not have are an error, not left out.
+    pub scripts_must_run: bool,
+    /// Scripts that run do so twice; making something else the second time is an error.
+    pub check_scripts: bool,
+    /// A script that fails is no error.
+    pub scripts_warn: bool,
     /// Scripts that cannot be run are errors.
     pub fail_on_skipped_script: bool,
     /// Layers.

@@ -65,11 +65,71 @@ pub(super) fn check(architecture: &str) -> Result<(), ImageError> {
         "noarch" => true,
         other => host == other,
     };
-    match runs {
+    match runs || is_translated(architecture) {
         true => Ok(()),
         false => Err(ImageError::ScriptArchitecture {
             architecture: architecture.to_owned(),
         }),
+    }
+}
+
+/// Returns whether the kernel runs programs of another processor by a translator that it holds open:
+/// one that it looks for by its path would not be found in the sandbox.
+fn is_translated(architecture: &str) -> bool {
+    let name = match architecture {
+        "armhf" | "armv7" => "arm",
+        "x86" => "i386",
+        other => other,
+    };
+    let path = format!("/proc/sys/fs/binfmt_misc/qemu-{name}");
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let flags = text.lines().find_map(|line| line.strip_prefix("flags: "));
+    text.starts_with("enabled") && flags.is_some_and(|flags| flags.contains('F'))
+}
+
+/// Returns why there can be no sandbox on this machine, before any work is done.
+///
+/// # Errors
+/// [`ImageError::NoSandbox`].
+pub(super) fn available() -> Result<(), ImageError> {
+    use rustix::thread::unshare_unsafe;
+    let flags = namespaces(!rustix::process::geteuid().is_root());
+    #[expect(unsafe_code, reason = "only a child can try without staying there")]
+    // SAFETY: the child makes one system call and ends with _exit; the flag FILES is not given.
+    let status = unsafe {
+        match libc::fork() {
+            -1 => return Ok(()),
+            0 => {
+                let code =
+                    unshare_unsafe(flags).map_or_else(rustix::io::Errno::raw_os_error, |()| 0);
+                libc::_exit(code & 0xff)
+            }
+            child => {
+                let mut status = 0;
+                while libc::waitpid(child, &mut status, 0) < 0 {}
+                libc::WEXITSTATUS(status)
+            }
+        }
+    };
+    match status {
+        0 => Ok(()),
+        code => Err(ImageError::NoSandbox {
+            reason: explain(&io::Error::from_raw_os_error(code)),
+        }),
+    }
+}
+
+/// Returns what a sandbox has of its own.
+fn namespaces(of_a_user: bool) -> rustix::thread::UnshareFlags {
+    use rustix::thread::UnshareFlags;
+    let flags = UnshareFlags::NEWNS
+        | UnshareFlags::NEWPID
+        | UnshareFlags::NEWIPC
+        | UnshareFlags::NEWUTS
+        | UnshareFlags::NEWNET;
+    match of_a_user {
+        true => flags | UnshareFlags::NEWUSER,
+        false => flags,
     }
 }
 
@@ -87,11 +147,12 @@ pub(super) fn run(root: &Root, job: &Job<'_>) -> Result<String, ImageError> {
     let program = format!("lib/apk/exec/{}-{}.{}", job.package, job.version, job.kind);
     disk.replace(&program, job.text, 0o755, false)?;
     let before = snapshot(&folder)?;
-    let said = execute(&folder, &program, job)?;
+    let said = execute(&folder, &program, job);
+    // What a script did before it failed stays, as on a machine.
     let after = snapshot(&folder)?;
     take_over(root, &folder, &before, &after, job.build_time)?;
     root.forget_directories();
-    Ok(said)
+    said
 }
 
 /// What a path is, so that any change of it shows.
@@ -277,15 +338,8 @@ impl Cage {
 
     /// Runs in the child: system calls only.
     fn enter(&self) -> rustix::io::Result<()> {
-        use rustix::thread::{UnshareFlags, unshare_unsafe};
-        let mut flags = UnshareFlags::NEWNS
-            | UnshareFlags::NEWPID
-            | UnshareFlags::NEWIPC
-            | UnshareFlags::NEWUTS
-            | UnshareFlags::NEWNET;
-        if self.identity.is_some() {
-            flags |= UnshareFlags::NEWUSER;
-        }
+        use rustix::thread::unshare_unsafe;
+        let flags = namespaces(self.identity.is_some());
         #[expect(
             unsafe_code,
             reason = "the call is unsafe for its flag FILES, not given here"

@@ -17,8 +17,11 @@ use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 use tempfile::NamedTempFile;
+
+/// Bytes of the digest behind a kept segment.
+pub(super) const TRAILER: u64 = 32;
 
 /// Bytes moved at once.
 const BUFFER: usize = 256 << 10;
@@ -27,15 +30,6 @@ const BUFFER: usize = 256 << 10;
 #[derive(Clone, Debug)]
 pub struct Store {
     directory: PathBuf,
-}
-
-/// What is in a store.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StoreSize {
-    /// Number of files.
-    pub files: u64,
-    /// Their bytes.
-    pub bytes: u64,
 }
 
 impl Store {
@@ -127,54 +121,35 @@ impl Store {
         self.directory.join("pushed").join(folder).join(hex)
     }
 
-    /// Returns how much is kept.
-    pub fn size(&self) -> StoreSize {
-        let mut size = StoreSize::default();
-        for (_, metadata) in self.files() {
-            size.files += 1;
-            size.bytes += metadata.len();
-        }
-        size
-    }
-
-    /// Removes what was not used for longer than `age`, then the oldest until at most `bytes`
-    /// remain; returns what was removed.
+    /// Reads every layer and segment; returns how many there are, and those that are not what they
+    /// should be.
     ///
     /// # Errors
-    /// [`ImageError::Store`] for the first file that cannot be removed.
-    pub fn prune(
-        &self,
-        age: Option<Duration>,
-        bytes: Option<u64>,
-    ) -> Result<StoreSize, ImageError> {
-        let mut files: Vec<(SystemTime, u64, PathBuf)> = self
-            .files()
-            .into_iter()
-            .map(|(path, metadata)| {
-                let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-                (used, metadata.len(), path)
-            })
-            .collect();
-        files.sort();
-        let mut left: u64 = files.iter().map(|(_, size, _)| size).sum();
-        let oldest = age.and_then(|age| SystemTime::now().checked_sub(age));
-        let mut removed = StoreSize::default();
-        for (used, size, path) in files {
-            let old = oldest.is_some_and(|oldest| used < oldest);
-            if !old && bytes.is_none_or(|bytes| left <= bytes) {
-                continue;
-            }
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(ImageError::store(&path, &error));
+    /// [`ImageError::Store`] for a file that is there but cannot be read.
+    pub fn damaged(&self) -> Result<(usize, Vec<PathBuf>), ImageError> {
+        let mut wrong = Vec::new();
+        let mut count = 0;
+        for (path, metadata) in self.files() {
+            let inner = path.strip_prefix(&self.directory).unwrap_or(&path);
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let whole = match inner.iter().next().and_then(|first| first.to_str()) {
+                Some("blobs") if inner.starts_with("blobs/sha256") => {
+                    copy_verified(&path, &mut io::sink(), &name)
                 }
-                _ => {}
+                Some("segments") => has_its_trailer(&path, metadata.len()),
+                _ => continue,
+            };
+            match whole {
+                Ok(true) => {}
+                Ok(false) => wrong.push(path),
+                // Somebody else removed it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(ImageError::store(&path, &error)),
             }
-            left -= size;
-            removed.files += 1;
-            removed.bytes += size;
+            count += 1;
         }
-        Ok(removed)
+        wrong.sort();
+        Ok((count, wrong))
     }
 
     fn files(&self) -> Vec<(PathBuf, fs::Metadata)> {
@@ -192,6 +167,19 @@ impl Store {
         }
         found
     }
+}
+
+/// Returns whether a segment is what the digest behind it says.
+fn has_its_trailer(path: &Path, length: u64) -> io::Result<bool> {
+    let Some(size) = length.checked_sub(TRAILER) else {
+        return Ok(false);
+    };
+    let mut file = File::open(path)?;
+    let mut hashing = Hashing::new(io::sink());
+    io::copy(&mut (&mut file).take(size), &mut hashing)?;
+    let mut trailer = Vec::new();
+    file.take(TRAILER).read_to_end(&mut trailer)?;
+    Ok(hashing.finish().1 == data_encoding::HEXLOWER.encode(&trailer))
 }
 
 /// Tells the age of a file by its last use.

@@ -309,12 +309,23 @@ impl Work<'_> {
 
 /// Returns a plan of the packages that have to be downloaded, in the order of installation.
 fn plan(universe: &Universe<'_>, solution: &Solution, packages: &PackageFiles<'_>) -> Plan {
-    let selected = solution.selected().map(|package| NewPackage {
-        package: universe.package(package),
-        tag: None,
-        source: packages.source(universe, package),
+    let missing = solution.selected().filter_map(|package| {
+        let new = NewPackage {
+            package: universe.package(package),
+            tag: None,
+            source: packages.source(universe, package),
+        };
+        let missing = match new.source {
+            Source::Remote(_) => true,
+            // In the user's store, but not in the root's own cache.
+            Source::File(_) => {
+                let local = matches!(packages.origin(universe, package), Source::File(_));
+                !local && packages.is_to_be_cached(&new.package)
+            }
+            _ => false,
+        };
+        missing.then_some(new)
     });
-    let missing = selected.filter(|new| matches!(new.source, Source::Remote(_)));
     let changes = missing.map(|new| Change {
         old: None,
         new: Some(new),

@@ -234,6 +234,8 @@ struct Change<'a> {
     /// Packages that come back from what the root kept.
     kept: HashSet<Identity>,
     report: RefCell<Report>,
+    /// Indexes were read again because packages were not there as they list them.
+    read_again: bool,
 }
 
 /// How a run of the solver ended.
@@ -276,10 +278,27 @@ impl<'a> Change<'a> {
             keyring,
             kept: HashSet::new(),
             report: RefCell::default(),
+            read_again: false,
         })
     }
 
+    /// Makes the change. If mirrors turn out not to have what their indexes list, they have
+    /// changed since: the indexes are read again, and all is decided anew, once.
     fn run(&mut self, sink: &mut dyn Sink, ask: Ask<'_>) -> Result<Outcome, Error> {
+        match self.attempt(sink, &mut *ask) {
+            Err(Error::Outdated { lines }) => {
+                for line in &lines {
+                    sink.warning(line);
+                }
+                sink.warning("the mirrors changed since their indexes were read: once more");
+                self.read_again = true;
+                self.attempt(sink, ask)
+            }
+            other => other,
+        }
+    }
+
+    fn attempt(&mut self, sink: &mut dyn Sink, ask: Ask<'_>) -> Result<Outcome, Error> {
         let repositories = self.repositories(sink)?;
         let mut sources = self.sources(&repositories);
         for warning in sources.warnings() {
@@ -409,9 +428,11 @@ impl<'a> Change<'a> {
             .list
             .first()
             .map_or(crate::config::ARCH, String::as_str);
+        let mut settings = self.settings.clone();
+        settings.force_refresh |= self.read_again;
         let context = refresh::Context {
             root: &self.database.root,
-            settings: self.settings,
+            settings: &settings,
             arch,
             keyring: &self.keyring,
             cache: self.cache.as_ref(),
@@ -421,6 +442,15 @@ impl<'a> Change<'a> {
                 cause: error.cause(),
             }
         })
+    }
+
+    /// Returns whether indexes may be read again because of packages that are not there.
+    fn may_read_again(&self) -> bool {
+        let decides = matches!(
+            self.options.command,
+            Command::Add { .. } | Command::Upgrade { .. } | Command::Fix { .. }
+        );
+        decides && self.settings.network && !self.read_again && !self.options.after_preupgrade
     }
 
     /// Returns the package cache, if it is active.
@@ -910,6 +940,19 @@ impl<'a> Change<'a> {
                 // One that came when everything was promised already.
                 signal = options.interrupt.wanted();
                 outcome.errors
+            }
+            Err(Error::Outdated { lines }) if !self.may_read_again() => {
+                for line in &lines {
+                    sink.error(line);
+                }
+                if self.read_again {
+                    sink.error(
+                        "the mirrors do not have what their indexes list, which were read again \
+                         just now: try later, or name another mirror with --mirror",
+                    );
+                }
+                sink.error("nothing was changed: the root is as before");
+                lines.len() as u32
             }
             Err(Error::Transaction(error @ TransactionError::Refused { .. })) => {
                 let code = error.code();

@@ -4,6 +4,7 @@ use super::Error;
 use super::refresh::LoadedRepositories;
 use crate::config::{CacheDirectory, Settings};
 use crate::fetch::cache::{Key, Store};
+use crate::fetch::http::Remedy;
 use crate::fetch::package::{Fetched, FileRequest, fetch_files};
 use crate::fetch::{HttpError, Session};
 use crate::package::{Identity, Package};
@@ -156,6 +157,12 @@ impl PackageFiles<'_> {
         let meta = std::fs::metadata(&path).ok()?;
         (meta.len() == package.size).then_some(path)
     }
+
+    /// Returns whether the package belongs into a cache directory that does not have it, although
+    /// it may be in the user's store: who has such a directory counts on what is in it.
+    pub fn is_to_be_cached(&self, package: &Package) -> bool {
+        self.cache.is_some() && self.cached(package).is_none()
+    }
 }
 
 /// What was made ready for a plan; temporary files go when this is dropped.
@@ -197,7 +204,8 @@ pub enum Want {
 /// what is in a cache is taken from there, and both are unpacked into the store.
 ///
 /// # Errors
-/// [`Error::Transaction`] naming every package that cannot be had; nothing was changed.
+/// [`Error::Transaction`] or [`Error::Outdated`] naming every package that cannot be had; nothing
+/// was changed.
 pub fn fetch_missing(
     plan: Plan,
     packages: &PackageFiles<'_>,
@@ -209,7 +217,7 @@ pub fn fetch_missing(
 /// The same for what is wanted of the packages.
 ///
 /// # Errors
-/// [`Error::Transaction`] naming every package that cannot be had.
+/// [`Error::Transaction`] or [`Error::Outdated`] naming every package that cannot be had.
 pub fn make_ready(
     mut plan: Plan,
     packages: &PackageFiles<'_>,
@@ -227,18 +235,23 @@ pub fn make_ready(
             }
             _ => continue,
         };
-        if want == Want::Contents
-            && let Some(path) = packages.unpacked(&new.package)
-        {
+        let mut on_disk = on_disk;
+        let mut unpack = want == Want::Contents;
+        if unpack && let Some(path) = packages.unpacked(&new.package) {
             downloads.cached.insert(new.package.identity, path.clone());
             new.source = Source::Unpacked(path);
-            continue;
+            if !packages.is_to_be_cached(&new.package) {
+                continue;
+            }
+            on_disk = on_disk.or_else(|| packages.stored(&new.package));
+            unpack = false;
         }
         wanted.push(Wanted {
             index,
             package: new.package.clone(),
             urls,
             on_disk,
+            unpack,
         });
     }
     if wanted.is_empty() {
@@ -261,7 +274,7 @@ pub fn make_ready(
             target: packages.target(&wanted.package),
             size: wanted.package.size,
             package: Some(Key::of(&wanted.package)),
-            unpack: want == Want::Contents,
+            unpack: wanted.unpack,
             on_disk: wanted.on_disk.clone(),
         })
         .collect();
@@ -269,11 +282,19 @@ pub fn make_ready(
     let session = session.map_err(|error| refused(vec![error.to_string()]))?;
     let answers = fetch(session, Some(store), &requests, sink).results;
     let mut failures = Vec::new();
+    let mut outdated = false;
     for ((wanted, request), answer) in wanted.iter().zip(&requests).zip(answers) {
         let package = &wanted.package;
         let new = plan.changes[wanted.index].new.as_mut();
         let new = new.expect("it was wanted for a package");
         match (answer, want) {
+            (answer, Want::Contents) if !wanted.unpack => {
+                // It can be installed all the same.
+                if let Err(error) = answer {
+                    let (name, why) = (package.full_name(), describe(&error));
+                    sink.warning(&format!("{name}: not put into the cache directory: {why}"));
+                }
+            }
             (Ok(()), Want::Contents) => {
                 let path = store.unpacked_path(&Key::of(package));
                 new.source = Source::Unpacked(path.clone());
@@ -285,15 +306,16 @@ pub fn make_ready(
                 }
             }
             (Err(error), _) => {
+                outdated |= error.is_missing() || error.remedy() == Remedy::Afresh;
                 failures.push(format!("{}: {}", package.full_name(), describe(&error)));
             }
         }
     }
     store.look_after(packages.settings.store_limit);
-    if failures.is_empty() {
-        Ok((plan, downloads))
-    } else {
-        Err(refused(failures))
+    match (failures.is_empty(), outdated) {
+        (true, _) => Ok((plan, downloads)),
+        (false, true) => Err(Error::Outdated { lines: failures }),
+        (false, false) => Err(refused(failures)),
     }
 }
 
@@ -304,6 +326,8 @@ struct Wanted {
     package: Package,
     urls: Vec<String>,
     on_disk: Option<PathBuf>,
+    /// Its contents are wanted, too.
+    unpack: bool,
 }
 
 /// Fetches files, and tells how it goes and which mirrors failed.

@@ -121,6 +121,8 @@ struct Wanted {
     size: u64,
     /// Where it is; `None` if no repository that can be reached has it.
     url: Option<String>,
+    /// The same file in a cache.
+    kept: Option<PathBuf>,
     target: PathBuf,
 }
 
@@ -175,6 +177,25 @@ pub fn run(
 }
 
 impl Wanted {
+    /// Takes the file from the cache that has it; one that is not what it should be is left to the
+    /// commands that keep the cache, and the file comes from where it is published.
+    fn take_kept(&self, to: &Path, limits: &Limits) -> bool {
+        let local = |url: &String| repositories::local_path(url).is_some();
+        let Some(kept) = self
+            .kept
+            .as_ref()
+            .filter(|_| !self.url.as_ref().is_some_and(local))
+        else {
+            return false;
+        };
+        let taken = take_local(kept, to, false).is_ok() && check(to, self, limits).is_ok();
+        if !taken {
+            // What stays goes with its folder, or is in nobody's way.
+            let _ = std::fs::remove_file(to);
+        }
+        taken
+    }
+
     /// Returns whether a file of the right name and size is there already.
     fn is_there(&self) -> bool {
         std::fs::metadata(&self.target).is_ok_and(|meta| meta.is_file() && meta.len() == self.size)
@@ -199,14 +220,15 @@ fn wanted(
             identity: entry.identity(),
             size: entry.size(),
             url: known.url(view, *package, settings.network),
+            kept: known.kept(settings, view, *package),
             target: options.output.join(options.name.of(view, *package)),
         }
     });
     wanted.collect()
 }
 
-/// Fetches what is wanted: all remote files at once, then one after the other verified and put
-/// under its name.
+/// Fetches what is wanted: what a cache has from there, all other remote files at once, then one
+/// after the other verified and put under its name.
 fn fetch_all(
     settings: &Settings,
     known: &Known,
@@ -231,6 +253,10 @@ fn fetch_all(
     let mut downloads = Vec::new();
     let mut results: Vec<Result<Option<usize>, String>> = Vec::new();
     for (at, one) in wanted.iter().enumerate() {
+        if one.take_kept(&waiting(at), &settings.limits) {
+            results.push(Ok(None));
+            continue;
+        }
         results.push(match &one.url {
             None => Err(
                 "could not find a repo which provides this package (check repositories file and \

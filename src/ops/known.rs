@@ -6,13 +6,14 @@ use super::database::{Database, OpenOptions, open_root};
 use super::package_file;
 use super::query::{CachedPackage, From, Links, ManifestFile, PackageRef, RepositoryView, View};
 use super::refresh::{self, LoadedRepositories, LoadedRepository, Purpose};
-use crate::config::{Architectures, Settings};
+use crate::config::{Architectures, CacheDirectory, Settings};
+use crate::fetch::cache::Key;
 use crate::format::apk_v2::EntryKind;
 use crate::package::{Dependency, Digest, Identity, InstalledDb, World};
 use crate::progress::{Event, Sink};
 use crate::root::Root;
 use crate::solver::{self, Flags, InstalledInput, Universe};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What is known about packages, from the sources that a question allows.
 #[derive(Debug)]
@@ -28,6 +29,7 @@ pub struct Known {
     /// The architectures.
     pub architectures: Architectures,
     loaded: LoadedRepositories,
+    cache: Option<CacheDirectory>,
 }
 
 impl Known {
@@ -99,6 +101,7 @@ impl Known {
             repositories,
             architectures,
             loaded,
+            cache,
         })
     }
 
@@ -130,6 +133,27 @@ impl Known {
         settings: &Settings,
     ) -> Result<&crate::fetch::Session, crate::fetch::HttpError> {
         self.loaded.session(settings)
+    }
+
+    /// Returns a package file that a cache has: that of the root, or the user's store. It is the
+    /// caller who looks whether it is what its name says.
+    pub fn kept(
+        &self,
+        settings: &Settings,
+        view: &View<'_>,
+        package: PackageRef,
+    ) -> Option<PathBuf> {
+        let entry = view.get(package);
+        let (name, version, identity) = (entry.name(), entry.version(), entry.identity());
+        if let Some(cache) = self.cache.as_ref().filter(|cache| cache.packages) {
+            let file = format!("{name}-{version}.{}.apk", &identity.hex()[..8]);
+            let path = cache.path.join(file);
+            if std::fs::metadata(&path).is_ok_and(|meta| meta.len() == entry.size()) {
+                return Some(path);
+            }
+        }
+        let store = self.loaded.store(settings)?;
+        store.find_package(&Key::new(name, version, identity), entry.size())
     }
 
     /// Returns the address of a package's file in the first repository that can be reached;
@@ -168,21 +192,22 @@ impl Known {
         Ok(files)
     }
 
-    /// Reads what is in the package files of the cache; files that cannot be read are left out.
-    ///
-    /// # Errors
-    /// [`Error::Cache`] if the cache cannot be used.
-    pub fn cached_packages(&self, settings: &Settings) -> Result<Vec<CachedPackage>, Error> {
-        let cache = settings
-            .cache_directory(&self.root)
-            .map_err(|error| Error::Cache {
-                cause: error.cause(),
-            })?;
-        let Some(entries) = cache.and_then(|cache| std::fs::read_dir(cache.path).ok()) else {
-            return Ok(Vec::new());
-        };
+    /// Reads what is in the packages that are cached, by the root and for all roots of the user;
+    /// files that cannot be read are left out.
+    pub fn cached_packages(&self, settings: &Settings) -> Vec<CachedPackage> {
         let mut found = Vec::new();
-        for path in entries.flatten().map(|entry| entry.path()) {
+        if let Some(store) = self.loaded.store(settings) {
+            let contents = store.contents(&settings.limits).into_iter();
+            found.extend(contents.map(|(full_name, paths)| CachedPackage { full_name, paths }));
+        }
+        let own = self.cache.as_ref().filter(|cache| cache.packages);
+        let entries = own.and_then(|cache| std::fs::read_dir(&cache.path).ok());
+        for path in entries
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path())
+        {
             // NAME-VERSION.HASH.apk
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let full_name = name
@@ -191,6 +216,10 @@ impl Known {
             let Some((full_name, _)) = full_name else {
                 continue;
             };
+            // In the user's store as well; reading it again would tell the same.
+            if found.iter().any(|known| known.full_name == full_name) {
+                continue;
+            }
             if let Ok(files) = self.manifest(settings, &path.to_string_lossy()) {
                 found.push(CachedPackage {
                     full_name: full_name.to_owned(),
@@ -199,7 +228,7 @@ impl Known {
             }
         }
         found.sort_by(|a, b| a.full_name.cmp(&b.full_name));
-        Ok(found)
+        found
     }
 
     /// Solves constraints, conflicts aside, and returns what is selected (cli.md, 3.1).

@@ -87,6 +87,13 @@ pub enum Error {
     /// The user said no; nothing is printed.
     #[error("cancelled")]
     Cancelled,
+    /// Packages are not on the mirrors as the index lists them: the index may be outdated. Each
+    /// line names a package and the cause; nothing was changed.
+    #[error("{}", lines.join("\n"))]
+    Outdated {
+        /// The lines to show.
+        lines: Vec<String>,
+    },
     /// The transaction did not happen or failed.
     #[error(transparent)]
     Transaction(#[from] TransactionError),

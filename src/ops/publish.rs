@@ -128,7 +128,7 @@ pub fn publish(publication: &Publication<'_>) -> Result<Published, PublishError>
             .collect();
         let push = push_of(publication, &attached, &known);
         let insecure = publication.insecure.contains(&reference.registry);
-        let registry = Registry::new(reference, publication.credentials, insecure)?;
+        let mut registry = Registry::new(reference, publication.credentials, insecure)?;
         let pushed = registry.push(&push, list)?;
         done.pushed.sent += pushed.sent;
         done.pushed.bytes += pushed.bytes;

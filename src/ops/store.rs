@@ -230,7 +230,8 @@ impl Work<'_> {
         let second = self.store.prune(self.settings.store_limit);
         let count = first.count + second.count;
         let size = first.size + second.size;
-        let text = format!("{count} files removed, {} freed\n", human_size(size));
+        let files = if count == 1 { "file" } else { "files" };
+        let text = format!("{count} {files} removed, {} freed\n", human_size(size));
         told(json, &json!({ "files": count, "bytes": size }), text)
     }
 }

@@ -78,7 +78,7 @@ pub(super) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, PackageFi
     use std::io::Read as _;
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path)?;
-    file.take(limit + 1).read_to_end(&mut bytes)?;
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
         return Err(FormatError::TooLarge {
             what: "index",

@@ -2,8 +2,11 @@
 //!
 //! A shared file must never change: whoever writes to it in one root writes to all of them. So only
 //! what nobody is expected to edit is shared: files of root, without set-id bits or extended
-//! attributes, outside of `etc` and `var`. Every shared file is compared with its checksum each time
-//! it is used, so that a root that was written to after all spoils no other one made later.
+//! attributes, outside of `etc` and `var`. A shared file is used only while size, mode, owner and
+//! time are those it was made with, and writing to it changes its time: a root that was written to
+//! after all spoils no other one made later. Who writes and sets the time back is found out when
+//! the files are compared with their checksums, which is done once a day and after `cache verify`.
+//! Reading all of them for every root would take as long as copying them.
 
 use crate::format::tar::Header;
 use crate::root::Directory;
@@ -13,13 +16,22 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Bytes moved at once.
 const BUFFER: usize = 128 << 10;
 
+/// Says when the files beside it were compared with their checksums.
+const CHECKED: &str = "checked";
+
+/// How long that counts.
+const CHECK_AFTER: Duration = Duration::from_secs(24 * 3600);
+
 /// The shared files of one unpacked package.
 pub(super) struct Links {
     folder: PathBuf,
+    /// All of them were compared with their checksums not long ago.
+    checked: bool,
     /// Owners can be set; without that right the files are the user's, like all of the root.
     owners: bool,
 }
@@ -29,9 +41,21 @@ impl Links {
     pub(super) fn of(unpacked: &Path, usermode: bool) -> Self {
         let mut folder = unpacked.as_os_str().to_owned();
         folder.push(".links");
+        let folder = PathBuf::from(folder);
+        let at = std::fs::metadata(folder.join(CHECKED)).and_then(|meta| meta.modified());
+        let age = at.ok().and_then(|at| at.elapsed().ok());
         Self {
-            folder: folder.into(),
+            folder,
+            checked: age.is_some_and(|age| age < CHECK_AFTER),
             owners: !usermode,
+        }
+    }
+
+    /// Notes that all files of the package were shared, and so compared where that was due.
+    pub(super) fn finish(&self) {
+        if !self.checked && self.folder.is_dir() {
+            // Without it they are compared again next time.
+            let _ = File::create(self.folder.join(CHECKED));
         }
     }
 
@@ -64,15 +88,16 @@ impl Links {
     }
 
     fn is_whole(&self, shared: &Path, header: &Header) -> io::Result<bool> {
-        let mut file = File::open(shared)?;
-        let meta = file.metadata()?;
-        let same = meta.len() == header.size
+        let meta = std::fs::symlink_metadata(shared)?;
+        let same = meta.is_file()
+            && meta.len() == header.size
             && meta.mode() & 0o7777 == header.mode
-            && meta.mtime() == header.mtime as i64
+            && (meta.mtime(), meta.mtime_nsec()) == (header.mtime as i64, 0)
             && (!self.owners || (meta.uid(), meta.gid()) == (0, 0));
-        if !same {
-            return Ok(false);
+        if !same || self.checked {
+            return Ok(same);
         }
+        let mut file = File::open(shared)?;
         let mut hash = Sha1::new();
         let mut buffer = vec![0; BUFFER];
         loop {

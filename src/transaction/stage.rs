@@ -600,6 +600,9 @@ impl Unpacking<'_, '_> {
             }
         }
         data.finish()?;
+        if let Some(links) = &self.links {
+            links.finish();
+        }
         Ok(())
     }
 

@@ -241,3 +241,33 @@ fn a_full_disk() {
     let list = |name: &str| fs::read_to_string(case.sandbox.beside(name)).expect("written");
     assert_eq!(list("before"), list("after"), "{}", run.output);
 }
+
+#[test]
+fn a_bad_configuration_file_is_told_of_whatever_is_asked() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let config = folder.path().join("config");
+    std::fs::write(&config, "nonsense\nquiet extra\n").expect("a file");
+    let warnings = "WARNING: config: unrecognized option 'nonsense'\n\
+                    WARNING: config: option 'quiet' does not expect argument (got 'extra')\n";
+    for (words, wanted) in [
+        (&["--version"][..], ""),
+        (&["--print-arch"], ""),
+        (&["--help"], ""),
+        (
+            &["--nope"],
+            "ERROR: command line: unrecognized option 'nope'\n",
+        ),
+        (
+            &["nope"],
+            "ERROR: 'nope' is not an apk command. See 'apk --help'.\n",
+        ),
+    ] {
+        let output = crate::support::ibex()
+            .env("APK_CONFIG", &config)
+            .args(words)
+            .output()
+            .expect("it starts");
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(told, format!("{warnings}{wanted}"), "{words:?}");
+    }
+}

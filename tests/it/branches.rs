@@ -158,7 +158,7 @@ fn mirrors_are_measured_ranked_and_kept() {
     );
     system.sandbox.write("etc/apk/mirrors.list", list);
 
-    let shown = system.ibex(&["mirrors"]).success().output;
+    let shown = system.ibex(&["mirrors", "list"]).success().output;
     let wanted = format!(
         "{} (kept)\n{} (kept)\n{} (kept)\n{} (1 repository)\n",
         dead.url(),
@@ -168,10 +168,7 @@ fn mirrors_are_measured_ranked_and_kept() {
     );
     assert_eq!(shown, wanted);
     let before = system.state();
-    let measured = system
-        .ibex(&["mirrors", "--measure", "--json"])
-        .success()
-        .output;
+    let measured = system.ibex(&["mirrors", "rank", "--json"]).success().output;
     let measured: serde_json::Value = serde_json::from_str(&measured).expect("JSON");
     let names: Vec<&str> = (0..2)
         .map(|at| measured[at]["mirror"].as_str().expect("a name"))

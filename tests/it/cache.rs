@@ -309,7 +309,7 @@ fn the_store_can_be_looked_at_verified_and_pruned() {
         .ibex(&root, &["cache", "prune", "--ci"])
         .success()
         .output;
-    assert!(pruned.starts_with("1 files"), "{pruned}");
+    assert!(pruned.starts_with("1 file "), "{pruned}");
     let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(9000);
     let package = std::fs::File::options()
         .append(true)
@@ -323,7 +323,7 @@ fn the_store_can_be_looked_at_verified_and_pruned() {
         .ibex(&root, &["--cache-limit", "1K", "cache", "prune"])
         .success()
         .output;
-    assert!(pruned.starts_with("1 files"), "{pruned}");
+    assert!(pruned.starts_with("1 file "), "{pruned}");
     let wrong = roots.ibex(&root, &["--cache-limit", "lots", "cache", "prune"]);
     assert_eq!(wrong.code, 1, "{}", wrong.output);
 }
@@ -376,4 +376,272 @@ fn roots_that_ask_for_it_share_files_and_spoil_no_other() {
     roots.add(&third, &["--link-files"]).success();
     assert!(std::fs::read(third.root().join(library)).expect("a file") == good);
     assert_ne!(inode(&first), inode(&third));
+
+    // The same with the time set back: found when all are compared, at the latest a day later.
+    let path = third.root().join(library);
+    let time = std::fs::metadata(&path).and_then(|meta| meta.modified());
+    flip(&path, 4000);
+    let file = std::fs::File::options().append(true).open(&path);
+    let time = time.expect("a time");
+    file.and_then(|file| file.set_modified(time))
+        .expect("a file");
+    roots.ibex(&plain, &["cache", "verify"]).success();
+    let fourth = roots.root();
+    roots.add(&fourth, &["--link-files"]).success();
+    assert!(std::fs::read(fourth.root().join(library)).expect("a file") == good);
+}
+
+/// Returns the package files in a directory, by name.
+fn package_files(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).expect("a directory");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    let mut files: Vec<PathBuf> = paths
+        .filter(|path| path.extension().is_some_and(|extension| extension == "apk"))
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn a_cache_directory_is_filled_whatever_the_store_has() {
+    let Some(roots) = Roots::new() else { return };
+    roots.add(&roots.root(), &[]).success();
+    let stored = package_files(&roots.store().join("packages"));
+    assert_eq!(stored.len(), 2);
+    let same = |directory: &Path| {
+        let found = package_files(directory);
+        let bytes = |paths: &[PathBuf]| -> Vec<Vec<u8>> {
+            let read = |path| std::fs::read(path).expect("a file");
+            paths.iter().map(read).collect()
+        };
+        bytes(&found) == bytes(&stored)
+    };
+    let with = |root: &Sandbox, name: &str| {
+        let directory = root.beside(name);
+        std::fs::create_dir(&directory).expect("a directory");
+        directory
+    };
+    let option = |directory: &Path| format!("--cache-dir={}", directory.display());
+
+    // The store has the package files: nothing is fetched.
+    let asked = roots.mirror.packages_asked();
+    let root = roots.root();
+    let directory = with(&root, "filled");
+    roots.add(&root, &[&option(&directory)]).success();
+    assert_eq!(roots.mirror.packages_asked(), asked);
+    assert!(same(&directory));
+    // The time is that of the mirror.
+    let time = |path: &Path| {
+        let meta = std::fs::metadata(path).expect("a file");
+        meta.modified().expect("a time")
+    };
+    assert_eq!(time(&package_files(&directory)[0]), time(&stored[0]));
+
+    // `cache download` does the same.
+    let directory = with(&root, "downloaded");
+    let cache = option(&directory);
+    roots.ibex(&root, &[&cache, "update"]).success();
+    roots.ibex(&root, &[&cache, "cache", "download"]).success();
+    assert_eq!(roots.mirror.packages_asked(), asked);
+    assert!(same(&directory));
+
+    // It has them unpacked only: they are fetched for the directory.
+    let packages = roots.store().join("packages");
+    std::fs::rename(&packages, root.beside("away")).expect("a directory");
+    let root = roots.root();
+    let directory = with(&root, "fetched");
+    roots.add(&root, &[&option(&directory)]).success();
+    assert_eq!(roots.mirror.packages_asked() - asked, 2);
+    assert_eq!(package_files(&directory).len(), 2);
+
+    // They cannot be had: the root is made all the same, and it is told.
+    let gone = Mirror::with(&roots.repository, |asked| match asked.is_index() {
+        true => Does::Serve,
+        false => Does::Status(404),
+    });
+    let root = roots.root();
+    let directory = with(&root, "unfilled");
+    let mut command = root.ibex();
+    command.env("IBEX_CACHE_DIR", roots.store());
+    command.args(["--arch", "x86_64", "-X", &gone.url(), "add", "--initdb"]);
+    command.args(["--no-scripts", &option(&directory), "zlib"]);
+    let run = run(&mut command).success();
+    let told = "zlib-1.3.1-r0: not put into the cache directory: package mentioned in index";
+    assert!(run.output.contains(told), "{}", run.output);
+    assert!(root.read("lib/apk/db/installed").contains("P:zlib\n"));
+}
+
+#[test]
+fn fetch_takes_what_the_store_has() {
+    let Some(roots) = Roots::new() else { return };
+    let root = roots.root();
+    roots.add(&root, &[]).success();
+    let asked = roots.mirror.packages_asked();
+    let published = |name: &str| {
+        let path = roots.repository.join("x86_64").join(name);
+        std::fs::read(path).expect("a package")
+    };
+    let name = "zlib-1.3.1-r0.apk";
+    let fetch = |folder: &str, more: &[&str]| {
+        let folder = root.beside(folder);
+        std::fs::create_dir(&folder).expect("a directory");
+        let output = folder.display().to_string();
+        let words = [&["fetch", "-o", &output, "zlib"], more].concat();
+        let run = roots.ibex(&root, &words).success();
+        assert!(
+            run.output.contains("Downloading zlib-1.3.1-r0\n"),
+            "{}",
+            run.output
+        );
+        std::fs::read(folder.join(name)).expect("a package")
+    };
+    assert!(fetch("first", &[]) == published(name));
+    assert_eq!(roots.mirror.packages_asked(), asked);
+    // Without a network it is enough.
+    assert!(fetch("second", &["--no-network"]) == published(name));
+    // What is damaged there is fetched, and a user who wants no cache gets it from the mirror.
+    flip(&roots.file("packages", "zlib-1"), 20_000);
+    assert!(fetch("third", &[]) == published(name));
+    assert_eq!(roots.mirror.packages_asked() - asked, 1);
+    assert!(fetch("fourth", &["--no-cache"]) == published(name));
+    assert_eq!(roots.mirror.packages_asked() - asked, 2);
+}
+
+#[test]
+fn the_size_limit_acts_on_its_own_once_a_day() {
+    let Some(roots) = Roots::new() else { return };
+    let root = roots.root();
+    roots.add(&root, &["--cache-limit", "1K"]).success();
+    // What somebody uses just now stays, whatever the limit.
+    let files = |folder: &str| {
+        let entries = std::fs::read_dir(roots.store().join(folder)).expect("a folder");
+        let names = entries.map(|entry| entry.expect("an entry").file_name());
+        names
+            .filter(|name| !name.to_string_lossy().ends_with(".seal"))
+            .count()
+    };
+    assert_eq!((files("packages"), files("unpacked")), (2, 2));
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(30 * 3600);
+    let age = |path: &Path| {
+        let times = std::fs::FileTimes::new()
+            .set_accessed(long_ago)
+            .set_modified(long_ago);
+        let file = std::fs::File::options().append(true).open(path);
+        file.and_then(|file| file.set_times(times)).expect("a file");
+    };
+    for folder in ["packages", "unpacked"] {
+        for entry in std::fs::read_dir(roots.store().join(folder)).expect("a folder") {
+            age(&entry.expect("an entry").path());
+        }
+    }
+    // Looked at today already.
+    let more = ["--cache-limit", "1K", "add", "--no-scripts"];
+    roots
+        .ibex(&root, &[&more[..], &["scanelf"]].concat())
+        .success();
+    assert_eq!((files("packages"), files("unpacked")), (3, 3));
+    // The next day; a limit with room for all drops nothing.
+    age(&roots.store().join("pruned"));
+    let room = ["--cache-limit", "1G", "add", "--no-scripts", "libcap2"];
+    roots.ibex(&root, &room).success();
+    assert_eq!((files("packages"), files("unpacked")), (4, 4));
+    age(&roots.store().join("pruned"));
+    roots
+        .ibex(&root, &[&more[..], &["tzdata"]].concat())
+        .success();
+    let (packages, unpacked) = (files("packages"), files("unpacked"));
+    assert_eq!((packages, unpacked), (3, 3), "those of today are left");
+}
+
+/// A btrfs in a file, which is unmounted when this is dropped.
+struct Btrfs(PathBuf);
+
+impl Btrfs {
+    /// `None`, with a message, where this user or this system mounts no file.
+    fn mount(folder: &Path) -> Option<Self> {
+        use std::process::Command;
+        let tool = Path::new("/usr/sbin/mkfs.btrfs").exists();
+        let ci = std::env::var_os("CI").is_some_and(|value| value == "true");
+        assert!(tool || !ci, "mkfs.btrfs is missing: see .ci/run");
+        let (image, place) = (folder.join("image"), folder.join("btrfs"));
+        let file = std::fs::File::create(&image).expect("a file");
+        file.set_len(256 << 20).expect("a sparse file");
+        std::fs::create_dir(&place).expect("a directory");
+        let made = tool && run(Command::new("mkfs.btrfs").arg("-q").arg(&image)).code == 0;
+        let mut mount = Command::new("mount");
+        mount.args(["-o", "loop"]).arg(&image).arg(&place);
+        if !made || run(&mut mount).code != 0 {
+            eprintln!("skipped: no btrfs can be mounted here");
+            return None;
+        }
+        Some(Self(place))
+    }
+}
+
+impl Drop for Btrfs {
+    fn drop(&mut self) {
+        run(std::process::Command::new("umount").arg(&self.0));
+    }
+}
+
+#[test]
+fn the_next_root_shares_blocks_where_the_file_system_can() {
+    let Some(mut roots) = Roots::new() else {
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let Some(btrfs) = Btrfs::mount(folder.path()) else {
+        return;
+    };
+    // Store and root on the same file system.
+    roots.shared = tempfile::tempdir_in(&btrfs.0).expect("a temporary directory");
+    let keys = roots.repository.join("keys").display().to_string();
+    let library = |name: &str, more: &[&str]| {
+        let root = btrfs.0.join(name);
+        std::fs::create_dir(&root).expect("a directory");
+        let mut command = crate::support::ibex();
+        command.env("IBEX_CACHE_DIR", roots.store());
+        command.arg("--root").arg(&root).args(["--keys-dir", &keys]);
+        command.args(["--arch", "x86_64", "-X", &roots.mirror.url()]);
+        command.args(["add", "--initdb", "--no-scripts", "zlib"]);
+        run(command.args(more)).success();
+        root.join("lib/ld-musl-x86_64.so.1")
+    };
+    let shared = |path: &Path| {
+        run(std::process::Command::new("sync").arg("-f").arg(path)).success();
+        let map = run(std::process::Command::new("filefrag").arg("-v").arg(path)).success();
+        map.output.contains("shared")
+    };
+    let (first, second) = (library("first", &[]), library("second", &[]));
+    let alone = library("alone", &["--no-cache"]);
+    assert!(shared(&first) && shared(&second));
+    assert!(!shared(&alone));
+    let [first, second, alone] = [first, second, alone].map(|p| std::fs::read(p).expect("a file"));
+    assert!(first == alone && second == alone);
+    drop(roots);
+    drop(btrfs);
+}
+
+#[test]
+fn files_of_cached_packages_are_found() {
+    let Some(roots) = Roots::new() else { return };
+    roots.add(&roots.root(), &[]).success();
+    let other = roots.root();
+    roots
+        .ibex(&other, &["add", "--initdb", "--no-scripts", "--no-cache"])
+        .success();
+    let search = || {
+        let run = roots.ibex(&other, &["search", "--files", "libz.so.1.3.1"]);
+        run.success().output
+    };
+    let found = "zlib-1.3.1-r0: /lib/libz.so.1.3.1\n";
+    let unpacked = search();
+    assert!(unpacked.contains(found), "{unpacked}");
+    // The package file alone is enough.
+    let away = other.beside("away");
+    std::fs::rename(roots.store().join("unpacked"), away).expect("a directory");
+    assert_eq!(search(), unpacked);
+    std::fs::remove_dir_all(roots.store().join("packages")).expect("a directory");
+    let nothing = roots.ibex(&other, &["search", "--files", "libz.so.1.3.1"]);
+    assert!(!nothing.output.contains("zlib"), "{}", nothing.output);
 }

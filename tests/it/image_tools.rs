@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 /// Returns whether a program is there; in CI it must be.
-fn has(program: &str) -> bool {
+pub(crate) fn has(program: &str) -> bool {
     let found = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"]
         .iter()
         .any(|folder| Path::new(folder).join(program).exists());
@@ -313,14 +313,14 @@ fn runc_runs_what_is_inside() {
 }
 
 /// A registry on the loopback address, stopped when dropped.
-struct LocalRegistry {
+pub(crate) struct LocalRegistry {
     child: Child,
-    port: u16,
+    pub(crate) port: u16,
     _folder: tempfile::TempDir,
 }
 
 impl LocalRegistry {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let folder = tempfile::tempdir().expect("a temporary directory");
         // A port that is free now; nobody else takes it so soon.
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -402,7 +402,7 @@ fn a_registry_takes_the_image_and_skopeo_gets_it_back() {
     let reference = Reference::parse(&format!("127.0.0.1:{}/team/base:1", server.port));
     let reference = reference.expect("a reference");
     let none = CredentialFiles::default();
-    let registry = Registry::new(&reference, &none, false).expect("a connection");
+    let mut registry = Registry::new(&reference, &none, false).expect("a connection");
     let tags = ["1".to_owned(), "latest".to_owned()];
     let first = registry.push(&push_of(&case, None), &tags).expect("a push");
     let blobs = case.image.layers.len() as u32 + 1;
@@ -412,7 +412,7 @@ fn a_registry_takes_the_image_and_skopeo_gets_it_back() {
 
     // Another repository of the same registry gets the layers without sending them.
     let other = Reference::parse(&format!("127.0.0.1:{}/other:2", server.port)).expect("one");
-    let registry = Registry::new(&other, &none, false).expect("a connection");
+    let mut registry = Registry::new(&other, &none, false).expect("a connection");
     let third = registry
         .push(&push_of(&case, Some("team/base")), &tags)
         .expect("a push");
@@ -484,7 +484,7 @@ fn a_registry_takes_the_image_and_skopeo_gets_it_back() {
             &case.index.descriptor.digest,
         )],
     };
-    let registry = Registry::new(&reference, &none, false).expect("a connection");
+    let mut registry = Registry::new(&reference, &none, false).expect("a connection");
     registry.push(&push, &[]).expect("a push");
     let tag = case.index.descriptor.digest.replace(':', "-");
     let source = format!("docker://127.0.0.1:{}/team/base:{tag}", server.port);

@@ -33,10 +33,14 @@ mod history;
 mod hostile;
 /// Images from real packages: the same tree as apk's, the same bytes every time.
 mod image_build;
+/// What happens inside a build: scripts, certificates, limits, errors.
+mod image_contents;
 /// Images through the command line: built, verified, compared, measured, and their bills.
 mod image_output;
 /// Image descriptions, chosen packages, lock files and their errors.
 mod image_packages;
+/// Publishing to Debian's registry behind a token service and broken lines; logins; the cache.
+mod image_registry;
 /// Images in the hands of skopeo, umoci, podman, runc, a registry, tar and cpio.
 mod image_tools;
 /// What disturbs a change from outside: signals, other programs, full and vanishing disks.

@@ -473,3 +473,76 @@ fn an_index_older_than_the_one_seen_is_left_to_the_mirror_that_lags() {
     assert!(run.output.contains("older"), "{}", run.output);
     bench.assert_tidy(&run);
 }
+
+#[test]
+fn a_mirror_that_changes_meanwhile_is_asked_for_its_new_index_once() {
+    use crate::support::repository::{Repository, file, package};
+    let sandbox = Sandbox::new();
+    let made = |version: &str| package("tool", version, vec![file("tool", version)]);
+    let mut old = Repository::named(&sandbox, "old");
+    old.add(&made("1.0-r0"));
+    old.publish(1_600_000_000);
+    let mut new = Repository::named(&sandbox, "new");
+    new.add(&made("1.1-r0"));
+    new.publish(1_600_000_100);
+    let index = old.file("APKINDEX.tar.gz");
+    // Whoever asks for the index the first `count` times gets the old one; packages are the new.
+    let mirror = |count: usize| {
+        let index = index.clone();
+        Mirror::with(new.path(), move |asked| {
+            match asked.is_index() && asked.before < count {
+                true => Does::ServeFrom(index.clone()),
+                false => Does::Serve,
+            }
+        })
+    };
+    let add = |mirror: &Mirror, store: &str, more: &[&str]| {
+        let mut command = sandbox.ibex();
+        command.env("IBEX_CACHE_DIR", sandbox.beside(store));
+        command.args(["--arch", "x86_64", "-X", &mirror.url(), "--timeout", "1"]);
+        command.args(["add", "--initdb", "--no-scripts", "tool"]);
+        crate::support::run(command.args(more))
+    };
+    let indexes = |mirror: &Mirror| {
+        let log = mirror.log();
+        log.iter().filter(|path| path.contains("INDEX")).count()
+    };
+
+    // It never comes right: one more look, then an error that says what is the matter.
+    let stuck = mirror(usize::MAX);
+    let run = add(&stuck, "stuck", &[]);
+    assert_eq!(run.code, 1, "{}", run.output);
+    for line in [
+        "ERROR: tool-1.0-r0: package mentioned in index not found (try 'apk update')\n",
+        "read again just now: try later, or name another mirror with --mirror\n",
+        "ERROR: nothing was changed: the root is as before\n",
+    ] {
+        assert!(run.output.contains(line), "{}", run.output);
+    }
+    assert_eq!(indexes(&stuck), 2);
+    let told = run.output.matches("once more").count();
+    assert_eq!(told, 1, "{}", run.output);
+    assert!(!sandbox.root().join("tool").exists());
+
+    // It has changed: the new version is chosen and installed.
+    let changed = mirror(1);
+    let run = add(&changed, "changed", &[]).success();
+    assert!(
+        run.output.contains("Installing tool (1.1-r0)"),
+        "{}",
+        run.output
+    );
+    assert_eq!(indexes(&changed), 2);
+    assert_eq!(sandbox.read("tool"), "1.1-r0");
+
+    // A mirror that is down is no reason to read the index again.
+    let sandbox_index = new.file("APKINDEX.tar.gz");
+    let down = Mirror::with(new.path(), move |asked| match asked.is_index() {
+        true => Does::ServeFrom(sandbox_index.clone()),
+        false => Does::Status(503),
+    });
+    std::fs::remove_dir_all(sandbox.root().join("lib/apk")).expect("a database");
+    let run = add(&down, "down", &[]);
+    assert_eq!(run.code, 1, "{}", run.output);
+    assert_eq!(indexes(&down), 1, "{}", run.output);
+}

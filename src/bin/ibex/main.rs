@@ -15,7 +15,15 @@ fn main() -> ExitCode {
     let program = words.next().unwrap_or_default();
     let words: Vec<String> = words.collect();
     let config = read_config();
-    match args::parse(&program, &words, config.as_deref()) {
+    let mut warnings = Vec::new();
+    let parsed = args::parse(&program, &words, config.as_deref(), &mut warnings);
+    let colours = parsed.as_ref().map_or(Colours::Auto, colours);
+    // Before whatever comes of the words, as apk tells them.
+    for warning in &warnings {
+        let mut console = Console::new(1, colours);
+        console.print_labelled("WARNING:", output::colour::WARN, warning);
+    }
+    match parsed {
         Err(Stop::Output(text, code)) => {
             Console::new(1, Colours::Auto).print(&text);
             ExitCode::from(code)
@@ -36,16 +44,16 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(program: &str, words: &[String], invocation: &Invocation) -> ExitCode {
-    let colours = match invocation.values.last("color") {
+fn colours(invocation: &Invocation) -> Colours {
+    match invocation.values.last("color") {
         Some("yes") => Colours::Yes,
         Some("no") => Colours::No,
         _ => Colours::Auto,
-    };
-    let mut console = Console::new(invocation.verbosity(), colours);
-    for warning in &invocation.warnings {
-        console.print_labelled("WARNING:", output::colour::WARN, warning);
     }
+}
+
+fn run(program: &str, words: &[String], invocation: &Invocation) -> ExitCode {
+    let mut console = Console::new(invocation.verbosity(), colours(invocation));
     let called = std::iter::once(program.to_owned())
         .chain(words.iter().cloned())
         .collect();

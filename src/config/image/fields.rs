@@ -46,9 +46,11 @@ enum Kind {
     Items(&'static [Field]),
     /// Accepted and left aside (`W-OLD-FIELD`).
     Old,
+    /// The same, but its names with scalars may be needed.
+    OldNames,
 }
 
-use Kind::{Choice, Flag, Items, Mapping, NameLists, Names, Number, Old, Text, Texts};
+use Kind::{Choice, Flag, Items, Mapping, NameLists, Names, Number, Old, OldNames, Text, Texts};
 
 const fn field(name: &'static str, kind: Kind, about: &'static str) -> Field {
     Field { name, kind, about }
@@ -258,7 +260,11 @@ pub(super) const TOP: &[Field] = &[
         ]),
         "Certificate authorities",
     ),
-    field("os-release", Old, ""),
+    field(
+        "os-release",
+        OldNames,
+        "Lines of /etc/os-release where no package brings it",
+    ),
     field("options", Old, ""),
     field(
         "x-build",
@@ -311,8 +317,10 @@ impl Reader<'_> {
                 });
             };
             let path = join(path, field.name);
+            if matches!(field.kind, Old | OldNames) {
+                self.notes.old.push((path.clone(), entry.at));
+            }
             if matches!(field.kind, Old) {
-                self.notes.old.push((path, entry.at));
                 continue;
             }
             if entry.value.value == Value::Null {
@@ -361,7 +369,7 @@ impl Reader<'_> {
                 let texts = texts.map(|(at, item)| self.scalar(&format!("{path}[{at}]"), item));
                 texts.collect::<Result<Vec<_>, _>>()?.into()
             }
-            Names => self.names(path, node, |reader, path, node| {
+            Names | OldNames => self.names(path, node, |reader, path, node| {
                 reader.scalar(path, node).map(Json::from)
             })?,
             NameLists => self.names(path, node, |reader, path, node| match &node.value {
@@ -437,7 +445,9 @@ fn expected(path: &str, wanted: &str, node: &Node) -> String {
 
 /// Returns the known key that looks most like another word.
 fn nearest(word: &str, fields: &[Field]) -> Option<&'static str> {
-    let names = fields.iter().filter(|field| !matches!(field.kind, Old));
+    let names = fields
+        .iter()
+        .filter(|field| !matches!(field.kind, Old | OldNames));
     let scored = names.map(|field| {
         let score = strsim::normalized_damerau_levenshtein(word, field.name);
         (score, field.name)
@@ -477,7 +487,7 @@ fn object_schema(fields: &[Field]) -> Json {
     for field in fields {
         let mut schema = field_schema(field.kind);
         match field.kind {
-            Old => schema["deprecated"] = true.into(),
+            Old | OldNames => schema["deprecated"] = true.into(),
             _ => schema["description"] = field.about.into(),
         }
         properties.insert(field.name.to_owned(), schema);
@@ -501,7 +511,9 @@ fn field_schema(kind: Kind) -> Json {
             json!({ "type": ["integer", "string", "null"], "minimum": 0, "maximum": u32::MAX })
         }
         Texts => json!({ "type": ["array", "null"], "items": { "type": scalar } }),
-        Names => json!({ "type": ["object", "null"], "additionalProperties": { "type": scalar } }),
+        Names | OldNames => {
+            json!({ "type": ["object", "null"], "additionalProperties": { "type": scalar } })
+        }
         NameLists => json!({
             "type": ["object", "null"],
             "additionalProperties": { "type": ["string", "array"], "items": { "type": "string" } }

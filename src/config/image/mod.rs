@@ -234,6 +234,9 @@ pub struct ImageConfig {
     /// Certificate authorities.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificates: Option<Certificates>,
+    /// `/etc/os-release`, where no package brings it (IMG-027).
+    #[serde(skip_serializing_if = "is_default")]
+    pub os_release: Names,
     /// What only this program understands.
     #[serde(skip_serializing_if = "is_default")]
     pub x_build: Extensions,
@@ -578,7 +581,11 @@ pub fn parse(file: &str, text: &str) -> Result<(ImageConfig, Vec<Warning>), Conf
     let mut notes = Notes::default();
     let json = fields::read(file, &root, &mut notes)?;
     for (field, at) in notes.old {
-        let text = format!("{file}:{}:{}: `{field}` has no effect", at.line, at.column);
+        let effect = match field.as_str() {
+            "os-release" => "is only used where no package brings /etc/os-release",
+            _ => "has no effect",
+        };
+        let text = format!("{file}:{}:{}: `{field}` {effect}", at.line, at.column);
         warnings.push(Warning::new("W-OLD-FIELD", text));
     }
     let mut config: ImageConfig =
@@ -728,6 +735,7 @@ impl ImageConfig {
         list(&mut self.accounts.groups, base.accounts.groups);
         names(&mut self.environment, base.environment);
         names(&mut self.annotations, base.annotations);
+        names(&mut self.os_release, base.os_release);
         list(&mut self.paths, base.paths);
         list(&mut self.volumes, base.volumes);
         let (own, base_contents) = (&mut self.contents, base.contents);

@@ -80,6 +80,145 @@ impl CredentialFiles {
     }
 }
 
+/// Where a login was put.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// Into a file, where whoever may read that file can read it.
+    File(PathBuf),
+    /// A program keeps it.
+    Program(String),
+}
+
+/// Why a login could not be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialError {
+    /// There is no place for it.
+    #[error(
+        "there is no place for logins: none of REGISTRY_AUTH_FILE, DOCKER_CONFIG and HOME is set"
+    )]
+    NoPlace,
+    /// The file cannot be read or written.
+    #[error("cannot use {path}: {cause}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong.
+        cause: String,
+    },
+    /// The program that the file names does not take it.
+    #[error("{program} does not take the login: {cause}")]
+    Program {
+        /// Which.
+        program: String,
+        /// What it said.
+        cause: String,
+    },
+}
+
+impl CredentialFiles {
+    /// Keeps a login for a registry where [`CredentialFiles::find`] will find it first: in the
+    /// first file that has one for the registry, else in the last of the places, by way of the
+    /// program that the file names, if it names one. Everything else in the file stays.
+    ///
+    /// # Errors
+    /// [`CredentialError`]; the file is as before then.
+    pub fn keep(&self, registry: &str, login: &Login) -> Result<Stored, CredentialError> {
+        let key = match registry {
+            "docker.io" | "index.docker.io" => "https://index.docker.io/v1/",
+            other => other,
+        };
+        let has_one = |path: &&PathBuf| {
+            let text = std::fs::read(path).unwrap_or_default();
+            let file: File = serde_json::from_slice(&text).unwrap_or_default();
+            file.auths.contains_key(key) || file.helpers.contains_key(key)
+        };
+        let path = self.0.iter().find(has_one).or(self.preferred());
+        let path = path.ok_or(CredentialError::NoPlace)?;
+        let wrong = |cause: String| CredentialError::File {
+            path: path.clone(),
+            cause,
+        };
+        let text = match std::fs::read(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => b"{}".to_vec(),
+            Err(error) => return Err(wrong(crate::root::cause(&error))),
+        };
+        let not_json = |error: serde_json::Error| wrong(error.to_string());
+        let known: File = serde_json::from_slice(&text).map_err(not_json)?;
+        let mut all: serde_json::Value = serde_json::from_slice(&text).map_err(not_json)?;
+        let helper = known.helpers.get(key).or(known.store.as_ref());
+        if let Some(helper) = helper.filter(|name| !name.is_empty()) {
+            return give(helper, key, login).map(Stored::Program);
+        }
+        let auth = format!("{}:{}", login.user, login.password);
+        all["auths"][key] = serde_json::json!({
+            "auth": data_encoding::BASE64.encode(auth.as_bytes()),
+        });
+        let text = format!("{all:#}\n");
+        private_file(path, text.as_bytes()).map_err(|error| wrong(crate::root::cause(&error)))?;
+        Ok(Stored::File(path.clone()))
+    }
+
+    /// Returns where a new login goes: the file that `REGISTRY_AUTH_FILE` names, else that of
+    /// Docker; the one of the session does not outlive it.
+    fn preferred(&self) -> Option<&PathBuf> {
+        let of_session = |path: &&PathBuf| path.ends_with("containers/auth.json");
+        let lasting = self.0.iter().find(|path| !of_session(path));
+        lasting.or(self.0.first())
+    }
+}
+
+/// Writes a file that only its owner may read, whole or not at all.
+fn private_file(path: &Path, content: &[u8]) -> std::io::Result<()> {
+    let folder = path.parent().filter(|folder| *folder != Path::new(""));
+    let folder = folder.unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)?;
+    // Temporary files are private from the beginning.
+    let mut file = tempfile::Builder::new()
+        .prefix(".ibex-login.")
+        .tempfile_in(folder)?;
+    file.write_all(content)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    std::fs::File::open(folder)?.sync_all()
+}
+
+/// Gives a login to a program `docker-credential-NAME`.
+fn give(name: &str, server: &str, login: &Login) -> Result<String, CredentialError> {
+    let program = format!("docker-credential-{name}");
+    let wrong = |cause: String| CredentialError::Program {
+        program: program.clone(),
+        cause,
+    };
+    if name.contains(['/', '\0']) {
+        return Err(wrong("that is no name of a program".to_owned()));
+    }
+    let object = serde_json::json!({
+        "ServerURL": server, "Username": login.user, "Secret": login.password,
+    });
+    let started = Command::new(&program)
+        .arg("store")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn();
+    let mut child = started.map_err(|error| wrong(crate::root::cause(&error)))?;
+    if let Some(mut input) = child.stdin.take() {
+        let _ = input.write_all(object.to_string().as_bytes());
+    }
+    let ended = child.wait_with_output();
+    let output = ended.map_err(|error| wrong(crate::root::cause(&error)))?;
+    match output.status.success() {
+        true => Ok(program),
+        false => {
+            let text = String::from_utf8_lossy(&output.stdout);
+            let line = text.lines().next().unwrap_or("it failed");
+            // Whatever it says, the password is not repeated.
+            Err(wrong(line.replace(&login.password, "…")))
+        }
+    }
+}
+
 fn in_file(file: &File, path: &Path, registry: &str, repository: &str) -> Option<Login> {
     // The most exact key first: the repository, the folders above it, the registry.
     let mut keys = vec![format!("{registry}/{repository}")];
@@ -184,6 +323,51 @@ fn ask(name: &str, server: &str) -> Option<Login> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_login_is_kept_privately_beside_others() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let folder = directory.path().join("new");
+        let path = folder.join("config.json");
+        let session = directory.path().join("containers/auth.json");
+        let files = CredentialFiles(vec![session.clone(), path.clone()]);
+        let login = |password: &str| Login {
+            user: "me".to_owned(),
+            password: password.to_owned(),
+            source: String::new(),
+        };
+        let kept = files.keep("r.io", &login("one")).unwrap();
+        assert_eq!(kept, Stored::File(path.clone()));
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let mut all: serde_json::Value = serde_json::from_str(&text).unwrap();
+        all["psFormat"] = "x".into();
+        private_file(&path, all.to_string().as_bytes()).unwrap();
+        files.keep("docker.io", &login("two")).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains("psFormat") && !text.contains("one"), "{text}");
+        assert_eq!(files.find("r.io", "a").unwrap().password, "one");
+        assert_eq!(
+            files.find("docker.io", "library/a").unwrap().password,
+            "two"
+        );
+        // A place that is looked at earlier and has one is where the new one goes.
+        private_file(&session, br#"{"auths":{"r.io":{"auth":"bWU6eA=="}}}"#).unwrap();
+        let kept = files.keep("r.io", &login("three")).unwrap();
+        assert_eq!(kept, Stored::File(session));
+        assert_eq!(files.find("r.io", "a").unwrap().password, "three");
+        private_file(&path, b"no json").unwrap();
+        let error = files.keep("s.io", &login("four")).unwrap_err().to_string();
+        assert!(
+            error.contains("config.json") && !error.contains("four"),
+            "{error}"
+        );
+        assert_eq!(std::fs::read(&path).unwrap(), b"no json");
+        let none = CredentialFiles::default().keep("r.io", &login("five"));
+        assert!(matches!(none, Err(CredentialError::NoPlace)));
+    }
 
     #[test]
     fn the_most_exact_entry_counts() {

@@ -5,17 +5,20 @@
 //! mounted. Nothing is written to the registry but what was given, byte for byte.
 
 mod credentials;
+mod pull;
 mod reference;
+mod upload;
 
-pub use credentials::{CredentialFiles, Login};
+pub use credentials::{CredentialError, CredentialFiles, Login, Stored};
 pub use reference::{Reference, ReferenceError};
 
-use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE};
+use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use upload::Upload;
 
 /// How often something is tried that may pass.
 const TRIES: u32 = 5;
@@ -182,6 +185,8 @@ pub struct Registry {
     reference: Reference,
     login: Option<Login>,
     token: tokio::sync::Mutex<Option<String>>,
+    /// What a token is asked for, where the registry does not say.
+    scopes: Vec<String>,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -193,6 +198,18 @@ impl Registry {
     pub fn new(
         reference: &Reference,
         files: &CredentialFiles,
+        insecure: bool,
+    ) -> Result<Self, RegistryError> {
+        let login = files.find(&reference.registry, &reference.repository);
+        let scopes = vec![format!("repository:{}:pull,push", reference.repository)];
+        Self::connect(reference, login, scopes, insecure)
+    }
+
+    /// Prepares a connection for somebody.
+    fn connect(
+        reference: &Reference,
+        login: Option<Login>,
+        scopes: Vec<String>,
         insecure: bool,
     ) -> Result<Self, RegistryError> {
         let failed = |cause: String| RegistryError::NoAnswer {
@@ -221,9 +238,10 @@ impl Registry {
                 reference.host(),
                 reference.repository
             ),
-            login: files.find(&reference.registry, &reference.repository),
+            login,
             reference: reference.clone(),
             token: tokio::sync::Mutex::default(),
+            scopes,
             runtime,
         })
     }
@@ -232,14 +250,22 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError`]; the tags are as before then, unless one of them was the last step.
-    pub fn push(&self, push: &Push<'_>, tags: &[String]) -> Result<Pushed, RegistryError> {
-        self.runtime.block_on(async {
+    pub fn push(&mut self, push: &Push<'_>, tags: &[String]) -> Result<Pushed, RegistryError> {
+        // Where something is mounted from must be readable, too.
+        for other in push.blobs.iter().filter_map(|blob| blob.mount_from) {
+            let scope = format!("repository:{other}:pull");
+            if !self.scopes.contains(&scope) {
+                self.scopes.push(scope);
+            }
+        }
+        let this = &*self;
+        this.runtime.block_on(async {
             let mut pushed = Pushed::default();
             let mut rest = push.blobs.as_slice();
             while !rest.is_empty() {
                 let (now, later) = rest.split_at(rest.len().min(AT_ONCE));
                 rest = later;
-                for came in self.several(now).await {
+                for came in this.several(now).await {
                     match came? {
                         Came::Present => pushed.present += 1,
                         Came::Mounted => pushed.mounted += 1,
@@ -251,16 +277,16 @@ impl Registry {
                 }
             }
             for manifest in push.manifests.iter().chain(&push.top) {
-                self.manifest(manifest, manifest.digest).await?;
+                this.manifest(manifest, manifest.digest).await?;
             }
             for (manifest, subject) in &push.referrers {
-                if !self.manifest(manifest, manifest.digest).await? {
-                    self.refer(manifest, subject).await?;
+                if !this.manifest(manifest, manifest.digest).await? {
+                    this.refer(manifest, subject).await?;
                 }
             }
             if let Some(top) = &push.top {
                 for tag in tags {
-                    self.manifest(top, tag).await?;
+                    this.manifest(top, tag).await?;
                 }
             }
             Ok(pushed)
@@ -283,57 +309,20 @@ impl Registry {
         if found.status() == StatusCode::OK {
             return Ok(Came::Present);
         }
-        let mut start = format!("{}/blobs/uploads/", self.base);
+        let start = format!("{}/blobs/uploads/", self.base);
+        let mut begun = None;
         if let Some(other) = blob.mount_from {
             let mount = format!("{start}?mount={}&from={other}", blob.digest);
             let answer = self.send(Method::POST, &mount, empty).await?;
             match answer.status() {
                 StatusCode::CREATED => return Ok(Came::Mounted),
                 // It does not want to; this is an upload that was begun.
-                StatusCode::ACCEPTED => start = location(&answer, &mount)?,
+                StatusCode::ACCEPTED => begun = Some(Upload::of(&answer, &mount)?),
                 _ => {}
             }
         }
-        let mut last = None;
-        for round in 0..TRIES {
-            pause(round, None).await;
-            let upload = match start.contains("/uploads/?") || start.ends_with("/uploads/") {
-                true => {
-                    let answer = self.send(Method::POST, &start, empty).await?;
-                    if answer.status() != StatusCode::ACCEPTED {
-                        return Err(self.refused(Method::POST, &start, answer).await);
-                    }
-                    location(&answer, &start)?
-                }
-                false => std::mem::replace(&mut start, format!("{}/blobs/uploads/", self.base)),
-            };
-            let separator = if upload.contains('?') { '&' } else { '?' };
-            let target = format!("{upload}{separator}digest={}", blob.digest);
-            let body = body(blob).await?;
-            let request = self.client.put(&target);
-            let request = request
-                .header(CONTENT_TYPE, "application/octet-stream")
-                .header(CONTENT_LENGTH, blob.size)
-                .body(body);
-            let authorization = self.authorization(None).await;
-            match authorize(request, authorization.as_deref()).send().await {
-                Ok(answer) if answer.status() == StatusCode::CREATED => {
-                    return Ok(Came::Sent(blob.size));
-                }
-                Ok(answer) if may_pass(answer.status()) => {
-                    last = Some(self.refused(Method::PUT, &target, answer).await);
-                }
-                // The token was refreshed by then, or is not good enough.
-                Ok(answer) if answer.status() == StatusCode::UNAUTHORIZED && round == 0 => {
-                    let challenge = challenge(&answer);
-                    last = Some(self.refused(Method::PUT, &target, answer).await);
-                    self.log_in(&challenge).await?;
-                }
-                Ok(answer) => return Err(self.refused(Method::PUT, &target, answer).await),
-                Err(error) => last = Some(no_answer(&Method::PUT, &target, &error)),
-            }
-        }
-        Err(last.expect("there was a try"))
+        let bytes = self.upload(blob, &start, begun).await?;
+        Ok(Came::Sent(bytes))
     }
 
     /// Puts a manifest under a digest or tag; returns whether the registry noted its subject.
@@ -416,7 +405,7 @@ impl Registry {
         let mut round = 0;
         while round < TRIES {
             pause(round, wait.take()).await;
-            let authorization = self.authorization(None).await;
+            let authorization = self.authorization().await;
             let request = fill(self.client.request(method.clone(), url));
             let answer = authorize(request, authorization.as_deref()).send().await;
             let answer = match answer {
@@ -429,7 +418,7 @@ impl Registry {
             };
             if answer.status() == StatusCode::UNAUTHORIZED && !asked {
                 asked = true;
-                self.log_in(&challenge(&answer)).await?;
+                self.log_in(&challenge(&answer), authorization).await?;
                 continue;
             }
             if may_pass(answer.status()) {
@@ -451,29 +440,27 @@ impl Registry {
         Err(last.expect("there was a try"))
     }
 
-    async fn authorization(&self, new: Option<String>) -> Option<String> {
-        let mut token = self.token.lock().await;
-        if new.is_some() {
-            *token = new;
-        }
-        token.clone()
+    async fn authorization(&self) -> Option<String> {
+        self.token.lock().await.clone()
     }
 
-    /// Answers a challenge: the login itself, or a token for it.
-    async fn log_in(&self, challenge: &str) -> Result<(), RegistryError> {
-        let denied = |status: u16| RegistryError::Denied {
-            registry: self.reference.registry.clone(),
-            status,
-            source_name: match &self.login {
-                Some(login) => login.source.clone(),
-                None => "none".to_owned(),
-            },
-        };
+    /// Answers a challenge to a request that had the authorization `used`. Several requests may be
+    /// refused at the same time; one of them asks for all.
+    async fn log_in(&self, challenge: &str, used: Option<String>) -> Result<(), RegistryError> {
+        let mut token = self.token.lock().await;
+        if *token == used {
+            *token = Some(self.answer(challenge).await?);
+        }
+        Ok(())
+    }
+
+    /// Returns the authorization that a challenge asks for: the login itself, or a token for it.
+    async fn answer(&self, challenge: &str) -> Result<String, RegistryError> {
+        let denied = |status: u16| self.denied(status);
         let (scheme, rest) = challenge.split_once(' ').unwrap_or((challenge, ""));
         if scheme.eq_ignore_ascii_case("basic") {
             let login = self.login.as_ref().ok_or_else(|| denied(401))?;
-            self.authorization(Some(basic(login))).await;
-            return Ok(());
+            return Ok(basic(login));
         }
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(denied(401));
@@ -481,23 +468,51 @@ impl Registry {
         let values = parameters(rest);
         let realm = values.get("realm").ok_or_else(|| denied(401))?;
         let mut url = Url::parse(realm).map_err(|_| denied(401))?;
-        let scope = format!("repository:{}:pull,push", self.reference.repository);
-        {
-            let mut query = url.query_pairs_mut();
-            if let Some(service) = values.get("service") {
-                query.append_pair("service", service);
-            }
-            query.append_pair("scope", values.get("scope").unwrap_or(&scope));
-        }
+        // What the registry asks for now, and what the rest of the work will need.
+        let asked = values.get("scope").filter(|scope| !scope.is_empty());
+        let mut scopes: Vec<&str> = asked.map(String::as_str).into_iter().collect();
+        let more = self.scopes.iter().map(String::as_str);
+        scopes.extend(more.filter(|scope| asked.is_none_or(|asked| asked != scope)));
+        let service = values.get("service").map(String::as_str);
         // A login goes to the token service that the registry names, if the way there is safe.
         let safe = url.scheme() == "https" || self.base.starts_with("http://");
-        let request = self.client.get(url.clone());
-        let request = match self.login.as_ref().filter(|_| safe) {
-            Some(login) if !login.user.is_empty() => request.header(AUTHORIZATION, basic(login)),
-            _ => request,
+        let login = self.login.as_ref().filter(|_| safe);
+        let (method, request) = match login.filter(|login| login.user.is_empty()) {
+            // An identity token stands for the login; it is exchanged, as OAuth 2 has it.
+            Some(login) => {
+                let mut form = url::form_urlencoded::Serializer::new(String::new());
+                form.append_pair("grant_type", "refresh_token");
+                form.append_pair("client_id", "ibex");
+                form.append_pair("refresh_token", &login.password);
+                form.append_pair("scope", &scopes.join(" "));
+                if let Some(service) = service {
+                    form.append_pair("service", service);
+                }
+                let request = self.client.post(url.clone());
+                let kind = "application/x-www-form-urlencoded";
+                let request = request.header(CONTENT_TYPE, kind).body(form.finish());
+                (Method::POST, request)
+            }
+            None => {
+                {
+                    let mut query = url.query_pairs_mut();
+                    if let Some(service) = service {
+                        query.append_pair("service", service);
+                    }
+                    for scope in &scopes {
+                        query.append_pair("scope", scope);
+                    }
+                }
+                let request = self.client.get(url.clone());
+                let request = match login {
+                    Some(login) => request.header(AUTHORIZATION, basic(login)),
+                    None => request,
+                };
+                (Method::GET, request)
+            }
         };
         let answer = request.send().await;
-        let answer = answer.map_err(|error| no_answer(&Method::GET, url.as_str(), &error))?;
+        let answer = answer.map_err(|error| no_answer(&method, url.as_str(), &error))?;
         if !answer.status().is_success() {
             return Err(denied(answer.status().as_u16()));
         }
@@ -515,8 +530,21 @@ impl Registry {
         } else {
             token.token
         };
-        self.authorization(Some(format!("Bearer {token}"))).await;
-        Ok(())
+        if token.is_empty() {
+            return Err(denied(401));
+        }
+        Ok(format!("Bearer {token}"))
+    }
+
+    fn denied(&self, status: u16) -> RegistryError {
+        RegistryError::Denied {
+            registry: self.reference.registry.clone(),
+            status,
+            source_name: match &self.login {
+                Some(login) => login.source.clone(),
+                None => "none".to_owned(),
+            },
+        }
     }
 
     /// Makes the error of an answer.
@@ -535,14 +563,7 @@ impl Registry {
         }
         let status = answer.status().as_u16();
         if matches!(status, 401 | 403) {
-            return RegistryError::Denied {
-                registry: self.reference.registry.clone(),
-                status,
-                source_name: match &self.login {
-                    Some(login) => login.source.clone(),
-                    None => "none".to_owned(),
-                },
-            };
+            return self.denied(status);
         }
         let bytes = read(answer).await.unwrap_or_default();
         let errors: Errors = serde_json::from_slice(&bytes).unwrap_or_default();
@@ -559,20 +580,6 @@ impl Registry {
 
 fn empty(request: RequestBuilder) -> RequestBuilder {
     request.header(CONTENT_LENGTH, 0)
-}
-
-async fn body(blob: &Blob<'_>) -> Result<reqwest::Body, RegistryError> {
-    Ok(match blob.source {
-        BlobSource::Bytes(bytes) => bytes.to_vec().into(),
-        BlobSource::File(path) => {
-            let file = tokio::fs::File::open(path).await;
-            file.map_err(|error| RegistryError::Blob {
-                path: path.to_owned(),
-                cause: crate::root::cause(&error),
-            })?
-            .into()
-        }
-    })
 }
 
 /// Waits before a round that is not the first.
@@ -629,22 +636,6 @@ fn parameters(text: &str) -> HashMap<String, String> {
         rest = next.trim_start_matches([',', ' ']);
     }
     values
-}
-
-/// Returns where an upload goes on: absolute or relative, with its query.
-fn location(answer: &Response, asked: &str) -> Result<String, RegistryError> {
-    let wrong = || RegistryError::Wrong {
-        path: path(asked),
-        found: "no place for an upload".to_owned(),
-        wanted: "one".to_owned(),
-    };
-    let header = answer
-        .headers()
-        .get(LOCATION)
-        .and_then(|value| value.to_str().ok());
-    let base = Url::parse(asked).map_err(|_| wrong())?;
-    let url = base.join(header.ok_or_else(wrong)?).map_err(|_| wrong())?;
-    Ok(url.to_string())
 }
 
 /// Returns the path of an address, without what only the registry understands.

@@ -77,6 +77,25 @@ impl Reference {
         })
     }
 
+    /// Reads `[HOST[:PORT]/]NAME[:TAG]@sha256:HEX`: a reference, and the digest of what it means.
+    ///
+    /// # Errors
+    /// [`ReferenceError`] if either is missing or malformed.
+    pub fn parse_with_digest(text: &str) -> Result<(Self, String), ReferenceError> {
+        let error = |reason| ReferenceError {
+            text: text.to_owned(),
+            reason,
+        };
+        let (name, digest) = text
+            .split_once('@')
+            .ok_or_else(|| error("it has no digest"))?;
+        let hex = digest.strip_prefix("sha256:").unwrap_or_default();
+        if hex.len() != 64 || !hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(error("a digest is `sha256:` and 64 hexadecimal digits"));
+        }
+        Ok((Self::parse(name)?, digest.to_owned()))
+    }
+
     /// Returns the host that is really asked.
     pub(super) fn host(&self) -> &str {
         match self.registry.as_str() {
@@ -120,6 +139,14 @@ mod tests {
             ("me/app:2", "docker.io/me/app:2"),
         ] {
             assert_eq!(Reference::parse(text).unwrap().to_string(), wanted);
+        }
+        let hex = "0".repeat(64);
+        let (reference, digest) =
+            Reference::parse_with_digest(&format!("127.0.0.1:5000/a@sha256:{hex}")).unwrap();
+        assert_eq!(reference.name(), "127.0.0.1:5000/a");
+        assert_eq!(digest, format!("sha256:{hex}"));
+        for text in ["a", "a@sha256:1", "a@md5:1", "A@sha256:1"] {
+            assert!(Reference::parse_with_digest(text).is_err(), "{text}");
         }
         for text in [
             "",

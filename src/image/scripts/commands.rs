@@ -21,7 +21,7 @@ const FOLDERS: [&str; 6] = [
 ];
 
 /// Commands that are done here.
-const KNOWN: [&str; 33] = [
+const KNOWN: [&str; 36] = [
     "[",
     "add-shell",
     "addgroup",
@@ -39,6 +39,7 @@ const KNOWN: [&str; 33] = [
     "echo",
     "grep",
     "install",
+    "ldconfig",
     "ln",
     "mkdir",
     "mv",
@@ -50,10 +51,12 @@ const KNOWN: [&str; 33] = [
     "rm",
     "rmdir",
     "sed",
+    "sync",
     "test",
     "touch",
     "true",
     "umask",
+    "update-ca-certificates",
     "bbsuid",
 ];
 
@@ -73,7 +76,7 @@ pub(super) fn run(shell: &mut Shell<'_>, name: &str, arguments: &[String]) -> Re
     };
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match plain {
-        "true" => Ok(0),
+        "true" | "sync" => Ok(0),
         "echo" => echo(shell, &words),
         "printf" => printf(shell, &words),
         "test" => Ok(i32::from(!test(shell, &words)?)),
@@ -125,6 +128,14 @@ pub(super) fn run(shell: &mut Shell<'_>, name: &str, arguments: &[String]) -> Re
             shell.busybox = true;
             Ok(0)
         }
+        "update-ca-certificates" if matches!(words.as_slice(), [] | ["--fresh"]) => {
+            match crate::image::certificates::update(shell.root)? {
+                None => Ok(0),
+                Some(reason) => Err(reason.into()),
+            }
+        }
+        // The cache is made when everything is there.
+        "ldconfig" if words.is_empty() => Ok(0),
         // What kind of machine this is: an image is none.
         "rc" if words == ["--sys"] => Ok(0),
         _ => Err(format!("it runs `{name}`").into()),
@@ -315,8 +326,8 @@ fn test(shell: &Shell<'_>, words: &[&str]) -> Result<bool, Stop> {
         [left, "-ge", right] => number(left)? >= number(right)?,
         [what @ ("-L" | "-h"), path]
         | [
-            what @ ("-e" | "-f" | "-d" | "-s" | "-x" | "-r" | "-w" | "-b" | "-c" | "-p" | "-u"
-            | "-g" | "-k"),
+            what @ ("-e" | "-f" | "-d" | "-s" | "-S" | "-x" | "-r" | "-w" | "-b" | "-c" | "-p"
+            | "-u" | "-g" | "-k"),
             path,
         ] => {
             let path = shell.path(path);
@@ -334,6 +345,7 @@ fn test(shell: &Shell<'_>, words: &[&str]) -> Result<bool, Stop> {
                 "-b" => stat.kind == FileType::BlockDevice,
                 "-c" => stat.kind == FileType::CharacterDevice,
                 "-p" => stat.kind == FileType::Fifo,
+                "-S" => stat.kind == FileType::Socket,
                 "-s" => stat.size > 0 || stat.is_dir(),
                 "-x" => stat.is_dir() || stat.mode & 0o111 != 0,
                 "-u" => stat.mode & 0o4000 != 0,

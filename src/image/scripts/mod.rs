@@ -7,27 +7,37 @@
 
 mod busybox;
 mod commands;
+mod known;
 mod shell;
 mod syntax;
 mod text;
 
 use super::error::ImageError;
 use super::request::{BuildRequest, ScriptMode};
+use super::store::sha256_hex;
 use super::{ScriptOutcome, ScriptResult, Warning, sandbox};
 use crate::package::ScriptKind;
-use crate::root::Root;
+use crate::root::tree::{EntryKind, Tree};
+use crate::root::{Root, RootError};
 use crate::transaction::{ScriptCall, ScriptRunner};
 use shell::Stop;
 use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 
 /// Triggers that need the program they come with: caches that it alone can make.
-const NEED_PROGRAM: [(&str, &str); 7] = [
+const NEED_PROGRAM: [(&str, &str); 12] = [
     ("gdk-pixbuf-query-loaders", "the list of image loaders"),
     ("glib-compile-schemas", "the compiled settings"),
     ("gtk-update-icon-cache", "the icon cache"),
     ("update-mime-database", "the shared MIME database"),
     ("update-desktop-database", "the desktop database"),
+    ("depmod", "the dependencies of kernel modules"),
     ("fc-cache", "the font cache"),
+    ("gtk-query-immodules-2.0", "the list of input methods"),
+    ("gtk-query-immodules-3.0", "the list of input methods"),
+    ("pango-querymodules", "the list of scripts of Pango"),
+    ("mkfontdir", "the font lists"),
     ("mkfontscale", "the font lists"),
 ];
 
@@ -35,6 +45,7 @@ const NEED_PROGRAM: [(&str, &str); 7] = [
 #[derive(Clone, Debug)]
 struct Waiting {
     package: String,
+    origin: String,
     version: String,
     /// Position of its outcome.
     outcome: usize,
@@ -45,6 +56,7 @@ struct Waiting {
 /// A script whose turn it is.
 struct Due<'a> {
     package: &'a str,
+    origin: &'a str,
     version: &'a str,
     kind: &'a str,
     text: &'a [u8],
@@ -55,6 +67,7 @@ struct Due<'a> {
 struct State {
     outcomes: Vec<ScriptOutcome>,
     triggers: Vec<Waiting>,
+    warnings: Vec<Warning>,
     failure: Option<ImageError>,
 }
 
@@ -102,6 +115,7 @@ impl<'a> Scripts<'a> {
                 package => {
                     let script = Due {
                         package,
+                        origin: &trigger.origin,
                         version: &trigger.version,
                         kind: "trigger",
                         text: &trigger.text,
@@ -111,6 +125,8 @@ impl<'a> Scripts<'a> {
                 }
             };
         }
+        warnings.append(&mut state.warnings);
+        warnings.append(&mut self.state.take().warnings);
         let skipped = state
             .outcomes
             .iter()
@@ -142,11 +158,19 @@ impl<'a> Scripts<'a> {
         root: &Root,
         script: &Due<'_>,
     ) -> Result<(ScriptResult, String), ImageError> {
+        if let Some(reason) = known::find(script.origin, script.text) {
+            return Ok((ScriptResult::BuiltIn, reason.to_owned()));
+        }
         let emulated = self.emulate(root, script);
         if emulated.0 != ScriptResult::NotRun || self.request.scripts != ScriptMode::Run {
             return Ok(emulated);
         }
-        sandbox::check(&self.request.architecture)?;
+        match sandbox::check(&self.request.architecture) {
+            Err(error) if !self.request.scripts_must_run => {
+                return Ok((ScriptResult::NotRun, error.to_string()));
+            }
+            other => other?,
+        }
         // Where scripts run, the programs they use must be there.
         busybox::install(root)?;
         let job = sandbox::Job {
@@ -157,7 +181,22 @@ impl<'a> Scripts<'a> {
             arguments: script.arguments,
             build_time: self.request.build_time,
         };
-        Ok((ScriptResult::Ran, sandbox::run(root, &job)?))
+        let done = match self.request.check_scripts {
+            true => twice(root, &job),
+            false => sandbox::run(root, &job),
+        };
+        match done {
+            Ok(said) => Ok((ScriptResult::Ran, said)),
+            Err(ImageError::ScriptFailed { reason, .. }) if self.request.scripts_warn => {
+                let text = format!("{} {}: {reason}", script.package, script.kind);
+                self.state.borrow_mut().warnings.push(Warning {
+                    code: "W-SCRIPT-FAILED",
+                    text: text.replace('\n', "; "),
+                });
+                Ok((ScriptResult::Ran, format!("it failed: {reason}")))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Carries a script out on the tree, or leaves the tree as it is.
@@ -185,11 +224,6 @@ impl<'a> Scripts<'a> {
                 None => "it does not say what it is for".to_owned(),
             });
         }
-        let commands = text.split(|c: char| !(c.is_ascii_alphanumeric() || "-_".contains(c)));
-        let commands: Vec<&str> = commands.collect();
-        if let Some((program, what)) = NEED_PROGRAM.iter().find(|(p, _)| commands.contains(p)) {
-            return not_run(format!("{what} can only be made by `{program}`"));
-        }
         let text = match first.ends_with(" -e") {
             true => format!("set -e\n{text}"),
             false => text.to_owned(),
@@ -213,13 +247,77 @@ impl<'a> Scripts<'a> {
                 "" => format!("it would fail with exit code {}", done.code),
                 said => format!("it would fail with exit code {}: {said}", done.code),
             },
-            Err(Stop::Unsupported(reason)) => reason,
+            Err(Stop::Unsupported(reason)) => need_program(reason),
             Err(Stop::Failed(error)) => format!("it would fail: {error}"),
         };
         tree.restore(before);
         root.forget_directories();
         not_run(reason)
     }
+}
+
+/// Says what only a program can make, if that is why a script cannot be carried out.
+fn need_program(reason: String) -> String {
+    let path = reason
+        .strip_prefix("it runs `")
+        .and_then(|rest| rest.strip_suffix('`'));
+    let name = path.map(|path| path.rsplit('/').next().unwrap_or(path));
+    match NEED_PROGRAM.iter().find(|(known, _)| Some(*known) == name) {
+        Some((program, what)) => format!("{what} can only be made by `{program}`"),
+        None => reason,
+    }
+}
+
+/// Runs a script twice from the same state, and fails if it makes something else the second time.
+fn twice(root: &Root, job: &sandbox::Job<'_>) -> Result<String, ImageError> {
+    let tree = root.tree().expect("an image is built in memory");
+    let before = tree.save();
+    let first_said = sandbox::run(root, job);
+    let first = rows(tree)?;
+    tree.restore(before);
+    root.forget_directories();
+    let said = sandbox::run(root, job);
+    let second = rows(tree)?;
+    let names: BTreeSet<&String> = first.keys().chain(second.keys()).collect();
+    let differing: Vec<&str> = names
+        .into_iter()
+        .filter(|path| first.get(*path) != second.get(*path))
+        .map(String::as_str)
+        .collect();
+    if !differing.is_empty() || first_said.is_ok() != said.is_ok() {
+        return Err(ImageError::ScriptNotReproducible {
+            package: job.package.to_owned(),
+            script: job.kind.to_owned(),
+            files: differing.iter().map(|path| format!("/{path}")).collect(),
+        });
+    }
+    said
+}
+
+/// Returns what each path of a tree is, contents by digest.
+fn rows(tree: &Tree) -> Result<BTreeMap<String, String>, ImageError> {
+    let mut rows = BTreeMap::new();
+    for entry in tree.entries() {
+        let what = match &entry.kind {
+            EntryKind::File(content) => {
+                let mut bytes = Vec::new();
+                tree.reader(content)
+                    .read_to_end(&mut bytes)
+                    .map_err(|error| RootError::new("read", &entry.path, error))?;
+                sha256_hex(&bytes)
+            }
+            other => format!("{other:?}"),
+        };
+        let (mode, uid, gid) = (entry.mode, entry.uid, entry.gid);
+        rows.insert(entry.path, format!("{mode:o} {uid} {gid} {what}"));
+    }
+    Ok(rows)
+}
+
+/// Returns the origin of a script's package; one without is its own.
+fn origin<'s>(script: &ScriptCall<'s>) -> &'s str {
+    let package = &script.package.package;
+    package.origin.as_deref().unwrap_or(&package.name)
 }
 
 /// What remains to be said of busybox's trigger.
@@ -252,6 +350,7 @@ impl ScriptRunner for Scripts<'_> {
             _ => {
                 let due = Due {
                     package: &name,
+                    origin: origin(script),
                     version: &script.package.package.version,
                     kind,
                     text: script.text,
@@ -279,6 +378,7 @@ impl ScriptRunner for Scripts<'_> {
             let outcome = state.outcomes.len() - 1;
             state.triggers.push(Waiting {
                 package: name,
+                origin: origin(script).to_owned(),
                 version: script.package.package.version.clone(),
                 outcome,
                 text: script.text.to_vec(),

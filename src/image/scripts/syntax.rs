@@ -88,6 +88,7 @@ pub(super) fn parse(text: &str) -> Result<Node, Unsupported> {
         chars: text.chars().collect(),
         at: 0,
         depth: 0,
+        pending: None,
     };
     let node = parser.list(&[])?;
     match parser.at == parser.chars.len() {
@@ -100,6 +101,8 @@ struct Parser {
     chars: Vec<char>,
     at: usize,
     depth: usize,
+    /// The second half of `&>`, which is two redirections.
+    pending: Option<Redirect>,
 }
 
 /// Words that end a list.
@@ -436,7 +439,20 @@ impl Parser {
     }
 
     fn redirect(&mut self) -> Result<Option<Redirect>, Unsupported> {
+        if let Some(pending) = self.pending.take() {
+            return Ok(Some(pending));
+        }
         let start = self.at;
+        if self.take("&>") {
+            self.blanks();
+            let word = self.word()?.ok_or_else(|| self.unexpected())?;
+            self.pending = Some(Redirect {
+                fd: 2,
+                to: Target::Same(1),
+            });
+            let to = Target::File(word, false);
+            return Ok(Some(Redirect { fd: 1, to }));
+        }
         let digit = self.peek().filter(char::is_ascii_digit);
         if digit.is_some() {
             self.at += 1;
@@ -526,6 +542,7 @@ impl Parser {
             chars: text.chars().collect(),
             at: 0,
             depth: self.depth,
+            pending: None,
         };
         inner.double_quoted(None)
     }

@@ -18,6 +18,7 @@ use crate::ops::publish::{self, Attachment, Publication, Published};
 use crate::package::{Dependency, World};
 use crate::plan::{NewPackage, Source};
 use crate::progress::Sink;
+use crate::transaction::TransactionError;
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -87,6 +88,10 @@ pub struct BuildOptions {
     pub source_date_epoch: Option<String>,
     /// `--clamp-mtime`.
     pub clamp_mtime: bool,
+    /// `--check-scripts`.
+    pub check_scripts: bool,
+    /// `--scripts-warn`.
+    pub scripts_warn: bool,
     /// `--fail-on-skipped-script`.
     pub fail_on_skipped_script: bool,
     /// `--layer-compression`.
@@ -209,7 +214,7 @@ impl Built {
             reference,
         };
         let host = image::Architecture::host();
-        Ok(publish::load_locally(&bundle, host.architecture())?)
+        Ok(publish::load_locally(&bundle, &host.apk)?)
     }
 
     /// Makes the bills of materials: file names and contents.
@@ -309,19 +314,17 @@ impl Built {
                 written(output, |out| bundle.oci_archive(out, shape))?;
             }
             OutputFormat::DockerArchive if name == "-" => {
-                bundle.docker_archive(stdout, host.architecture())?;
+                bundle.docker_archive(stdout, &host.apk)?;
             }
             OutputFormat::DockerArchive if name.ends_with(".gz") => written(output, |out| {
                 let builder = flate2::GzBuilder::new().mtime(0).operating_system(255);
                 let mut encoder = builder.write(out, flate2::Compression::new(6));
-                bundle.docker_archive(&mut encoder, host.architecture())?;
+                bundle.docker_archive(&mut encoder, &host.apk)?;
                 let done = encoder.finish().map(drop);
                 done.map_err(|error| engine::ImageError::output(output, &error))
             })?,
             OutputFormat::DockerArchive => {
-                written(output, |out| {
-                    bundle.docker_archive(out, host.architecture())
-                })?;
+                written(output, |out| bundle.docker_archive(out, &host.apk))?;
             }
             OutputFormat::RootFileSystem => self.write_rootfs(output, stdout)?,
         }
@@ -440,7 +443,7 @@ pub fn build(
     let mut warnings = std::mem::take(&mut workshop.warnings);
     for resolution in &resolutions {
         let request = plan.request(resolution, fixed_time)?;
-        let image = engine::build(&request, &store, sink)?;
+        let image = engine::build(&request, &store, sink).map_err(beyond_limits)?;
         for warning in &image.warnings {
             let known = Warning::new(warning.code, warning.text.clone());
             if !warnings.contains(&known) {
@@ -464,6 +467,17 @@ pub fn build(
         store,
         _place: place,
     })
+}
+
+/// Says which option moves the limit that a package exceeds, if that is why it cannot be installed.
+fn beyond_limits(error: engine::ImageError) -> Error {
+    if let engine::ImageError::Install(TransactionError::Refused { lines, .. }) = &error {
+        let limit = |line: &String| Error::of_limit(line.split(": ").next()?, line);
+        if let Some(limit) = lines.iter().find_map(limit) {
+            return limit;
+        }
+    }
+    error.into()
 }
 
 /// Reads `SOURCE_DATE_EPOCH`; blank counts as not set.
@@ -525,6 +539,9 @@ struct Recipe {
     keys: Vec<NamedContent>,
     work_dir: PathBuf,
     scripts: ScriptMode,
+    scripts_must_run: bool,
+    check_scripts: bool,
+    scripts_warn: bool,
     fail_on_skipped_script: bool,
     compression: Compression,
     clamp_mtime: bool,
@@ -574,6 +591,9 @@ impl Recipe {
             keys: Vec::new(),
             work_dir: workshop.options.work_dir.clone(),
             scripts,
+            scripts_must_run: options.scripts == Some(ScriptMode::Run),
+            check_scripts: options.check_scripts,
+            scripts_warn: options.scripts_warn,
             fail_on_skipped_script: options.fail_on_skipped_script,
             compression,
             clamp_mtime: options.clamp_mtime || description.x_build.clamp_mtime,
@@ -642,6 +662,7 @@ impl Recipe {
                 .collect(),
             users: description.accounts.users.iter().map(account).collect(),
             configuration_json: Some(description.to_json()),
+            os_release: description.os_release.clone(),
             paths: description.paths.iter().map(mutation).collect(),
             files: (extensions.files.iter())
                 .map(|file| FileToAdd {
@@ -683,6 +704,9 @@ impl Recipe {
                 _ => DatabasePlace::Auto,
             },
             scripts: self.scripts,
+            scripts_must_run: self.scripts_must_run,
+            check_scripts: self.check_scripts,
+            scripts_warn: self.scripts_warn,
             fail_on_skipped_script: self.fail_on_skipped_script,
             layering: match &description.layering {
                 Some(layering) if layering.strategy == "origin" => Layering::Origin {

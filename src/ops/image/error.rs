@@ -20,6 +20,9 @@ pub enum Error {
     /// The registry, or the container engine.
     #[error(transparent)]
     Publish(#[from] PublishError),
+    /// A login cannot be kept.
+    #[error(transparent)]
+    Credentials(#[from] crate::fetch::registry::CredentialError),
     /// An architecture nobody knows.
     #[error(
         "unknown architecture \"{name}\"; known: {}",
@@ -118,6 +121,16 @@ pub enum Error {
         file: String,
         /// What went wrong.
         cause: String,
+    },
+    /// Something is larger than is accepted.
+    #[error("{file}: {what}: more than the limit of {limit}")]
+    Limit {
+        /// The file.
+        file: String,
+        /// What of it.
+        what: String,
+        /// The limit, in bytes if it is a size.
+        limit: u64,
     },
     /// Files that are not in the cache.
     #[error("offline: {} {} not in the cache", files.len(), if files.len() == 1 { "file is" } else { "files are" })]
@@ -231,6 +244,28 @@ pub enum Error {
     Other(String),
 }
 
+/// Returns the option that moves a limit.
+fn limit_flag(what: &str) -> &'static str {
+    match what {
+        "answer" | "index file" => "--max-http-response-size",
+        "index" | "description" => "--max-apkindex-decompressed-size",
+        ".PKGINFO" | "script" | "control part" => "--max-apk-control-size",
+        _ => "--max-apk-data-size",
+    }
+}
+
+impl Error {
+    /// Makes the error of a limit, if that is what a message tells of.
+    pub(super) fn of_limit(file: &str, message: &str) -> Option<Self> {
+        let (what, limit) = crate::format::limit_in(message)?;
+        Some(Self::Limit {
+            file: file.to_owned(),
+            what: what.to_owned(),
+            limit,
+        })
+    }
+}
+
 fn several(names: &[String]) -> String {
     match names {
         [one] => format!("{one} resolves to"),
@@ -271,6 +306,7 @@ impl Error {
             Self::Lock(LockError::Architecture { .. }) => "E-LOCK-STALE",
             Self::Image(error) => error.code(),
             Self::Publish(error) => error.code(),
+            Self::Credentials(_) => "E-AUTH",
             Self::Architecture { .. } => "E-ARCH",
             Self::ArchitectureVersion { .. } => "E-ARCH-VERSION",
             Self::NoSuch { .. } => "E-NOSUCH",
@@ -281,6 +317,7 @@ impl Error {
             Self::Hash { .. } => "E-HASH",
             Self::Gone { .. } => "E-PKG-GONE",
             Self::Fetch { .. } => "E-FETCH",
+            Self::Limit { .. } => "E-LIMIT",
             Self::OfflineMiss { .. } => "E-OFFLINE-MISS",
             Self::Access { .. } => "E-AUTH",
             Self::LockStale { .. } => "E-LOCK-STALE",
@@ -294,7 +331,7 @@ impl Error {
             Self::Differs { .. } => "E-DIFFERS",
             Self::Unsupported { .. } => "E-UNSUPPORTED",
             Self::Usage { .. } => "E-USAGE",
-            Self::Strict(warnings) => warnings.first().map_or("E-STRICT", |warning| warning.code),
+            Self::Strict(warnings) => warnings.first().map_or("E-USAGE", |warning| warning.code),
             Self::Other(_) => "E-BUILD",
         }
     }
@@ -371,6 +408,13 @@ impl Error {
                     .to_owned(),
             ],
             Self::OfflineMiss { config, .. } => one(&format!("ibex image fetch {config}")),
+            Self::Limit { what, .. } => one(&format!(
+                "if it is right that it is so large: {} BYTES",
+                limit_flag(what)
+            )),
+            Self::Publish(PublishError::Registry(error)) if error.is_denied() => {
+                one("ibex image login REGISTRY")
+            }
             Self::Access { .. } => {
                 one("set HTTP_AUTH=basic:HOST:USER:PASSWORD, or add the host to ~/.netrc")
             }

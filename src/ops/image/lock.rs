@@ -133,7 +133,7 @@ pub fn fetch(
             let Some(folder) = to else { continue };
             let folder = workshop.options.work_dir.join(folder);
             let bytes = std::fs::read(path).map_err(|error| disk("read", path, &error))?;
-            let parts = PackageParts::read(&bytes, &Limits::default());
+            let parts = PackageParts::read(&bytes, &workshop.settings().limits);
             let parts = parts.map_err(|error| damaged(&chosen.package, &error.to_string()))?;
             let by_digest = folder
                 .join("sha256")
@@ -168,12 +168,13 @@ pub fn fetch(
 }
 
 fn damaged(package: &Package, cause: &str) -> Error {
-    Error::Hash {
-        file: file_name(package),
+    let file = file_name(package);
+    Error::of_limit(&file, cause).unwrap_or_else(|| Error::Hash {
+        file: file.clone(),
         by: "index",
         expected: package.identity.to_q1(),
         found: cause.to_owned(),
-    }
+    })
 }
 
 impl Workshop<'_> {
@@ -398,7 +399,7 @@ impl Workshop<'_> {
             if !right_size {
                 continue;
             }
-            match check_locked(&place, locked) {
+            match check_locked(&place, locked, &self.settings().limits) {
                 Ok(package) => return Ok((place, package)),
                 // What the cache has wrong is fetched again; elsewhere it is somebody's mistake.
                 Err(error) if !place.starts_with(&self.cache.path) => {
@@ -415,10 +416,11 @@ impl Workshop<'_> {
         }
         match self.download_one(&wanted, remote, sink) {
             Ok(path) => {
-                let package = check_locked(&path, locked).inspect_err(|_| {
-                    // What is wrong must not be found again.
-                    let _ = std::fs::remove_file(&path);
-                })?;
+                let package =
+                    check_locked(&path, locked, &self.settings().limits).inspect_err(|_| {
+                        // What is wrong must not be found again.
+                        let _ = std::fs::remove_file(&path);
+                    })?;
                 Ok((path, package))
             }
             Err(Error::Fetch { cause, .. }) if cause == MISSING => {
@@ -606,12 +608,12 @@ impl Workshop<'_> {
             // Packages without data are not read for installing, but they are for pinning.
             _ => self.file_of(chosen, sink)?,
         };
-        let mut read = parts_of(&path, package);
+        let mut read = parts_of(&path, package, &self.settings().limits);
         if read.is_err() && path.starts_with(&self.cache.path) {
             // A damaged copy in the cache is replaced.
             let _ = std::fs::remove_file(&path);
             path = self.file_of(chosen, sink)?;
-            read = parts_of(&path, package);
+            read = parts_of(&path, package, &self.settings().limits);
         }
         let (parts, size) = read?;
         let part = |from: u64, length: u64, checksum: String| LockedPart {
@@ -693,9 +695,9 @@ fn held_version(package: &LockedPackage) -> ((String, String), String) {
     (key, package.version.clone())
 }
 
-fn parts_of(path: &Path, package: &Package) -> Result<(PackageParts, u64), Error> {
+fn parts_of(path: &Path, package: &Package, limits: &Limits) -> Result<(PackageParts, u64), Error> {
     let bytes = std::fs::read(path).map_err(|error| disk("read", path, &error))?;
-    let parts = PackageParts::read(&bytes, &Limits::default());
+    let parts = PackageParts::read(&bytes, limits);
     let parts = parts.map_err(|error| damaged(package, &error.to_string()))?;
     if parts.package.identity != package.identity {
         return Err(damaged(package, &parts.package.identity.to_q1()));
@@ -705,7 +707,7 @@ fn parts_of(path: &Path, package: &Package) -> Result<(PackageParts, u64), Error
 
 /// Checks that a file is the locked package, as far as its control part says; the data part is
 /// checked against that while it is installed.
-fn check_locked(path: &Path, locked: &LockedPackage) -> Result<Package, Error> {
+fn check_locked(path: &Path, locked: &LockedPackage, limits: &Limits) -> Result<Package, Error> {
     let file = format!("{}.apk", locked.full_name());
     let wrong = |expected: String, found: String| Error::Hash {
         file: file.clone(),
@@ -719,9 +721,13 @@ fn check_locked(path: &Path, locked: &LockedPackage) -> Result<Package, Error> {
         .map_err(|error| disk("read", path, &error))?
         .len();
     let source = BufReader::with_capacity(64 << 10, opened);
-    let control = match PackageReader::open(source, &Limits::default()) {
+    let control = match PackageReader::open(source, limits) {
         Ok((control, _)) => control,
-        Err(error) => return Err(wrong(locked.checksum.clone(), error.to_string())),
+        Err(error) => {
+            let error = error.to_string();
+            let wrong = || wrong(locked.checksum.clone(), error.clone());
+            return Err(Error::of_limit(&file, &error).unwrap_or_else(wrong));
+        }
     };
     if Some(control.identity) != locked.identity() {
         return Err(wrong(locked.checksum.clone(), control.identity.to_q1()));

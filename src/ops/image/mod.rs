@@ -4,19 +4,23 @@
 //! Nothing here decides which package is taken or how a tree is built; it joins who does.
 
 mod build;
+mod cache;
 mod compare;
 mod error;
 mod lock;
+mod login;
 mod resolve;
 mod verify;
 mod why;
 
 pub use build::{BillFormat, BuildOptions, Built, OutputFormat, build, write_bills};
+pub use cache::{CacheAnswer, CacheCommand, cache};
 pub use compare::{
     Difference, Sizes, diff, diff_json, diff_text, sizes, sizes_html, sizes_json, sizes_text,
 };
 pub use error::Error;
 pub use lock::{FetchedLock, LockOutcome, fetch, lock};
+pub use login::{Login, LoginOutcome, login};
 pub use resolve::{Chosen, Resolution};
 pub use verify::{Verified, verify};
 pub use why::{dot, explain};

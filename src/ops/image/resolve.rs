@@ -298,10 +298,10 @@ impl Workshop<'_> {
                 credentials: if in_url { "the URL" } else { "none in the URL" },
             };
         }
-        Error::Fetch {
+        Error::of_limit(shown, cause).unwrap_or_else(|| Error::Fetch {
             file: shown.to_owned(),
             cause: cause.to_owned(),
-        }
+        })
     }
 
     /// Loads the indexes of one architecture.
@@ -429,17 +429,21 @@ impl Workshop<'_> {
                     url,
                     key: Some(key),
                 },
-                Err(error) => Error::Index {
+                Err(error) => Error::of_limit(&url, &error.to_string()).unwrap_or(Error::Index {
                     has: other_architectures(&failed.repository.url, &architecture.apk),
                     url,
                     cause: error.to_string(),
-                },
+                }),
                 Ok(_) => Error::Index {
                     url,
                     cause: "it changed while it was read".to_owned(),
                     has: Vec::new(),
                 },
             };
+        }
+        let lines = || told.lines.iter().map(|(_, line)| line);
+        if let Some(error) = lines().find_map(|line| Error::of_limit(&url, line)) {
+            return error;
         }
         let cause = told
             .lines

@@ -195,7 +195,7 @@ fn explain_one(
         found = true;
     }
     for (at, one) in packages.iter().enumerate() {
-        if ships(one, path)? {
+        if ships(one, path, &workshop.settings().limits)? {
             let _ = writeln!(text, "/{path} is in {}", one.package.full_name());
             tell(packages, &arrows, at, text);
             found = true;
@@ -254,7 +254,7 @@ fn generated(path: &str) -> Option<&'static str> {
 }
 
 /// Returns whether the file of a package has a path.
-fn ships(chosen: &Chosen, path: &str) -> Result<bool, Error> {
+fn ships(chosen: &Chosen, path: &str, limits: &Limits) -> Result<bool, Error> {
     let Source::File(file) = &chosen.source else {
         return Ok(false);
     };
@@ -264,7 +264,7 @@ fn ships(chosen: &Chosen, path: &str) -> Result<bool, Error> {
         image: file.display().to_string(),
         cause,
     };
-    let opened = PackageReader::open(source, &Limits::default());
+    let opened = PackageReader::open(source, limits);
     let (_, mut data) = opened.map_err(|error| unreadable(error.to_string()))?;
     while let Some(entry) = data
         .next_entry()

@@ -113,7 +113,12 @@ pub(crate) fn complete(words: &[String]) -> Completion {
                 .map(|one| (one.applet.name.to_owned(), one.applet.about)),
             last,
         ),
-        Some(_) if of_image => Completion::Path { directories: false },
+        Some(_) if of_image => match subcommand {
+            Some(one) if one.applet.arguments.starts_with(char::is_lowercase) => {
+                argument(&one.applet, before, last)
+            }
+            _ => Completion::Path { directories: false },
+        },
         Some(applet) => argument(applet, before, last),
     }
 }
@@ -260,6 +265,15 @@ mod tests {
         assert_eq!(texts("completions z"), ["zsh"]);
         assert_eq!(texts("image show-"), ["show-config", "show-packages"]);
         assert_eq!(texts("image lock --upd"), ["--update="]);
+        assert_eq!(
+            texts("image login --pass"),
+            ["--password-stdin", "--password="]
+        );
+        assert_eq!(texts("image cache p"), ["prune"]);
+        assert_eq!(
+            texts("image cache prune --max"),
+            ["--max-age=", "--max-size="]
+        );
         // A letter means what the applet's own options say first.
         let info = texts("info -");
         assert_eq!(info.iter().filter(|text| *text == "-R").count(), 1);

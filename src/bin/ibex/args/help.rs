@@ -49,6 +49,11 @@ pub(crate) fn image_overview(called: &str) -> String {
 
 /// Returns the help of a subcommand of `image`.
 pub(crate) fn subcommand(called: &str, one: &super::image::Subcommand) -> String {
+    let mut command = subcommand_command(called, one);
+    format!("{}\n{}", version(called), command.render_long_help())
+}
+
+pub(super) fn subcommand_command(called: &str, one: &super::image::Subcommand) -> Command {
     let applet = &one.applet;
     let usage = format!(
         "{called} image {} [OPTION]... {}",
@@ -59,15 +64,14 @@ pub(crate) fn subcommand(called: &str, one: &super::image::Subcommand) -> String
     for group in one.groups {
         own.extend(seen.unclaimed(group));
     }
-    let mut command = base(format!("{called} image {}", applet.name))
+    base(format!("{called} image {}", applet.name))
         .about(applet.about)
         .override_usage(usage.trim_end().to_owned())
         .args(arguments(&own, "Options"))
         .args(arguments(
             &seen.unclaimed(super::image::COMMON),
             "Options of all subcommands",
-        ));
-    format!("{}\n{}", version(called), command.render_long_help())
+        ))
 }
 
 pub(super) fn overview_command(name: &str) -> Command {

@@ -90,11 +90,26 @@ const RESOLVE: &[Opt] = &[
         Number("SECONDS"),
         "Longest wait for the network (60)",
     ),
-    // apko's names; the limits here are fixed.
-    o("max-apkindex-decompressed-size", Value("BYTES"), ""),
-    o("max-apk-control-size", Value("BYTES"), ""),
-    o("max-apk-data-size", Value("BYTES"), ""),
-    o("max-http-response-size", Value("BYTES"), ""),
+    o(
+        "max-apkindex-decompressed-size",
+        Value("BYTES"),
+        "Largest index, inflated; 0 is the default (300M), -1 no limit",
+    ),
+    o(
+        "max-apk-control-size",
+        Value("BYTES"),
+        "Largest control part of a package, inflated (10M)",
+    ),
+    o(
+        "max-apk-data-size",
+        Value("BYTES"),
+        "Largest content of a package, inflated (16G)",
+    ),
+    o(
+        "max-http-response-size",
+        Value("BYTES"),
+        "Largest answer of a server (8G, 64M for an index)",
+    ),
 ];
 
 /// Options of subcommands that build.
@@ -104,6 +119,11 @@ const BUILD: &[Opt] = &[
         "build-date",
         Value("TIME"),
         "Earliest build time, as RFC 3339",
+    ),
+    o(
+        "check-scripts",
+        Nothing,
+        "Run each script twice; what differs is an error",
     ),
     o(
         "clamp-mtime",
@@ -140,6 +160,11 @@ const BUILD: &[Opt] = &[
         Value("skip|builtin|emulate|run"),
         "What becomes of package scripts",
     ),
+    o(
+        "scripts-warn",
+        Nothing,
+        "A script that fails is a warning, not an error",
+    ),
     o("vcs", Bool, "Record the git remote and commit (default no)"),
 ];
 
@@ -169,6 +194,30 @@ pub(crate) const SUBCOMMANDS: &[Subcommand] = &[
         "Build an image",
         &[],
         &[RESOLVE, BUILD]
+    ),
+    subcommand!(
+        "cache",
+        "dir|size|prune|clean|verify",
+        "Look after what is kept between builds",
+        &[
+            o("cache-dir", Value("DIR"), "Where it is"),
+            o(
+                "ci",
+                Nothing,
+                "prune: keep what was downloaded, remove what is quickly made again"
+            ),
+            o(
+                "max-age",
+                Value("30d"),
+                "prune: remove what was not used for so long (s, m, h, d)"
+            ),
+            o(
+                "max-size",
+                Value("5G"),
+                "prune: leave at most so many bytes"
+            ),
+        ],
+        &[]
     ),
     subcommand!(
         "cpio",
@@ -243,6 +292,31 @@ pub(crate) const SUBCOMMANDS: &[Subcommand] = &[
             ),
         ],
         &[RESOLVE]
+    ),
+    subcommand!(
+        "login",
+        "REGISTRY",
+        "Keep a name and a password for a registry",
+        &[
+            o(
+                "insecure-registry",
+                List("HOST"),
+                "Use plain HTTP for this registry"
+            ),
+            s(
+                "password",
+                'p',
+                Value("PASSWORD"),
+                "The password; others on this machine can see it in the list of processes"
+            ),
+            o(
+                "password-stdin",
+                Nothing,
+                "Read the password from standard input"
+            ),
+            s("username", 'u', Value("USER"), "The name of the user"),
+        ],
+        &[]
     ),
     subcommand!(
         "publish",
@@ -332,7 +406,8 @@ pub(crate) const SUBCOMMANDS: &[Subcommand] = &[
 ];
 
 /// apko's other names.
-const ALIASES: [(&str, &str); 3] = [
+const ALIASES: [(&str, &str); 4] = [
+    ("clean", "cache"),
     ("resolve", "lock"),
     ("build-minirootfs", "rootfs"),
     ("build-cpio", "cpio"),
@@ -415,6 +490,9 @@ pub(super) fn parse(called: &str, words: &[String]) -> Result<Invocation, Stop> 
             arguments.remove(at);
         }
     }
+    if word == "clean" {
+        arguments.insert(0, "clean".to_owned());
+    }
     if let Some(wrong) = wrong_count(&subcommand.applet, arguments.len()) {
         return Err(Stop::Usage(format!("{wrong}\n{}", usage())));
     }
@@ -423,7 +501,6 @@ pub(super) fn parse(called: &str, words: &[String]) -> Result<Invocation, Stop> 
         subcommand: Some(&subcommand.applet),
         values,
         arguments,
-        warnings: Vec::new(),
     })
 }
 

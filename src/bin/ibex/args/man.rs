@@ -1,6 +1,7 @@
 //! Manual pages, made of the definitions by way of clap.
 
 use super::help;
+use super::image::{SUBCOMMANDS, Subcommand};
 use super::options::APPLETS;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
@@ -12,13 +13,51 @@ pub(crate) fn pages() -> Vec<(String, Vec<u8>)> {
         let command = help::applet_command("ibex", applet);
         let name = format!("ibex-{}", applet.name);
         let synopsis = format!("{} [OPTION]... {}", applet.name, applet.arguments);
-        let also = ["ibex".to_owned()];
+        let mut also = vec!["ibex".to_owned()];
+        if applet.name == "image" {
+            also.extend(SUBCOMMANDS.iter().map(image_page_name));
+        }
         pages.push((
             format!("{name}.1"),
-            page(command, &name, applet.about, &synopsis, &also, false),
+            page(command, &name, applet.about, &synopsis, &also, Exits::Apk),
+        ));
+    }
+    for one in SUBCOMMANDS {
+        let name = image_page_name(one);
+        let synopsis = format!(
+            "image {} [OPTION]... {}",
+            one.applet.name, one.applet.arguments
+        );
+        let also = ["ibex".to_owned(), "ibex-image".to_owned()];
+        let command = help::subcommand_command("ibex", one);
+        pages.push((
+            format!("{name}.1"),
+            page(
+                command,
+                &name,
+                one.applet.about,
+                &synopsis,
+                &also,
+                Exits::Image,
+            ),
         ));
     }
     pages
+}
+
+fn image_page_name(one: &Subcommand) -> String {
+    format!("ibex-image-{}", one.applet.name)
+}
+
+/// What a page says of exit codes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Exits {
+    /// Those of apk, and the list of commands.
+    Overview,
+    /// Those of apk.
+    Apk,
+    /// Those of `image`.
+    Image,
 }
 
 fn overview() -> Vec<u8> {
@@ -34,7 +73,7 @@ fn overview() -> Vec<u8> {
         about,
         synopsis,
         &also,
-        true,
+        Exits::Overview,
     )
 }
 
@@ -44,7 +83,7 @@ fn page(
     about: &str,
     synopsis: &str,
     also: &[String],
-    overview: bool,
+    exits: Exits,
 ) -> Vec<u8> {
     let version = concat!("ibex ", env!("CARGO_PKG_VERSION"));
     // No date: the same program writes the same pages.
@@ -57,7 +96,7 @@ fn page(
     head.control("SH", ["SYNOPSIS"]);
     head.text([bold("ibex"), roman(format!(" {}", synopsis.trim_end()))]);
     let mut tail = Roff::new();
-    if overview {
+    if exits == Exits::Overview {
         tail.control("SH", ["COMMANDS"]);
         for applet in APPLETS.iter().filter(|applet| !applet.planned) {
             tail.control("TP", []);
@@ -65,13 +104,35 @@ fn page(
             tail.text([roman(applet.about)]);
         }
     }
+    if name == "ibex-image" {
+        tail.control("SH", ["SUBCOMMANDS"]);
+        for one in SUBCOMMANDS {
+            tail.control("TP", []);
+            tail.text([
+                bold(one.applet.name),
+                roman(format!(" {}", one.applet.arguments)),
+            ]);
+            tail.text([roman(one.applet.about)]);
+        }
+    }
     tail.control("SH", ["EXIT STATUS"]);
-    tail.text([roman(
-        "0 if everything was done; 1 for a wrong command line; 99 if nothing could be done; \
-         otherwise the number of things that failed, at most 99.",
-    )]);
+    tail.text([roman(match exits {
+        Exits::Image => {
+            "0 if everything was done; 1 if it failed; 2 for a wrong description or command line; \
+             3 if a check did not hold; 4 if there is no solution; 5 if a signature or hash is \
+             wrong; 6 if access was refused; 130 if it was interrupted."
+        }
+        _ => {
+            "0 if everything was done; 1 for a wrong command line; 99 if nothing could be done; \
+             otherwise the number of things that failed, at most 99."
+        }
+    })]);
     tail.control("SH", ["ENVIRONMENT"]);
     for (variable, meaning) in [
+        (
+            "REGISTRY_AUTH_FILE, DOCKER_CONFIG",
+            "Where logins to image registries are.",
+        ),
         (
             "APK_CONFIG",
             "Configuration file with one long option a line.",
@@ -104,7 +165,8 @@ mod tests {
     #[test]
     fn every_command_has_a_page() {
         let pages = pages();
-        assert!(pages.len() > 20);
+        assert!(pages.len() > 40);
+        assert!(pages.iter().any(|(name, _)| name == "ibex-image-build.1"));
         for (name, page) in pages {
             let text = String::from_utf8(page).expect("pages are text");
             for part in [
@@ -112,7 +174,6 @@ mod tests {
                 ".SH NAME",
                 ".SH SYNOPSIS",
                 "OPTIONS",
-                "root",
                 ".SH \"SEE ALSO\"",
             ] {
                 assert!(text.contains(part), "{name} lacks {part}:\n{text}");

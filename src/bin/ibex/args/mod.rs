@@ -89,8 +89,6 @@ pub(crate) struct Invocation {
     pub(crate) values: Values,
     /// Arguments, in order.
     pub(crate) arguments: Vec<String>,
-    /// Warnings about the configuration file.
-    pub(crate) warnings: Vec<String>,
 }
 
 impl Invocation {
@@ -113,11 +111,12 @@ pub(crate) enum Stop {
 }
 
 /// Understands a command line. `program` is the name it was called by; `config` is the text of the
-/// configuration file.
+/// configuration file, and `warnings` is what is wrong with that.
 pub(crate) fn parse(
     program: &str,
     words: &[String],
     config: Option<&str>,
+    warnings: &mut Vec<String>,
 ) -> Result<Invocation, Stop> {
     let called = program.rsplit('/').next().unwrap_or(program);
     let by_name = called.strip_prefix("apk_").and_then(find_applet);
@@ -127,9 +126,8 @@ pub(crate) fn parse(
     }
     let scope = Scope::new(applet);
     let mut values = Values::default();
-    let mut warnings = Vec::new();
     if let Some(text) = config {
-        read_config(text, &scope, &mut values, &mut warnings);
+        read_config(text, &scope, &mut values, warnings);
     }
     let mut parser = Parser {
         scope,
@@ -162,7 +160,6 @@ pub(crate) fn parse(
         subcommand: None,
         values,
         arguments,
-        warnings,
     })
 }
 
@@ -500,7 +497,7 @@ mod tests {
     }
 
     fn error(text: &str) -> String {
-        match parse("apk", &words(text), None) {
+        match parse("apk", &words(text), None, &mut Vec::new()) {
             Err(Stop::Error(text, _)) => text,
             other => panic!("{text}: {other:?}"),
         }
@@ -522,13 +519,13 @@ mod tests {
             ("info --co x", "info", &["x"]),
             ("--colo=no info x", "info", &["x"]),
         ] {
-            let parsed =
-                parse("apk", &words(text), None).unwrap_or_else(|e| panic!("{text}: {e:?}"));
+            let parsed = parse("apk", &words(text), None, &mut Vec::new())
+                .unwrap_or_else(|e| panic!("{text}: {e:?}"));
             assert_eq!(parsed.applet.name, applet, "{text}");
             assert_eq!(parsed.arguments, arguments, "{text}");
         }
         assert_eq!(
-            parse("/bin/apk_list", &words("-q musl"), None)
+            parse("/bin/apk_list", &words("-q musl"), None, &mut Vec::new())
                 .unwrap()
                 .applet
                 .name,
@@ -538,14 +535,15 @@ mod tests {
 
     #[test]
     fn groups_are_searched_in_order() {
-        let info = parse("apk", &words("info -R x"), None).unwrap();
+        let info = parse("apk", &words("info -R x"), None, &mut Vec::new()).unwrap();
         assert!(info.values.is("depends") && !info.values.is("recursive"));
-        let fetch = parse("apk", &words("fetch -s -R x"), None).unwrap();
+        let fetch = parse("apk", &words("fetch -s -R x"), None, &mut Vec::new()).unwrap();
         assert!(fetch.values.is("stdout") && fetch.values.is("recursive"));
         let values = parse(
             "apk",
             &words("-vv -q --no-cache --cache-max-age 5 stats"),
             None,
+            &mut Vec::new(),
         )
         .unwrap();
         assert_eq!(values.verbosity(), 2);
@@ -592,7 +590,7 @@ mod tests {
             ("--no-netwrok add", Some("did you mean `--network`?")),
             ("--zzzz", None),
         ] {
-            match parse("apk", &words(text), None) {
+            match parse("apk", &words(text), None, &mut Vec::new()) {
                 Err(Stop::Error(_, hint)) => assert_eq!(hint.as_deref(), wanted, "{text}"),
                 other => panic!("{text}: {other:?}"),
             }
@@ -602,11 +600,18 @@ mod tests {
     #[test]
     fn the_configuration_file_is_overridden() {
         let config = "no-cache # text\ntimeout 120\nquiet yes\ninteractive=auto\ntimeout\nhelp\n";
-        let parsed = parse("apk", &words("--timeout 5 stats"), Some(config)).unwrap();
+        let mut warnings = Vec::new();
+        let parsed = parse(
+            "apk",
+            &words("--timeout 5 stats"),
+            Some(config),
+            &mut warnings,
+        );
+        let parsed = parsed.unwrap();
         assert_eq!(parsed.values.choice("cache"), Some(false));
         assert_eq!(parsed.values.number("timeout"), Some(5));
         assert_eq!(
-            parsed.warnings,
+            warnings,
             [
                 "config: option 'quiet' does not expect argument (got 'yes')",
                 "config: unrecognized option 'interactive=auto'",

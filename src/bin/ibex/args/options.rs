@@ -826,7 +826,7 @@ pub(crate) const APPLETS: &[Applet] = &[
     ),
     applet(
         "mirrors",
-        "[use URL...]",
+        "[list|rank|fastest|use URL...]",
         "List, measure and rank mirrors, and keep the choice",
         MIRRORS,
         &[],

@@ -87,15 +87,20 @@ fn switch(
 /// Runs `mirrors`.
 pub(crate) fn mirrors(invocation: &Invocation, console: &mut Console) -> Result<u8, Error> {
     let values = &invocation.values;
-    let command = match invocation.arguments.split_first() {
+    let words: Vec<&str> = invocation.arguments.iter().map(String::as_str).collect();
+    let command = match words[..] {
         // `-f` is what Alpine's own set-up calls it; among the global options it means force.
-        None if values.is("fastest") || values.is("force") => MirrorsCommand::Fastest,
-        None if values.is("measure") => MirrorsCommand::Measure,
-        None => MirrorsCommand::List,
-        Some((word, urls)) if word == "use" && !urls.is_empty() => {
-            MirrorsCommand::Use(urls.to_vec())
+        [] | ["list"] if values.is("fastest") || values.is("force") => MirrorsCommand::Fastest,
+        ["fastest"] => MirrorsCommand::Fastest,
+        [] | ["list"] if values.is("measure") => MirrorsCommand::Measure,
+        ["rank"] => MirrorsCommand::Measure,
+        [] | ["list"] => MirrorsCommand::List,
+        ["use", _, ..] => MirrorsCommand::Use(invocation.arguments[1..].to_vec()),
+        _ => {
+            return Err(usage(
+                "mirrors: one of list, rank, fastest, or 'use' and addresses of mirrors",
+            ));
         }
-        Some(_) => return Err(usage("mirrors: nothing, or 'use' and addresses of mirrors")),
     };
     let settings = settings(invocation);
     let answer = mirrors::run(

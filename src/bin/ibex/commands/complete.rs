@@ -110,7 +110,7 @@ fn names(
     typed: &str,
 ) -> Option<BTreeMap<String, String>> {
     let before = &words[..words.len().saturating_sub(1)];
-    let invocation = parse(program, before, None).ok()?;
+    let invocation = parse(program, before, None, &mut Vec::new()).ok()?;
     let from = match which {
         Names::Available => From::Repositories,
         Names::Installed => From::Installed,

@@ -7,6 +7,7 @@ use crate::output::Console;
 use ibex::config::Settings;
 use ibex::config::image as description;
 use ibex::fetch::registry::CredentialFiles;
+use ibex::format::Limits;
 use ibex::image::ScriptMode;
 use ibex::ops::image::{
     self, BillFormat, BuildOptions, Built, Error, Options, OutputFormat, Profile, Resolution,
@@ -112,6 +113,8 @@ fn dispatch(invocation: &Invocation, console: &mut Console) -> Result<u8, Error>
     match name {
         "diff" => return diff(invocation, console),
         "size" => return size(invocation, console),
+        "cache" => return super::image_upkeep::cache(invocation, console),
+        "login" => return super::image_upkeep::login(invocation, console),
         _ => {}
     }
     let options = options(invocation)?;
@@ -148,14 +151,14 @@ fn dispatch(invocation: &Invocation, console: &mut Console) -> Result<u8, Error>
     }
 }
 
-fn usage(message: impl Into<String>) -> Error {
+pub(super) fn usage(message: impl Into<String>) -> Error {
     Error::Usage {
         message: message.into(),
     }
 }
 
 /// Returns what the options and the environment ask for.
-fn options(invocation: &Invocation) -> Result<Options, Error> {
+pub(super) fn options(invocation: &Invocation) -> Result<Options, Error> {
     let values = &invocation.values;
     let profile = match values.last("profile") {
         None | Some("native") => Profile::Native,
@@ -199,6 +202,7 @@ fn options(invocation: &Invocation) -> Result<Options, Error> {
         timeout: values.number("timeout").unwrap_or(60),
         catalogue_dir: cache_dir.clone(),
         cache: cache_dir.is_some(),
+        limits: limits(values)?,
         ..super::settings::settings(invocation)
     };
     Ok(Options {
@@ -224,6 +228,46 @@ fn options(invocation: &Invocation) -> Result<Options, Error> {
         strict: values.is("strict"),
         settings,
     })
+}
+
+/// Returns the bounds on what is read (image.md, 17), with what options move.
+fn limits(values: &Values) -> Result<Limits, Error> {
+    let mut limits = Limits {
+        index: 300 << 20,
+        control: 10 << 20,
+        unpacked: 16 << 30,
+        response: 8 << 30,
+        entries: 4_000_000,
+        ..Limits::default()
+    };
+    let given = |id: &str| match values.last(id) {
+        None | Some("0") => Ok(None),
+        Some("-1") => Ok(Some(u64::MAX)),
+        Some(text) => match ibex::format::parse_size(text) {
+            Some(bytes) => Ok(Some(bytes)),
+            None => Err(usage(format!("--{id}: \"{text}\" is no number of bytes"))),
+        },
+    };
+    if let Some(most) = given("max-apkindex-decompressed-size")? {
+        limits.index = most;
+    }
+    if let Some(most) = given("max-apk-control-size")? {
+        limits.control = most;
+        // What is inside may fill it.
+        limits.pkginfo = limits.pkginfo.max(most);
+        limits.script = limits.script.max(most);
+    }
+    if let Some(most) = given("max-apk-data-size")? {
+        limits.unpacked = most;
+        if most == u64::MAX {
+            limits.excess = most;
+        }
+    }
+    if let Some(most) = given("max-http-response-size")? {
+        limits.response = most;
+        limits.index_file = most;
+    }
+    Ok(limits)
 }
 
 /// Returns the values of an option that takes lists with commas.
@@ -466,6 +510,8 @@ fn build_options(
         build_date,
         source_date_epoch: epoch.map(|text| text.to_string_lossy().into_owned()),
         clamp_mtime: values.is("clamp-mtime"),
+        check_scripts: values.is("check-scripts"),
+        scripts_warn: values.is("scripts-warn"),
         fail_on_skipped_script: values.is("fail-on-skipped-script"),
         compression: values.last("layer-compression").map(str::to_owned),
         scripts,

@@ -8,6 +8,7 @@ mod complete;
 mod files;
 mod history;
 mod image;
+mod image_upkeep;
 mod keep;
 mod question;
 mod recover;

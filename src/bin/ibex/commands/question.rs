@@ -227,7 +227,7 @@ fn answer(
             everything,
         ),
         "search" if values.is("files") => {
-            let cached = known.cached_packages(settings)?;
+            let cached = known.cached_packages(settings);
             query::search_files(&view, &cached, words, group.format)
         }
         "search" => {

@@ -1,0 +1,814 @@
+//! Publishing to a registry that others wrote, behind a token service and a line that breaks; logins
+//! and the programs that keep them; what the cache says.
+
+use super::image_build::walk;
+use super::image_packages::{Desk, said};
+use super::image_tools::{LocalRegistry, has};
+use super::support::data;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+#[derive(Default)]
+struct State {
+    /// A token is good for so many requests.
+    uses: u32,
+    token: u32,
+    used: u32,
+    log: Vec<String>,
+}
+
+/// Stands before a registry: gives tokens to `me` with the password `secret`, which
+/// everything needs.
+struct Gate {
+    port: u16,
+    state: Arc<Mutex<State>>,
+}
+
+struct Head {
+    first: String,
+    fields: Vec<(String, String)>,
+}
+
+impl Head {
+    fn read(reader: &mut impl BufRead) -> Option<Self> {
+        let mut line = || {
+            let mut line = String::new();
+            reader.read_line(&mut line).ok()?;
+            Some(line.trim_end().to_owned())
+        };
+        let first = line().filter(|line| !line.is_empty())?;
+        let mut fields = Vec::new();
+        loop {
+            let line = line()?;
+            let Some((name, value)) = line.split_once(':') else {
+                return Some(Self { first, fields });
+            };
+            fields.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+        }
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        let found = self.fields.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    fn length(&self) -> usize {
+        self.get("content-length")
+            .map_or(0, |text| text.parse().expect("a number"))
+    }
+}
+
+impl Gate {
+    fn start(upstream: u16, uses: u32) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let state = Arc::new(Mutex::new(State {
+            uses,
+            ..State::default()
+        }));
+        let shared = state.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (Ok(stream), shared) = (stream, shared.clone()) else {
+                    return;
+                };
+                std::thread::spawn(move || pass(stream, port, upstream, &shared));
+            }
+        });
+        Self { port, state }
+    }
+
+    fn log(&self) -> Vec<String> {
+        self.state.lock().expect("the log").log.clone()
+    }
+}
+
+fn respond(stream: &mut TcpStream, status: &str, headers: &str, body: &str) {
+    let text = format!(
+        "HTTP/1.1 {status}\r\n{headers}content-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    let _ = stream.write_all(text.as_bytes());
+}
+
+/// Serves one request of a connection.
+fn pass(mut stream: TcpStream, port: u16, upstream: u16, state: &Mutex<State>) -> Option<()> {
+    let mut reader = BufReader::new(stream.try_clone().ok()?);
+    let head = Head::read(&mut reader)?;
+    let login = format!("Basic {}", data_encoding::BASE64.encode(b"me:secret"));
+    let path = head.first.split(' ').nth(1).unwrap_or_default().to_owned();
+    if path.starts_with("/token") {
+        let mut body = vec![0; head.length()];
+        reader.read_exact(&mut body).ok()?;
+        let body = String::from_utf8_lossy(&body).into_owned();
+        let mut state = state.lock().expect("the log");
+        state.log.push(format!("{} {body}", head.first));
+        let known = head.get("authorization") == Some(&login);
+        if !known && !body.contains("refresh_token=identity&") {
+            respond(&mut stream, "401 Unauthorized", "", "");
+            return Some(());
+        }
+        (state.token, state.used) = (state.token + 1, 0);
+        let token = format!(r#"{{"access_token":"t{}"}}"#, state.token);
+        respond(&mut stream, "200 OK", "", &token);
+        return Some(());
+    }
+    {
+        let mut state = state.lock().expect("the log");
+        let token = format!("Bearer t{}", state.token);
+        let good = head.get("authorization") == Some(&token);
+        state.used += 1;
+        if !good || state.used > state.uses {
+            state.log.push(format!("401 {}", head.first));
+            let mut rest = Vec::new();
+            let _ = reader.take(head.length() as u64).read_to_end(&mut rest);
+            let realm = format!(
+                "www-authenticate: Bearer realm=\"http://127.0.0.1:{port}/token\",\
+                 service=\"here\"\r\n"
+            );
+            respond(&mut stream, "401 Unauthorized", &realm, "");
+            return Some(());
+        }
+        state.log.push(head.first.clone());
+    }
+    let mut server = TcpStream::connect(("127.0.0.1", upstream)).ok()?;
+    let mut text = format!("{}\r\n", head.first);
+    for (name, value) in &head.fields {
+        if name != "authorization" && name != "connection" {
+            text += &format!("{name}: {value}\r\n");
+        }
+    }
+    server
+        .write_all(format!("{text}connection: close\r\n\r\n").as_bytes())
+        .ok()?;
+    std::io::copy(&mut reader.take(head.length() as u64), &mut server).ok()?;
+    let mut answer = BufReader::new(server);
+    let head = Head::read(&mut answer)?;
+    let mut text = format!("{}\r\n", head.first);
+    for (name, value) in &head.fields {
+        text += &format!("{name}: {value}\r\n");
+    }
+    stream.write_all(format!("{text}\r\n").as_bytes()).ok()?;
+    std::io::copy(&mut answer, &mut stream).ok()?;
+    Some(())
+}
+
+/// A desk with a small Alpine image of about a megabyte.
+fn desk() -> Option<Desk> {
+    let repository = data("alpine-v3.19")?;
+    let key = data("alpine-v3.19/keys/alpine-devel@lists.alpinelinux.org-6165ee59.rsa.pub")?;
+    let desk = Desk::empty();
+    desk.write(
+        "a.yaml",
+        &format!(
+            "contents:\n  keyring: ['{}']\n  repositories: ['{}']\n  packages: [busybox]\narchs: [amd64]\n",
+            key.display(),
+            repository.display()
+        ),
+    );
+    Some(desk)
+}
+
+/// A command that finds logins in the desk's folder only.
+fn command(desk: &Desk, words: &[&str]) -> Command {
+    let mut command = desk.command(words);
+    command
+        .env("DOCKER_CONFIG", desk.path().join("docker"))
+        .env_remove("REGISTRY_AUTH_FILE")
+        .env_remove("XDG_RUNTIME_DIR");
+    command
+}
+
+/// Logs in with a password on standard input; returns the exit code and both outputs.
+fn login(desk: &Desk, registry: &str, password: &str) -> (i32, String) {
+    let mut command = command(desk, &["login", registry, "-u", "me", "--password-stdin"]);
+    let path = std::env::var("PATH").unwrap_or_default();
+    command.env(
+        "PATH",
+        format!("{}:{path}", desk.path().join("bin").display()),
+    );
+    let child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut child = child.expect("the program runs");
+    let mut input = child.stdin.take().expect("a pipe");
+    writeln!(input, "{password}").expect("the program reads");
+    drop(input);
+    let output = child.wait_with_output().expect("the program ends");
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    assert!(!text.contains(password), "{text}");
+    (output.status.code().unwrap_or(128), text)
+}
+
+#[track_caller]
+fn skopeo_digest(registry: &LocalRegistry, name: &str) -> String {
+    let reference = format!("docker://127.0.0.1:{}/{name}", registry.port);
+    let mut command = Command::new("skopeo");
+    command.args([
+        "inspect",
+        "--tls-verify=false",
+        "--format",
+        "{{.Digest}}",
+        &reference,
+    ]);
+    let said = said(&mut command);
+    assert_eq!(said.code, 0, "{}", said.err);
+    said.out.trim().to_owned()
+}
+
+#[test]
+fn tokens_are_asked_for_and_renewed() {
+    let Some(desk) = desk() else { return };
+    if !has("docker-registry") || !has("skopeo") {
+        return;
+    }
+    let registry = LocalRegistry::start();
+    let gate = Gate::start(registry.port, 4);
+    let host = format!("127.0.0.1:{}", gate.port);
+    let reference = format!("{host}/app:1");
+    let publish = || said(&mut command(&desk, &["publish", "a.yaml", &reference]));
+
+    // Nobody, then somebody the registry does not know: nothing is kept of that.
+    publish().error(
+        6,
+        &format!("error[E-AUTH]: https://{host} refused access (401); credentials: none"),
+    );
+    let (code, text) = login(&desk, &host, "wrong");
+    assert_eq!(code, 6, "{text}");
+    assert!(text.contains("error[E-AUTH]"), "{text}");
+    assert!(!desk.path().join("docker").exists());
+    let (code, text) = login(&desk, &host, "secret");
+    assert_eq!(code, 0, "{text}");
+    let kept = desk.path().join("docker/config.json");
+    let mode = fs::metadata(&kept).expect("the login").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+
+    let before = gate.log().len();
+    let line = publish().good();
+    let digest = skopeo_digest(&registry, "app:1");
+    assert_eq!(line, format!("{host}/app@{digest}\n"));
+    let log = gate.log().split_off(before);
+    let tokens: Vec<&String> = log.iter().filter(|line| line.contains("/token")).collect();
+    assert!(tokens.len() >= 2, "{log:#?}");
+    assert!(
+        tokens[0].starts_with("GET /token?service=here&scope=repository%3Aapp%3Apull%2Cpush "),
+        "{}",
+        tokens[0]
+    );
+
+    // What another repository has is mounted, and its name is in what the token is for.
+    let before = gate.log().len();
+    let other = format!("{host}/other:1");
+    let said_it = said(&mut command(&desk, &["publish", "-v", "a.yaml", &other]));
+    assert!(said_it.err.contains("1 mounted"), "{}", said_it.err);
+    let log = gate.log().split_off(before);
+    let scopes = "scope=repository%3Aother%3Apull%2Cpush&scope=repository%3Aapp%3Apull";
+    assert!(log.iter().any(|line| line.contains(scopes)), "{log:#?}");
+    assert_eq!(skopeo_digest(&registry, "other:1"), digest);
+
+    // An identity token is exchanged, not shown.
+    let text = format!(r#"{{"auths":{{"{host}":{{"identitytoken":"identity"}}}}}}"#);
+    fs::write(&kept, text).expect("a file");
+    let before = gate.log().len();
+    let said_it = said(&mut command(
+        &desk,
+        &["publish", "-v", "a.yaml", &reference],
+    ));
+    assert!(said_it.err.contains("0 blobs sent"), "{}", said_it.err);
+    let log = gate.log().split_off(before);
+    assert!(
+        log.iter().any(
+            |line| line.starts_with("POST /token HTTP/1.1 grant_type=refresh_token&")
+                && line.contains("scope=repository%3Aapp%3Apull%2Cpush")
+                && line.ends_with("&service=here")
+        ),
+        "{log:#?}"
+    );
+}
+
+#[test]
+fn programs_keep_logins() {
+    let Some(desk) = desk() else { return };
+    if !has("docker-registry") || !has("skopeo") {
+        return;
+    }
+    let registry = LocalRegistry::start();
+    let gate = Gate::start(registry.port, 100);
+    let host = format!("127.0.0.1:{}", gate.port);
+    let kept = desk.path().join("kept");
+    for (name, field) in [
+        ("all", r#""credsStore":"all""#.to_owned()),
+        (
+            "one",
+            format!(r#""credsStore":"none","credHelpers":{{"{host}":"one"}}"#),
+        ),
+    ] {
+        // As Docker's own: JSON on standard input is kept, a server's name gets it back.
+        let script = format!(
+            "#!/bin/sh\ncase $1 in\nstore) cat > {0};;\nget) cat > /dev/null; cat {0};;\nesac\n",
+            kept.display()
+        );
+        desk.write(&format!("bin/docker-credential-{name}"), &script);
+        let program = desk.path().join(format!("bin/docker-credential-{name}"));
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a mode");
+        desk.write("docker/config.json", &format!("{{{field}}}"));
+        let (code, text) = login(&desk, &host, "secret");
+        assert_eq!(code, 0, "{text}");
+        assert!(
+            text.contains(&format!("the login is in docker-credential-{name}")),
+            "{text}"
+        );
+        let stored: Value = serde_json::from_slice(&fs::read(&kept).expect("it")).expect("JSON");
+        assert_eq!(stored["ServerURL"], host.as_str());
+        assert_eq!(stored["Secret"], "secret");
+        assert!(!desk.read("docker/config.json").contains("auths"));
+        let mut publish = command(&desk, &["publish", "a.yaml", &format!("{host}/{name}:1")]);
+        let path = std::env::var("PATH").unwrap_or_default();
+        publish.env(
+            "PATH",
+            format!("{}:{path}", desk.path().join("bin").display()),
+        );
+        let line = said(&mut publish).good();
+        assert_eq!(
+            line,
+            format!(
+                "{host}/{name}@{}\n",
+                skopeo_digest(&registry, &format!("{name}:1"))
+            )
+        );
+        fs::remove_file(&kept).expect("it was there");
+    }
+    // A program that fails, one that is missing.
+    desk.write(
+        "bin/docker-credential-bad",
+        "#!/bin/sh\necho no room\nexit 1\n",
+    );
+    let program = desk.path().join("bin/docker-credential-bad");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a mode");
+    for (name, wanted) in [("bad", "no room"), ("absent", "No such file")] {
+        desk.write(
+            "docker/config.json",
+            &format!(r#"{{"credsStore":"{name}"}}"#),
+        );
+        let (code, text) = login(&desk, &host, "secret");
+        assert_eq!(code, 6, "{text}");
+        let line =
+            format!("error[E-AUTH]: docker-credential-{name} does not take the login: {wanted}");
+        assert!(text.contains(&line), "{text}");
+    }
+    for (words, wanted) in [
+        (
+            &["login", "x/y", "-u", "me", "-p", "x"][..],
+            "\"x/y\" is no registry",
+        ),
+        (&["login", "r.io"], "login needs --username"),
+        (
+            &["login", "r.io", "-u", "me"],
+            "login needs --password-stdin",
+        ),
+        (&["login", "r.io", "-u", "a:b", "-p", "x"], "has no `:`"),
+    ] {
+        let said = said(&mut command(&desk, words));
+        assert_eq!(said.code, 2, "{}", said.err);
+        assert!(said.err.contains(wanted), "{}", said.err);
+    }
+}
+
+/// A registry with as much of the distribution API as a push and a pull need, where an upload that
+/// broke off can go on.
+#[derive(Default)]
+struct Shelf {
+    uploads: BTreeMap<String, Vec<u8>>,
+    content: BTreeMap<String, Vec<u8>>,
+    log: Vec<String>,
+    /// So many bodies in a row break off.
+    breaks: u32,
+    least: Option<u64>,
+    /// Nothing is known of an upload after it broke off.
+    forgets: bool,
+}
+
+/// After how many bytes the line breaks.
+const BREAK: usize = 200_000;
+
+fn shelf(breaks: u32, least: Option<u64>, forgets: bool) -> (u16, Arc<Mutex<Shelf>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let shelf = Arc::new(Mutex::new(Shelf {
+        breaks,
+        least,
+        forgets,
+        ..Shelf::default()
+    }));
+    let shared = shelf.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (Ok(stream), shared) = (stream, shared.clone()) else {
+                return;
+            };
+            std::thread::spawn(move || serve(stream, &shared));
+        }
+    });
+    (port, shelf)
+}
+
+fn serve(mut stream: TcpStream, shelf: &Mutex<Shelf>) -> Option<()> {
+    let mut reader = BufReader::new(stream.try_clone().ok()?);
+    let head = Head::read(&mut reader)?;
+    let (method, target) = head.first.split_once(' ')?;
+    let target = target.split(' ').next()?;
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let length = head.length();
+    let range = head.get("content-range").unwrap_or_default().to_owned();
+    let broken = {
+        let mut shelf = shelf.lock().expect("the shelf");
+        shelf.log.push(format!("{method} {path} {length} {range}"));
+        let breaks = shelf.breaks > 0 && length > BREAK;
+        shelf.breaks -= u32::from(breaks);
+        breaks
+    };
+    let mut body = vec![0; if broken { BREAK } else { length }];
+    reader.read_exact(&mut body).ok()?;
+    let mut shelf = shelf.lock().expect("the shelf");
+    let shelf = &mut *shelf;
+    let upload = path.contains("/uploads/");
+    if upload && method == "PATCH" {
+        let have = shelf.uploads.get(path).map_or(0, Vec::len);
+        let end = have + length - 1;
+        if range != format!("{have}-{end}") {
+            let text = format!("range: 0-{}\r\n", have.saturating_sub(1));
+            respond(&mut stream, "416 Range Not Satisfiable", &text, "");
+            return Some(());
+        }
+    }
+    if upload && method != "POST" {
+        shelf.uploads.get_mut(path)?.extend(&body);
+    }
+    if broken {
+        if shelf.forgets {
+            shelf.uploads.remove(path);
+        }
+        let _ = stream.shutdown(Shutdown::Both);
+        return Some(());
+    }
+    let place = |path: &str, have: usize| {
+        // The place of an upload may move; only the last one is good.
+        format!(
+            "location: {path}?at={have}\r\nrange: 0-{}\r\n",
+            have.saturating_sub(1)
+        )
+    };
+    match method {
+        "POST" => {
+            let path = format!("{path}{}", shelf.log.len());
+            shelf.uploads.insert(path.clone(), Vec::new());
+            let mut text = place(&path, 0);
+            if let Some(least) = shelf.least {
+                text += &format!("oci-chunk-min-length: {least}\r\n");
+            }
+            respond(&mut stream, "202 Accepted", &text, "");
+        }
+        "GET" if upload => match shelf.uploads.get(path) {
+            Some(bytes) => respond(&mut stream, "204 No Content", &place(path, bytes.len()), ""),
+            None => respond(&mut stream, "404 Not Found", "", ""),
+        },
+        "PATCH" => {
+            let text = place(path, shelf.uploads[path].len());
+            respond(&mut stream, "202 Accepted", &text, "");
+        }
+        "PUT" if upload => {
+            let bytes = shelf.uploads.remove(path)?;
+            let digest = query
+                .split('&')
+                .find_map(|pair| pair.strip_prefix("digest="))?;
+            let digest = digest.replace("%3A", ":");
+            if digest != sha256(&bytes) {
+                respond(&mut stream, "400 Bad Request", "", "");
+                return Some(());
+            }
+            shelf.content.insert(digest, bytes);
+            respond(&mut stream, "201 Created", "", "");
+        }
+        "PUT" => {
+            let name = path.rsplit('/').next()?.to_owned();
+            let digest = sha256(&body);
+            shelf.content.insert(name, body.clone());
+            shelf.content.insert(digest, body);
+            respond(&mut stream, "201 Created", "", "");
+        }
+        _ => {
+            let name = path.rsplit('/').next()?;
+            match shelf.content.get(name) {
+                Some(bytes) => {
+                    let value: Value = serde_json::from_slice(bytes).unwrap_or_default();
+                    let kind = value["mediaType"]
+                        .as_str()
+                        .unwrap_or("application/octet-stream");
+                    let text = format!(
+                        "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\
+                         connection: close\r\n\r\n",
+                        bytes.len()
+                    );
+                    stream.write_all(text.as_bytes()).ok()?;
+                    if method == "GET" {
+                        stream.write_all(bytes).ok()?;
+                    }
+                }
+                None if path == "/v2/" => respond(&mut stream, "200 OK", "", "{}"),
+                None => respond(&mut stream, "404 Not Found", "", ""),
+            }
+        }
+    }
+    Some(())
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    use sha2::{Digest, Sha256};
+    format!(
+        "sha256:{}",
+        data_encoding::HEXLOWER.encode(&Sha256::digest(bytes))
+    )
+}
+
+#[test]
+fn an_upload_goes_on_where_it_broke_off() {
+    let Some(desk) = desk() else { return };
+    if !has("skopeo") {
+        return;
+    }
+    // Broken once; again while it is resumed; with a piece that may be large; larger than is held in
+    // memory, or forgotten: then all is sent again.
+    for (name, breaks, least, forgets, resumed) in [
+        ("once", 1, None, false, 1),
+        ("twice", 2, None, false, 2),
+        ("large", 1, Some(9 << 20), false, 1),
+        ("huge", 1, Some(1 << 30), false, 0),
+        ("forgotten", 1, None, true, 0),
+    ] {
+        let (port, shelf) = shelf(breaks, least, forgets);
+        let reference = format!("127.0.0.1:{port}/{name}:1");
+        let line = said(&mut command(
+            &desk,
+            &["publish", "-v", "a.yaml", &reference],
+        ))
+        .good();
+        let digest = line.trim().rsplit('@').next().expect("a digest");
+        let log = shelf.lock().expect("the shelf").log.clone();
+        let starts = |what: &str| log.iter().filter(|line| line.starts_with(what)).count();
+        assert_eq!(starts("PATCH "), resumed, "{log:#?}");
+        if resumed > 0 {
+            let first = log
+                .iter()
+                .find(|line| line.starts_with("PATCH "))
+                .expect("a piece");
+            let range = first.rsplit(' ').next().expect("a range");
+            assert!(range.starts_with(&format!("{BREAK}-")), "{range}");
+        }
+        assert_eq!(pulled(port, name), digest, "{name}");
+    }
+}
+
+/// Pulls an image back as a whole, which verifies every blob.
+fn pulled(port: u16, name: &str) -> String {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let from = format!("docker://127.0.0.1:{port}/{name}:1");
+    let to = format!("dir:{}", folder.path().display());
+    let mut command = Command::new("skopeo");
+    command.args([
+        "copy",
+        "--all",
+        "--src-tls-verify=false",
+        "--insecure-policy",
+        &from,
+        &to,
+    ]);
+    let done = said(&mut command);
+    assert_eq!(done.code, 0, "{}", done.err);
+    sha256(&fs::read(folder.path().join("manifest.json")).expect("the index"))
+}
+
+#[test]
+fn what_a_registry_refuses_is_told() {
+    let Some(desk) = desk() else { return };
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let server = std::thread::spawn(move || {
+        // Two blobs are asked for at the same time; neither is there, neither is taken.
+        for _ in 0..4 {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let mut reader = BufReader::new(stream.try_clone().expect("a stream"));
+            let head = Head::read(&mut reader).expect("a request");
+            let body = r#"{"errors":[{"code":"NAME_INVALID","message":"no such place"}]}"#;
+            match head.first.starts_with("HEAD ") {
+                true => respond(&mut stream, "404 Not Found", "", ""),
+                false => respond(&mut stream, "400 Bad Request", "", body),
+            }
+        }
+        listener
+    });
+    let reference = format!("127.0.0.1:{port}/app:1");
+    let publish = || said(&mut command(&desk, &["publish", "a.yaml", &reference]));
+    let refused = publish();
+    refused.error(
+        1,
+        "error[E-REGISTRY]: POST /v2/app/blobs/uploads/: 400: NAME_INVALID: no such place",
+    );
+    drop(server.join().expect("the server ends"));
+    let gone = publish();
+    assert_eq!(gone.code, 1, "{}", gone.err);
+    assert!(
+        gone.err
+            .contains("error[E-REGISTRY]: HEAD /v2/app/blobs/sha256:"),
+        "{}",
+        gone.err
+    );
+    assert!(gone.err.contains("Connection refused"), "{}", gone.err);
+    let wrong = said(&mut command(&desk, &["publish", "a.yaml", "x.io/A:1"]));
+    assert_eq!(wrong.code, 2, "{}", wrong.err);
+}
+
+#[test]
+fn the_bill_of_materials_comes_back() {
+    let Some(desk) = desk() else { return };
+    if !has("docker-registry") || !has("skopeo") {
+        return;
+    }
+    let registry = LocalRegistry::start();
+    let reference = format!("127.0.0.1:{}/app:1", registry.port);
+    let words = [
+        "publish",
+        "--attach-sbom",
+        "--sbom-formats",
+        "spdx,cyclonedx",
+        "--sbom-path",
+        "bills",
+        "a.yaml",
+        &reference,
+    ];
+    let line = said(&mut command(&desk, &words)).good();
+    let raw = |reference: &str| -> Value {
+        let mut command = Command::new("skopeo");
+        let place = format!("docker://127.0.0.1:{}/app{reference}", registry.port);
+        command.args(["inspect", "--raw", "--tls-verify=false", &place]);
+        serde_json::from_str(&said(&mut command).good()).expect("JSON")
+    };
+    let digest = line.trim().rsplit('@').next().expect("a digest").to_owned();
+    let index = raw(&format!("@{digest}"));
+    let image = index["manifests"][0]["digest"]
+        .as_str()
+        .expect("a digest")
+        .to_owned();
+    let mut found = Vec::new();
+    for subject in [&digest, &image] {
+        // This registry has no list of referrers, so that the tag has it.
+        let list = raw(&format!(":{}", subject.replace(':', "-")));
+        for entry in list["manifests"].as_array().expect("a list") {
+            let manifest = raw(&format!("@{}", entry["digest"].as_str().expect("a digest")));
+            assert_eq!(manifest["subject"]["digest"], subject.as_str());
+            assert_eq!(manifest["artifactType"], entry["artifactType"]);
+            let folder = tempfile::tempdir().expect("a temporary directory");
+            let from = format!(
+                "docker://127.0.0.1:{}/app@{}",
+                registry.port,
+                entry["digest"].as_str().expect("it")
+            );
+            let to = format!("oci:{}:x", folder.path().display());
+            let mut command = Command::new("skopeo");
+            command.args([
+                "copy",
+                "--src-tls-verify=false",
+                "--insecure-policy",
+                &from,
+                &to,
+            ]);
+            let _ = said(&mut command);
+            let blob = manifest["layers"][0]["digest"].as_str().expect("a digest");
+            found.push(blob.trim_start_matches("sha256:").to_owned());
+        }
+    }
+    // What the registry gives for these digests are the very files that were written here.
+    let mut written: Vec<String> = fs::read_dir(desk.path().join("bills"))
+        .expect("the bills")
+        .map(|entry| {
+            let path = entry.expect("an entry").path();
+            let sum = said(Command::new("sha256sum").arg(path)).good();
+            sum.split(' ').next().expect("a sum").to_owned()
+        })
+        .collect();
+    written.sort();
+    found.sort();
+    assert_eq!(found, written);
+    for hex in found {
+        let text = get(registry.port, &format!("/v2/app/blobs/sha256:{hex}"));
+        let bill: Value = serde_json::from_slice(&text).expect("JSON");
+        assert!(
+            bill.get("spdxVersion").or(bill.get("bomFormat")).is_some(),
+            "{bill}"
+        );
+    }
+}
+
+/// Gets a path of a server on this machine.
+fn get(port: u16, path: &str) -> Vec<u8> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("a connection");
+    let text = format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n");
+    stream.write_all(text.as_bytes()).expect("a request");
+    let mut reader = BufReader::new(stream);
+    let head = Head::read(&mut reader).expect("an answer");
+    assert!(head.first.contains(" 200 "), "{}", head.first);
+    let mut body = vec![0; head.length()];
+    reader.read_exact(&mut body).expect("a body");
+    body
+}
+
+#[test]
+fn the_cache_is_measured_checked_and_emptied() {
+    let Some(desk) = desk() else { return };
+    let cache = |words: &[&str]| desk.run(&[&["cache"], words].concat());
+    assert_eq!(
+        cache(&["dir"]).good(),
+        format!("{}\n", desk.cache().display())
+    );
+    desk.run(&["build", "a.yaml", "app:1", "a/"]).good();
+    let number = |path: &[&str]| -> u64 {
+        let text = cache(&["size", "--json"]).good();
+        let mut value: Value = serde_json::from_str(&text).expect("JSON");
+        for key in path {
+            value = value[*key].take();
+        }
+        value.as_u64().expect("a number")
+    };
+    assert!(number(&["layers", "files"]) > 2);
+    let said_it = cache(&["verify"]).good();
+    assert!(said_it.ends_with("verified, 0 damaged\n"), "{said_it}");
+    // Damage in a layer and in a segment is found and removed; the next build makes them again.
+    let find = |folder: &str| {
+        let all = walk(&desk.cache().join("images").join(folder));
+        all.into_iter()
+            .max_by_key(|path| fs::metadata(path).expect("it").len())
+            .expect("a file")
+    };
+    let damaged = [find("blobs/sha256"), find("segments")];
+    for path in &damaged {
+        let mut bytes = fs::read(path).expect("a file");
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(path, bytes).expect("a file");
+    }
+    let said_it = cache(&["verify"]);
+    assert_eq!(said_it.code, 3, "{}", said_it.out);
+    assert!(said_it.out.ends_with(" 2 damaged\n"), "{}", said_it.out);
+    for path in &damaged {
+        assert!(!path.exists());
+        assert!(
+            said_it
+                .out
+                .contains(&format!("{}: damaged, removed\n", path.display()))
+        );
+    }
+    let first = desk.run(&["build", "a.yaml", "app:1", "b/"]).good();
+    assert_eq!(first, desk.run(&["build", "a.yaml", "app:1", "c/"]).good());
+    // What was used just now stays; what was used long ago goes, the oldest first.
+    let everything = number(&["bytes"]);
+    let said_it = cache(&["prune", "--max-size", "0"]).good();
+    assert_eq!(said_it, "0 files removed, 0 B freed\n");
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+    let age = || {
+        for path in walk(&desk.cache()) {
+            let file = fs::File::options().append(true).open(path).expect("a file");
+            file.set_modified(long_ago).expect("a time");
+        }
+    };
+    age();
+    cache(&["prune", "--max-age", "2h"]).good();
+    assert_eq!(number(&["bytes"]), everything);
+    cache(&["prune", "--max-size", &(everything - 1).to_string()]).good();
+    assert!(number(&["bytes"]) < everything && number(&["bytes"]) > 0);
+    let packages = number(&["packages", "bytes"]);
+    cache(&["prune", "--ci"]).good();
+    assert_eq!(number(&["layers", "bytes"]), 0);
+    assert_eq!(number(&["packages", "bytes"]), packages);
+    desk.run(&["build", "a.yaml", "app:1", "d/"]).good();
+    cache(&["clean"]).good();
+    assert_eq!(number(&["bytes"]), 0);
+    for (words, wanted) in [
+        (&["prune"][..], "cache prune needs"),
+        (&["prune", "--max-age", "3"], "is no time"),
+        (&["prune", "--max-size", "x"], "is no size"),
+        (&["throw"], "is none of dir"),
+    ] {
+        let said_it = cache(words);
+        assert_eq!(said_it.code, 2, "{}", said_it.err);
+        assert!(said_it.err.contains(wanted), "{}", said_it.err);
+    }
+    assert!(desk.cache().exists());
+}
