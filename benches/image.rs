@@ -1,4 +1,4 @@
-//! Image builds as whole processes: nothing kept, everything kept, one package changed; against
+//! `ibex image build` as a whole process: nothing kept, everything kept, one package changed; against
 //! `apk add` into a directory, `tar` and `gzip -6` on the same packages.
 //!
 //! `cargo bench --bench image`. The 98 packages are those of the tests' data. `APK_PEER` is the apk
@@ -9,34 +9,15 @@
 
 use ibex::format::Limits;
 use ibex::format::index::UnverifiedIndex;
-use ibex::image::output::{Bundle, LayoutShape};
-use ibex::image::{
-    self, BuildRequest, Compression, ContainerConfig, DatabasePlace, Layering, ScriptMode, Store,
-    oci,
-};
-use ibex::package::World;
-use ibex::plan::{NewPackage, Source};
-use ibex::progress::Silent;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use wait4::Wait4;
 
+/// Nothing needs it, so that an image with it differs from one without it in one package.
+const CHANGED: &str = "tzdata";
+
 fn main() {
-    let arguments: Vec<String> = std::env::args().collect();
-    // The same program is what is measured: it builds one image and ends.
-    if let [_, word, repository, store, output, changed] = arguments.as_slice()
-        && word == "--build"
-    {
-        build(
-            repository.as_ref(),
-            store.as_ref(),
-            output.as_ref(),
-            changed == "changed",
-        );
-        return;
-    }
     let data = std::env::var_os("IBEX_TEST_DATA").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"),
         PathBuf::from,
@@ -51,34 +32,50 @@ fn main() {
         .ok()
         .and_then(|text| text.parse().ok());
     let runs: usize = runs.unwrap_or(5);
-    let (store, output) = (scratch.path().join("store"), scratch.path().join("out"));
-    let program = std::env::current_exe().expect("a path");
-    let ours = |changed: &str| {
-        let mut command = Command::new(&program);
+    let names = names(&repository);
+    let less: Vec<String> = names
+        .iter()
+        .filter(|name| *name != CHANGED)
+        .cloned()
+        .collect();
+    for (file, names) in [("all.yaml", &names), ("less.yaml", &less)] {
+        let text = describe(&repository, names);
+        std::fs::write(scratch.path().join(file), text).expect("a file");
+    }
+    let (cache, output) = (scratch.path().join("cache"), scratch.path().join("out"));
+    let ours = |description: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ibex"));
+        command.args(["image", "build", description, "bench:latest", "out/", "-q"]);
         command
-            .arg("--build")
-            .args([&repository, &store, &output])
-            .arg(changed);
+            .arg("--cache-dir")
+            .arg(&cache)
+            .current_dir(scratch.path());
         measure(&mut command)
     };
     let clean = |path: &Path| drop(std::fs::remove_dir_all(path));
     let cold = median(runs, || {
-        clean(&store);
+        clean(&cache);
         clean(&output);
-        ours("same")
+        ours("all.yaml")
     });
     let warm = median(runs, || {
         clean(&output);
-        ours("same")
+        ours("all.yaml")
     });
-    // What another build made of the changed package must not be there.
+    // What the cache has after an image without the package, and what is made anew with it.
+    clean(&cache);
+    ours("less.yaml");
     let kept = scratch.path().join("kept");
-    copy(&store, &kept);
+    copy(&cache, &kept);
+    let before = segments(&cache);
+    let mut made = 0;
     let changed = median(runs, || {
         clean(&output);
-        clean(&store);
-        copy(&kept, &store);
-        ours("changed")
+        clean(&cache);
+        copy(&kept, &cache);
+        let measured = ours("all.yaml");
+        made = segments(&cache) - before;
+        measured
     });
     for (what, (time, memory)) in [
         ("cold", cold),
@@ -91,11 +88,11 @@ fn main() {
             mib(memory)
         );
     }
+    println!("one package changed: {made} segments made, {before} were kept");
     let Some(peer) = std::env::var_os("APK_PEER").map(PathBuf::from) else {
         return;
     };
     let root = scratch.path().join("root");
-    let names: Vec<String> = names(&repository);
     let theirs = median(runs, || {
         clean(&root);
         let script = "\"$0\" --root \"$1\" --initdb --arch x86_64 --no-cache --keys-dir \"$2/keys\" \
@@ -144,99 +141,36 @@ fn copy(from: &Path, to: &Path) {
     measure(command.arg("-a").arg(from).arg(to));
 }
 
+/// Counts the compressed pieces of packages in a cache.
+fn segments(cache: &Path) -> usize {
+    fn files(folder: &Path) -> usize {
+        let entries = std::fs::read_dir(folder).expect("a folder");
+        let paths = entries.map(|entry| entry.expect("an entry").path());
+        paths
+            .map(|path| if path.is_dir() { files(&path) } else { 1 })
+            .sum()
+    }
+    files(&cache.join("images/segments"))
+}
+
 /// The packages that can live together.
 fn names(repository: &Path) -> Vec<String> {
-    let packages = index(repository).into_keys();
+    let bytes = std::fs::read(repository.join("x86_64/APKINDEX.tar.gz")).expect("an index");
+    let index = UnverifiedIndex::read(&bytes, &Limits::default()).expect("an index");
+    let packages = index.parse().expect("an index").packages.into_iter();
     packages
+        .map(|package| package.name)
         .filter(|name| !matches!(name.as_str(), "vlan" | "network-extras"))
         .collect()
 }
 
-fn index(repository: &Path) -> BTreeMap<String, ibex::package::Package> {
-    let bytes = std::fs::read(repository.join("x86_64/APKINDEX.tar.gz")).expect("an index");
-    let index = UnverifiedIndex::read(&bytes, &Limits::default()).expect("an index");
-    let packages = index.parse().expect("an index").packages;
-    packages
-        .into_iter()
-        .map(|package| (package.name.clone(), package))
-        .collect()
-}
-
-fn build(repository: &Path, store: &Path, output: &Path, changed: bool) {
-    let mut packages = index(repository);
-    let names = names(repository);
-    // The base comes first, as it does when it is solved; the rest in any order.
-    let first = [
-        "alpine-baselayout-data",
-        "musl",
-        "busybox",
-        "busybox-binsh",
-        "alpine-baselayout",
-    ];
-    let rest = names
-        .iter()
-        .map(String::as_str)
-        .filter(|name| !first.contains(name));
-    let new = first.into_iter().chain(rest).map(|name| {
-        let package = packages.remove(name).expect("it is in the index");
-        let file = format!("x86_64/{}-{}.apk", package.name, package.version);
-        NewPackage {
-            source: match package.installed_size {
-                0 => Source::None,
-                _ => Source::File(repository.join(file)),
-            },
-            tag: None,
-            package,
-        }
-    });
-    let mut packages: Vec<NewPackage> = new.collect();
-    if changed {
-        // One package fewer changes the rest as a new version of it would.
-        packages.retain(|new| new.package.name != "zlib");
-    }
-    let build_time = packages
-        .iter()
-        .filter_map(|new| new.package.build_time)
-        .max();
-    let request = BuildRequest {
-        architecture: "x86_64".to_owned(),
-        packages,
-        world: World::parse(&names.join(" ")).expect("names"),
-        repositories: Vec::new(),
-        keys: Vec::new(),
-        runtime_keys: Vec::new(),
-        groups: Vec::new(),
-        users: Vec::new(),
-        configuration_json: None,
-        os_release: BTreeMap::new(),
-        paths: Vec::new(),
-        files: Vec::new(),
-        certificates: Vec::new(),
-        certificate_providers: Vec::new(),
-        services: Vec::new(),
-        remove: Vec::new(),
-        database: DatabasePlace::Auto,
-        scripts: ScriptMode::Emulate,
-        scripts_must_run: true,
-        check_scripts: false,
-        scripts_warn: false,
-        fail_on_skipped_script: false,
-        layering: Layering::One,
-        compression: Compression::Gzip(6),
-        build_time: build_time.unwrap_or(0),
-        clamp_mtime: false,
-        config: ContainerConfig::default(),
-        limits: Limits::default(),
-    };
-    let store = Store::open(store).expect("a store");
-    let image = image::build(&request, &store, &mut Silent).expect("an image");
-    let index = oci::index(std::slice::from_ref(&image), &BTreeMap::new());
-    let bundle = Bundle {
-        images: std::slice::from_ref(&image),
-        index: &index,
-        reference: "bench:latest",
-    };
-    bundle
-        .oci_directory(output, LayoutShape::Named)
-        .expect("a layout");
+fn describe(repository: &Path, names: &[String]) -> String {
+    let keys = std::fs::read_dir(repository.join("keys")).expect("keys");
+    let keys = keys.map(|entry| format!("'{}'", entry.expect("a key").path().display()));
+    format!(
+        "contents:\n  keyring: [{}]\n  repositories: ['{}']\n  packages: [{}]\narchs: [amd64]\n",
+        keys.collect::<Vec<_>>().join(", "),
+        repository.display(),
+        names.join(", ")
+    )
 }

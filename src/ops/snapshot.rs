@@ -200,7 +200,7 @@ pub fn snapshot(
         match package {
             Some(_) => identities.push(identity),
             None => {
-                let text = "no repository that can be reached has it any more";
+                let text = "no repository that can be reached has it any more, and no cache";
                 answer.errors.push(format!("{name}: {text}"));
                 answer.status += 1;
             }
@@ -247,10 +247,11 @@ pub fn snapshot(
     Ok((answer, Some(target)))
 }
 
+/// Returns whether a package can be had: from a repository, or from a cache that still has it.
 fn has_source(known: &Known, package: PackageRef, settings: &Settings) -> bool {
-    known
-        .url(&known.view(), package, settings.network)
-        .is_some()
+    let view = known.view();
+    known.url(&view, package, settings.network).is_some()
+        || known.kept(settings, &view, package).is_some()
 }
 
 /// Returns a time as `YYYYMMDDTHHMMSSZ`.

@@ -9,7 +9,7 @@
 //! Reading all of them for every root would take as long as copying them.
 
 use crate::format::tar::Header;
-use crate::root::Directory;
+use crate::root::{Directory, RootError};
 use rustix::fs::{Gid, Mode, Timespec, Timestamps, Uid};
 use sha1::{Digest, Sha1};
 use std::fs::File;
@@ -81,10 +81,15 @@ impl Links {
         {
             return false;
         }
-        let linked = directory
-            .remove_file(name)
-            .and_then(|()| directory.link_from(&shared, name));
-        linked.is_ok()
+        let linked = directory.link_from(&shared, name);
+        let in_the_way = |error: &RootError| error.source.kind() == io::ErrorKind::AlreadyExists;
+        match linked {
+            Err(error) if in_the_way(&error) => directory
+                .remove_file(name)
+                .and_then(|()| directory.link_from(&shared, name))
+                .is_ok(),
+            linked => linked.is_ok(),
+        }
     }
 
     fn is_whole(&self, shared: &Path, header: &Header) -> io::Result<bool> {

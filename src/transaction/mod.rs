@@ -385,9 +385,14 @@ impl<'a> Transaction<'a> {
             .enumerate()
             .filter_map(|(i, c)| Some((i, source_to_unpack(c)?)))
             .collect();
-        // The largest first, so that no thread is left alone with one at the end.
-        let size = |at: usize| changes[at].new.as_ref().map_or(0, |new| new.package.size);
-        wanted.sort_by_key(|(at, _)| std::cmp::Reverse(size(*at)));
+        // The largest first, so that no thread is left with one when the others are done.
+        let size = |index: usize| {
+            changes[index]
+                .new
+                .as_ref()
+                .map(|n| n.package.installed_size)
+        };
+        wanted.sort_by_key(|(index, _)| std::cmp::Reverse(size(*index)));
         let slots: Vec<Mutex<Option<_>>> = changes.iter().map(|_| Mutex::new(None)).collect();
         let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
         let interrupt = self.interrupt;

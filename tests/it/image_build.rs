@@ -78,14 +78,26 @@ pub(crate) fn request(repository: &Path, arch: &str, names: &[&str]) -> BuildReq
         .filter_map(|new| new.package.build_time)
         .max();
     BuildRequest {
-        architecture: arch.to_owned(),
-        packages,
         world,
         repositories: vec!["https://mirror.example/alpine/v3.19/main".to_owned()],
         keys: vec![NamedContent {
             name: "test.rsa.pub".to_owned(),
             content: b"a key\n".to_vec(),
         }],
+        compression: Compression::Gzip(6),
+        build_time: build_time.unwrap_or(0),
+        ..request_of(arch, packages)
+    }
+}
+
+/// Makes a request that says nothing but which packages there are.
+pub(crate) fn request_of(arch: &str, packages: Vec<NewPackage>) -> BuildRequest {
+    BuildRequest {
+        architecture: arch.to_owned(),
+        packages,
+        world: World::default(),
+        repositories: Vec::new(),
+        keys: Vec::new(),
         runtime_keys: Vec::new(),
         groups: Vec::new(),
         users: Vec::new(),
@@ -104,8 +116,8 @@ pub(crate) fn request(repository: &Path, arch: &str, names: &[&str]) -> BuildReq
         scripts_warn: false,
         fail_on_skipped_script: false,
         layering: Layering::One,
-        compression: Compression::Gzip(6),
-        build_time: build_time.unwrap_or(0),
+        compression: Compression::None,
+        build_time: 1_700_000_000,
         clamp_mtime: false,
         config: ContainerConfig::default(),
         limits: Limits::default(),

@@ -1,7 +1,7 @@
 //! What happens inside a build: scripts, certificates, the cache of the dynamic linker, services,
 //! one directory for libraries, limits; and that every error code has a case.
 
-use super::image_build::{build, request};
+use super::image_build::{build, request, request_of};
 use super::image_packages::{Desk, said};
 use super::support::repository::{Made, Repository, directory, file, package, symlink};
 use super::support::{self, Sandbox, data, run};
@@ -9,8 +9,7 @@ use ibex::format::Limits;
 use ibex::format::apk_v2::PackageReader;
 use ibex::format::package_writer::EntrySpec;
 use ibex::image::{
-    self, BuildRequest, BuiltImage, Certificate, Compression, ContainerConfig, DatabasePlace,
-    Layering, ScriptMode, ScriptResult, Store, output,
+    self, BuildRequest, BuiltImage, Certificate, ScriptMode, ScriptResult, Store, output,
 };
 use ibex::package::{Dependency, ScriptKind, World};
 use ibex::plan::{NewPackage, Source};
@@ -48,36 +47,7 @@ fn request_for(folder: &Path, packages: &[Made]) -> BuildRequest {
             source: Source::File(path),
         }
     });
-    BuildRequest {
-        architecture: "x86_64".to_owned(),
-        packages: new.collect(),
-        world: World::default(),
-        repositories: Vec::new(),
-        keys: Vec::new(),
-        runtime_keys: Vec::new(),
-        groups: Vec::new(),
-        users: Vec::new(),
-        configuration_json: None,
-        os_release: BTreeMap::new(),
-        paths: Vec::new(),
-        files: Vec::new(),
-        certificates: Vec::new(),
-        certificate_providers: Vec::new(),
-        services: Vec::new(),
-        remove: Vec::new(),
-        database: DatabasePlace::Auto,
-        scripts: ScriptMode::Emulate,
-        scripts_must_run: true,
-        check_scripts: false,
-        scripts_warn: false,
-        fail_on_skipped_script: false,
-        layering: Layering::One,
-        compression: Compression::None,
-        build_time: 1_700_000_000,
-        clamp_mtime: false,
-        config: ContainerConfig::default(),
-        limits: Limits::default(),
-    }
+    request_of("x86_64", new.collect())
 }
 
 fn text(image: &BuiltImage, path: &str) -> Option<String> {
@@ -1447,5 +1417,481 @@ fn every_error_code_has_a_case() {
         }
     }
     let missing: Vec<&String> = known.difference(&tested).collect();
+    assert!(missing.is_empty(), "no case for {missing:?}");
+}
+
+#[test]
+fn all_reasons_are_told_to_who_asks_for_them() {
+    let needs = |names: &'static str| {
+        move |package: &mut ibex::package::Package| {
+            package.depends = World::parse(names).expect("names").entries;
+        }
+    };
+    let shop = Shop::new(&[
+        package("a", "1-r0", vec![]).with(needs("b")),
+        package("b", "1-r0", vec![]),
+        package("c", "1-r0", vec![]).with(needs("d")),
+        package("d", "1-r0", vec![]),
+    ]);
+    shop.describe("a.yaml", "a, c, '!b', '!d'", "");
+    let short = shop.desk.run(&["show-packages", "a.yaml"]);
+    assert_eq!(short.code, 4, "{}", short.err);
+    assert!(
+        short
+            .err
+            .ends_with("hint: `--explain` tells what else is in the way\n"),
+        "{}",
+        short.err
+    );
+    let long = shop.desk.run(&["show-packages", "a.yaml", "--explain"]);
+    assert!(
+        long.err.contains("a-1-r0") && long.err.contains("c-1-r0"),
+        "{}",
+        long.err
+    );
+    let both = |text: &str| text.contains("a-1-r0") && text.contains("c-1-r0");
+    assert!(!both(&short.err), "{}", short.err);
+    let json = shop.desk.run(&["show-packages", "a.yaml", "--json"]);
+    assert!(both(&json.out), "{}", json.out);
+}
+
+/// A field of a description, and two descriptions that differ in it alone. `B` stands for the lines
+/// that all have, `K` for a key.
+const FIELDS: &[(&str, &str, &str)] = &[
+    ("contents.repositories", "B", "B, repositories: ['R', 'S']"),
+    (
+        "contents.build_repositories",
+        "B, packages: [extra]",
+        "B, packages: [extra], build_repositories: ['S']",
+    ),
+    (
+        "contents.runtime_repositories",
+        "B",
+        "B, runtime_repositories: ['https://example.com/x']",
+    ),
+    ("contents.keyring", "B, keyring: []", "B"),
+    (
+        "contents.runtime_keyring",
+        "B",
+        "B, runtime_keyring: [{name: a, content: \"K\"}]",
+    ),
+    (
+        "contents.runtime_keyring.name",
+        "B, runtime_keyring: [{name: a, content: \"K\"}]",
+        "B, runtime_keyring: [{name: b, content: \"K\"}]",
+    ),
+    (
+        "contents.runtime_keyring.content",
+        "B, runtime_keyring: [{name: a, content: \"K\"}]",
+        "B, runtime_keyring: [{name: a, content: \"L\"}]",
+    ),
+    ("contents.packages", "B", "B, packages: [demo-base, tool]"),
+    ("entrypoint.command", "", "entrypoint: {command: /bin/x}"),
+    (
+        "entrypoint.shell-fragment",
+        "",
+        "entrypoint: {shell-fragment: 'exec /bin/x'}",
+    ),
+    ("entrypoint.type", "", "entrypoint: {type: service-bundle}"),
+    (
+        "entrypoint.services",
+        "entrypoint: {type: service-bundle}",
+        "entrypoint: {type: service-bundle, services: {a: /bin/x}}",
+    ),
+    ("cmd", "", "cmd: -q"),
+    ("stop-signal", "", "stop-signal: SIGQUIT"),
+    ("work-dir", "", "work-dir: /srv"),
+    ("accounts.run-as", "", "accounts: {run-as: 7}"),
+    (
+        "accounts.users",
+        "",
+        "accounts: {users: [{username: u, uid: 7}]}",
+    ),
+    (
+        "accounts.users.username",
+        "accounts: {users: [{username: u, uid: 7, homedir: /h}]}",
+        "accounts: {users: [{username: v, uid: 7, homedir: /h}]}",
+    ),
+    (
+        "accounts.users.uid",
+        "accounts: {users: [{username: u, uid: 7, gid: 1}]}",
+        "accounts: {users: [{username: u, uid: 8, gid: 1}]}",
+    ),
+    (
+        "accounts.users.gid",
+        "accounts: {users: [{username: u, uid: 7}]}",
+        "accounts: {users: [{username: u, uid: 7, gid: 0}]}",
+    ),
+    (
+        "accounts.users.shell",
+        "accounts: {users: [{username: u, uid: 7}]}",
+        "accounts: {users: [{username: u, uid: 7, shell: /bin/x}]}",
+    ),
+    (
+        "accounts.users.homedir",
+        "accounts: {users: [{username: u, uid: 7}]}",
+        "accounts: {users: [{username: u, uid: 7, homedir: /x}]}",
+    ),
+    (
+        "accounts.groups",
+        "",
+        "accounts: {groups: [{groupname: g, gid: 7}]}",
+    ),
+    (
+        "accounts.groups.groupname",
+        "accounts: {groups: [{groupname: g, gid: 7}]}",
+        "accounts: {groups: [{groupname: h, gid: 7}]}",
+    ),
+    (
+        "accounts.groups.gid",
+        "accounts: {groups: [{groupname: g, gid: 7}]}",
+        "accounts: {groups: [{groupname: g, gid: 8}]}",
+    ),
+    (
+        "accounts.groups.members",
+        "accounts: {groups: [{groupname: g, gid: 7}]}",
+        "accounts: {groups: [{groupname: g, gid: 7, members: [root]}]}",
+    ),
+    ("archs", "", "archs: [arm64]"),
+    ("environment", "", "environment: {A: b}"),
+    ("paths", "", "paths: [{path: /a, type: directory}]"),
+    (
+        "paths.path",
+        "paths: [{path: /a, type: directory}]",
+        "paths: [{path: /b, type: directory}]",
+    ),
+    (
+        "paths.type",
+        "paths: [{path: /a, type: directory}]",
+        "paths: [{path: /a, type: empty-file}]",
+    ),
+    (
+        "paths.uid",
+        "paths: [{path: /a, type: directory}]",
+        "paths: [{path: /a, type: directory, uid: 7}]",
+    ),
+    (
+        "paths.gid",
+        "paths: [{path: /a, type: directory}]",
+        "paths: [{path: /a, type: directory, gid: 7}]",
+    ),
+    (
+        "paths.permissions",
+        "paths: [{path: /a, type: directory}]",
+        "paths: [{path: /a, type: directory, permissions: 0o700}]",
+    ),
+    (
+        "paths.source",
+        "paths: [{path: /a, type: symlink, source: x}]",
+        "paths: [{path: /a, type: symlink, source: y}]",
+    ),
+    (
+        "paths.recursive",
+        "paths: [{path: /etc, type: permissions, uid: 7}]",
+        "paths: [{path: /etc, type: permissions, uid: 7, recursive: true}]",
+    ),
+    ("vcs-url", "", "vcs-url: https://example.com/r@1234"),
+    ("annotations", "", "annotations: {a: b}"),
+    ("include", "", "include: included.yaml"),
+    ("volumes", "", "volumes: [/srv]"),
+    ("layering", "", "layering: {strategy: origin, budget: 1}"),
+    (
+        "layering.strategy",
+        "layering: {budget: 1}",
+        "layering: {strategy: origin, budget: 1}",
+    ),
+    (
+        "layering.budget",
+        "layering: {strategy: origin, budget: 1}",
+        "layering: {strategy: origin, budget: 2}",
+    ),
+    ("format", "", "format: erofs"),
+    (
+        "certificates.additional",
+        "",
+        "certificates: {additional: [{name: a, content: \"C\"}]}",
+    ),
+    (
+        "certificates.additional.name",
+        "certificates: {additional: [{name: a, content: \"C\"}]}",
+        "certificates: {additional: [{name: b, content: \"C\"}]}",
+    ),
+    (
+        "certificates.additional.content",
+        "certificates: {additional: [{name: a, content: \"C\"}]}",
+        "certificates: {additional: [{name: a, content: \"D\"}]}",
+    ),
+    (
+        "certificates.providers",
+        "",
+        "certificates: {providers: [demo-base]}",
+    ),
+    (
+        "os-release",
+        "B, packages: [tool]",
+        "B, packages: [tool]\nos-release: {id: x}",
+    ),
+    ("x-build.scripts", "", "x-build: {X, scripts: skip}"),
+    (
+        "x-build.files",
+        "",
+        "x-build: {X, files: [{path: /a, content: x}]}",
+    ),
+    (
+        "x-build.files.path",
+        "x-build: {X, files: [{path: /a, content: x}]}",
+        "x-build: {X, files: [{path: /b, content: x}]}",
+    ),
+    (
+        "x-build.files.source",
+        "x-build: {X, files: [{path: /a, source: included.yaml}]}",
+        "x-build: {X, files: [{path: /a, source: a.yaml}]}",
+    ),
+    (
+        "x-build.files.content",
+        "x-build: {X, files: [{path: /a, content: x}]}",
+        "x-build: {X, files: [{path: /a, content: y}]}",
+    ),
+    (
+        "x-build.files.mode",
+        "x-build: {X, files: [{path: /a, content: x}]}",
+        "x-build: {X, files: [{path: /a, content: x, mode: 0600}]}",
+    ),
+    (
+        "x-build.files.uid",
+        "x-build: {X, files: [{path: /a, content: x}]}",
+        "x-build: {X, files: [{path: /a, content: x, uid: 7}]}",
+    ),
+    (
+        "x-build.files.gid",
+        "x-build: {X, files: [{path: /a, content: x}]}",
+        "x-build: {X, files: [{path: /a, content: x, gid: 7}]}",
+    ),
+    ("x-build.world", "", "x-build: {X, world: locked}"),
+    (
+        "x-build.compression",
+        "",
+        "x-build: {X, compression: 'zstd:1'}",
+    ),
+    (
+        "x-build.healthcheck.test",
+        "",
+        "x-build: {X, healthcheck: {test: [CMD, x]}}",
+    ),
+    (
+        "x-build.healthcheck.interval",
+        "x-build: {X, healthcheck: {test: [CMD, x]}}",
+        "x-build: {X, healthcheck: {test: [CMD, x], interval: 3s}}",
+    ),
+    (
+        "x-build.healthcheck.timeout",
+        "x-build: {X, healthcheck: {test: [CMD, x]}}",
+        "x-build: {X, healthcheck: {test: [CMD, x], timeout: 3s}}",
+    ),
+    (
+        "x-build.healthcheck.start-period",
+        "x-build: {X, healthcheck: {test: [CMD, x]}}",
+        "x-build: {X, healthcheck: {test: [CMD, x], start-period: 3s}}",
+    ),
+    (
+        "x-build.healthcheck.retries",
+        "x-build: {X, healthcheck: {test: [CMD, x]}}",
+        "x-build: {X, healthcheck: {test: [CMD, x], retries: 3}}",
+    ),
+    ("x-build.expose", "", "x-build: {X, expose: [80/tcp]}"),
+    ("x-build.labels", "", "x-build: {X, labels: {a: b}}"),
+    (
+        "x-build.remove",
+        "",
+        "x-build: {remove: [/etc/apko.json, /etc/late]}",
+    ),
+    ("x-build.clamp-mtime", "", "x-build: {X, clamp-mtime: true}"),
+    (
+        "x-build.mirrors",
+        "B, repositories: ['http://127.0.0.1:9/r']",
+        "B, repositories: ['http://127.0.0.1:9/r']\nx-build: {X, mirrors: {'http://127.0.0.1:9/r': ['R']}}",
+    ),
+    ("x-build.db", "", "x-build: {X, db: usr}"),
+];
+
+/// What is tested elsewhere, or only accepted.
+const OTHER_FIELDS: [&str; 4] = [
+    "contents.baseimage.image",
+    "contents.baseimage.apkindex",
+    "contents.options",
+    "options",
+];
+
+/// Returns the paths of the fields of a schema; of mappings, those inside.
+fn fields(schema: &serde_json::Value, path: &str, found: &mut BTreeSet<String>) {
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        let path = if path.is_empty() {
+            name.clone()
+        } else {
+            format!("{path}.{name}")
+        };
+        let items = &field["items"];
+        match (
+            field["properties"].is_object(),
+            items["properties"].is_object(),
+        ) {
+            (true, _) => fields(field, &path, found),
+            (_, true) => {
+                fields(items, &path, found);
+                found.insert(path);
+            }
+            _ => drop(found.insert(path)),
+        }
+    }
+}
+
+#[test]
+fn every_field_of_a_description_has_an_effect() {
+    if !has("openssl") {
+        return;
+    }
+    let script = "mkdir -p /etc/made";
+    let tool = package(
+        "tool",
+        "2-r0",
+        vec![
+            directory("etc"),
+            EntrySpec {
+                mtime: 1_650_000_000,
+                ..file("etc/late", "x")
+            },
+        ],
+    )
+    .script(ScriptKind::PostInstall, script);
+    let local = "usr/local/share/ca-certificates";
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let certificates =
+        ["c", "d"].map(|name| certificate(place.path(), name, &format!("/CN={name}")));
+    let layout = [
+        "usr",
+        "usr/local",
+        "usr/local/share",
+        local,
+        "etc/ssl",
+        "etc/ssl/certs",
+    ];
+    let mut base = base();
+    base.contents
+        .entries
+        .extend(layout.iter().map(|path| directory(path)));
+    base.contents.entries.extend([
+        file(&format!("{local}/own.crt"), &certificates[0]),
+        file("etc/ssl/certs/ca-certificates.crt", ""),
+    ]);
+    let base = base.with(|package| package.depends = World::parse("tool").expect("a name").entries);
+    let extra = package("extra", "1-r0", vec![]);
+    let s6 = package("s6", "1-r0", vec![]);
+    let shop = Shop::new(&[base, tool, s6]);
+    let second = shop.offer("second", &[extra]);
+    let escaped = |text: &str| text.replace('\n', "\\n");
+    let keys = [
+        fs::read_to_string(key()).expect("a key"),
+        fs::read_to_string(
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/keys/TEST-ONLY.rsa.pub"),
+        )
+        .expect("a key"),
+    ];
+    // A description says each thing once: what a case gives takes the place of what all have.
+    let write = |case: &str| {
+        let (contents, rest) = match case.strip_prefix('B') {
+            Some(case) => case.split_once('\n').unwrap_or((case, "")),
+            None => ("", case),
+        };
+        let mut lines = BTreeMap::from([
+            ("keyring".to_owned(), format!("['{}']", key())),
+            ("repositories".to_owned(), "['R']".to_owned()),
+            ("packages".to_owned(), "[demo-base]".to_owned()),
+        ]);
+        for part in contents
+            .split(", ")
+            .filter(|part| part.contains(": ") && !part.starts_with('['))
+        {
+            let part = part.trim();
+            let whole = &contents[contents.find(part).expect("it is there")..];
+            let (name, value) = whole.split_once(": ").expect("it was asked");
+            let known = [
+                "build_repositories",
+                "runtime_repositories",
+                "repositories",
+                "keyring",
+                "runtime_keyring",
+                "packages",
+            ];
+            if known.contains(&name) {
+                let end = value.find(']').expect("a list") + 1;
+                lines.insert(name.to_owned(), value[..end].to_owned());
+            }
+        }
+        let mut text = "contents:\n".to_owned();
+        for (name, value) in lines {
+            text.push_str(&format!("  {name}: {value}\n"));
+        }
+        if !rest.contains("archs: ") {
+            text.push_str("archs: [amd64]\n");
+        }
+        if !rest.contains("x-build: ") {
+            text.push_str("x-build: {X}\n");
+        }
+        text.push_str(&format!("{rest}\n"));
+        let text = text
+            .replace("'R'", &format!("'{}'", shop.repository()))
+            .replace("'S'", &format!("'{second}'"))
+            .replace("{X", "{remove: [/etc/apko.json]")
+            .replace("\"K\"", &format!("\"{}\"", escaped(&keys[0])))
+            .replace("\"L\"", &format!("\"{}\"", escaped(&keys[1])))
+            .replace("\"C\"", &format!("\"{}\"", escaped(&certificates[0])))
+            .replace("\"D\"", &format!("\"{}\"", escaped(&certificates[1])));
+        shop.desk.write("a.yaml", &text);
+        text
+    };
+    shop.desk.write("included.yaml", "cmd: included\n");
+    let outcome = |text: &str| {
+        let said = shop
+            .desk
+            .run(&["build", "a.yaml", "t:1", "out/", "-q", "--sbom=no"]);
+        let error = said
+            .err
+            .lines()
+            .find(|line| line.starts_with("error["))
+            .unwrap_or_default();
+        assert!(!error.starts_with("error[E-YAML]"), "{error}\n{text}");
+        // Only a field that is not there may be unknown.
+        assert!(!error.contains("unknown"), "{error}\n{text}");
+        format!("{}{error}", said.out)
+    };
+    let plain = outcome(&write(""));
+    assert!(plain.starts_with("t@sha256:"), "{plain}");
+    let mut tested: BTreeSet<String> = OTHER_FIELDS.map(str::to_owned).into();
+    for (field, without, with) in FIELDS {
+        let before = match *without {
+            "" | "B" => plain.clone(),
+            without => outcome(&write(without)),
+        };
+        let text = write(with);
+        let after = outcome(&text);
+        assert_ne!(before, after, "{field} has no effect:\n{text}");
+        assert!(
+            after.starts_with("t@")
+                || before.starts_with("t@")
+                || *field == "x-build.mirrors"
+                || ["format"].contains(field),
+            "{field}: {before} {after}\n{text}"
+        );
+        tested.insert((*field).to_owned());
+    }
+    let schema = shop.desk.run(&["schema"]).good();
+    let mut known = BTreeSet::new();
+    fields(
+        &serde_json::from_str(&schema).expect("JSON"),
+        "",
+        &mut known,
+    );
+    let missing: Vec<&String> = known.difference(&tested).collect();
+    assert!(known.len() > 60, "{known:?}");
     assert!(missing.is_empty(), "no case for {missing:?}");
 }

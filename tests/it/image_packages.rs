@@ -193,6 +193,13 @@ fn test_key() -> Option<PathBuf> {
     data("alpine-branches/keys/TEST-ONLY.rsa.pub")
 }
 
+/// Returns two branches, the older one 3.19, and the key of both.
+fn branches(newer: &str) -> Option<(PathBuf, PathBuf, PathBuf)> {
+    let old = data("alpine-branches/v3.19.4")?;
+    let new = data(&format!("alpine-branches/{newer}"))?;
+    Some((old, new, test_key()?))
+}
+
 #[test]
 fn the_lock_file_is_apkos() {
     let Some(desk) = Desk::apko() else { return };
@@ -365,13 +372,9 @@ fn a_path_is_explained() {
 
 #[test]
 fn builds_go_on_when_the_mirror_has_moved() {
-    let (Some(old), Some(new)) = (
-        data("alpine-branches/v3.19.4"),
-        data("alpine-branches/edge"),
-    ) else {
+    let Some((old, new, key)) = branches("edge") else {
         return;
     };
-    let Some(key) = test_key() else { return };
     let desk = Desk::empty();
     let mirror = desk.path().join("mirror");
     copy(&old.join("x86_64"), &mirror.join("x86_64"));
@@ -451,13 +454,9 @@ fn first_file(lock: &str) -> String {
 
 #[test]
 fn update_moves_only_what_is_named() {
-    let (Some(old), Some(new)) = (
-        data("alpine-branches/v3.19.4"),
-        data("alpine-branches/v3.20"),
-    ) else {
+    let Some((old, new, key)) = branches("v3.20") else {
         return;
     };
-    let Some(key) = test_key() else { return };
     let desk = Desk::empty();
     desk.write(
         "a.yaml",
@@ -509,13 +508,9 @@ fn update_moves_only_what_is_named() {
 
 #[test]
 fn ranges_are_chosen_and_recorded() {
-    let (Some(old), Some(new)) = (
-        data("alpine-branches/v3.19.4"),
-        data("alpine-branches/edge"),
-    ) else {
+    let Some((old, new, key)) = branches("edge") else {
         return;
     };
-    let Some(key) = test_key() else { return };
     let desk = Desk::empty();
     let repositories = format!("{}', '{}", old.display(), new.display());
     let text = description(&repositories, &key, "'libcrypto3@^3.1', 'zlib@~1.3.1'");

@@ -443,3 +443,37 @@ fn without_a_network_the_cache_is_enough() {
     let run = add(&fresh(), true, &["--no-cache"], "zlib");
     assert_ne!(run.code, 0, "{}", run.output);
 }
+
+#[test]
+fn what_vanished_comes_from_the_cache() {
+    use crate::support::mirror::Mirror;
+    use crate::support::repository::{Repository, file, package};
+    let sandbox = Sandbox::new();
+    let made = |version: &str| package("tool", version, vec![file("tool", version)]);
+    let mut repository = Repository::new(&sandbox);
+    repository.add(&made("1.0-r0"));
+    repository.publish(1_600_000_000);
+    let mirror = Mirror::of(repository.path());
+    let ibex = |words: &[&str]| {
+        let mut command = sandbox.ibex();
+        command.env("IBEX_CACHE_DIR", sandbox.beside("store"));
+        command.args(["--arch", "x86_64", "-X", &mirror.url()]);
+        support::run(command.args(words))
+    };
+    ibex(&["add", "--initdb", "--no-scripts", "tool"]).success();
+    // The mirror has only the next version now.
+    let mut next = Repository::new(&sandbox);
+    next.add(&made("1.1-r0"));
+    next.publish(1_600_000_100);
+    fs::remove_file(next.file("tool-1.0-r0.apk")).expect("a file");
+    ibex(&["update"]).success();
+    let place = sandbox.beside("snapshots").display().to_string();
+    let key = sandbox.beside("own.rsa").display().to_string();
+    ibex(&["snapshot", "--sign-key", &key, &place]).success();
+    let kept = sandbox.beside("snapshots").join("latest/x86_64");
+    assert!(kept.join("tool-1.0-r0.apk").exists());
+    // Without the cache it is an error that names the package.
+    let run = ibex(&["--no-cache", "snapshot", "--sign-key", &key, &place]);
+    let wanted = "tool-1.0-r0: no repository that can be reached has it any more, and no cache";
+    assert!(run.output.contains(wanted), "{}", run.output);
+}

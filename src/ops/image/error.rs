@@ -57,8 +57,10 @@ pub enum Error {
     Solve {
         /// The rule at the end of the chain.
         reason: String,
-        /// The chain of reasons.
+        /// The chain of reasons; the shortest one.
         chain: Vec<String>,
+        /// Other chains that have to be broken, too, one after the other.
+        more: Vec<String>,
         /// What would help.
         hints: Vec<String>,
     },
@@ -350,6 +352,14 @@ impl Error {
             "E-SIG-KEY" | "E-SIG-BAD" | "E-HASH" => 5,
             "E-AUTH" => 6,
             _ => 1,
+        }
+    }
+
+    /// Returns the reasons that are only told who asks for all of them, a line each.
+    pub fn more_facts(&self) -> &[String] {
+        match self {
+            Self::Solve { more, .. } => more,
+            _ => &[],
         }
     }
 

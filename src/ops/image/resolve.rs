@@ -713,6 +713,7 @@ fn unsolvable(
         return Error::Solve {
             reason: "the solver finds no answer".to_owned(),
             chain: Vec::new(),
+            more: Vec::new(),
             hints: Vec::new(),
         };
     };
@@ -731,17 +732,21 @@ fn unsolvable(
     }
     let first = explanation.contradictions.first();
     let deepest = first.and_then(|one| one.facts.iter().max_by_key(|fact| fact.depth));
-    let mut chain = Vec::new();
+    let mut chains: Vec<Vec<String>> = Vec::new();
     let mut hints = Vec::new();
     for contradiction in &explanation.contradictions {
-        for fact in &contradiction.facts {
-            chain.push(format!("{:1$}{2}", "", 2 * fact.depth, fact.rule));
-        }
+        let facts = contradiction.facts.iter();
+        let line =
+            |fact: &solver::complete::Fact| format!("{:1$}{2}", "", 2 * fact.depth, fact.rule);
+        chains.push(facts.map(line).collect());
         hints.extend(contradiction.hints.iter().map(ToString::to_string));
     }
+    let mut chains = chains.into_iter();
+    let chain = chains.next().unwrap_or_default();
     Error::Solve {
         reason: deepest.map_or_else(String::new, |fact| fact.rule.to_string()),
         chain,
+        more: chains.flatten().collect(),
         hints,
     }
 }

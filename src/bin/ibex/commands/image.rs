@@ -22,17 +22,25 @@ pub(crate) fn run(invocation: &Invocation, console: &mut Console) -> u8 {
     match dispatch(invocation, console) {
         Ok(code) => code,
         Err(error) => {
-            report(&error, invocation.values.is("json"), console);
+            report(&error, &invocation.values, console);
             error.exit_code()
         }
     }
 }
 
 /// Prints why it did not happen.
-fn report(error: &Error, as_json: bool, console: &mut Console) {
+fn report(error: &Error, values: &Values, console: &mut Console) {
     let (code, message) = (error.code(), error.to_string());
-    let (facts, hints) = (error.facts(), error.hints());
-    if as_json {
+    let (mut facts, mut hints) = (error.facts(), error.hints());
+    match (
+        values.is("explain") || values.is("json"),
+        error.more_facts(),
+    ) {
+        (_, []) => {}
+        (true, more) => facts.extend_from_slice(more),
+        (false, _) => hints.push("`--explain` tells what else is in the way".to_owned()),
+    }
+    if values.is("json") {
         let object = json!({ "code": code, "message": message, "facts": facts, "hints": hints });
         console.print(&format!("{object}\n"));
         return;
