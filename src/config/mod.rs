@@ -10,7 +10,7 @@ pub mod transport;
 
 pub use mirrors::Mirrors;
 pub use repositories::{Repository, RepositoryKind, RepositorySources};
-pub use transport::Transport;
+pub use transport::{HostCredentials, Transport};
 
 use crate::format::Limits;
 use crate::root::{Root, RootError};

@@ -13,6 +13,68 @@ pub struct Credentials {
     pub user: String,
     /// The password; may be empty.
     pub password: String,
+    /// The password is a token that stands alone.
+    pub bearer: bool,
+}
+
+/// Credentials for some hosts only (image.md, 13.6).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostCredentials {
+    /// A host, or `*.` and a domain whose hosts are meant.
+    pub host: String,
+    /// The credentials.
+    pub credentials: Credentials,
+}
+
+impl HostCredentials {
+    /// Reads `basic:HOST:USER:PASSWORD` and `bearer:HOST:TOKEN`, one a line; `HOST` may have a port.
+    pub fn parse_lines(text: &str) -> Vec<Self> {
+        text.lines()
+            .filter_map(|line| Self::parse(line.trim()))
+            .collect()
+    }
+
+    fn parse(line: &str) -> Option<Self> {
+        let (scheme, rest) = line.split_once(':')?;
+        let (mut host, mut rest) = rest.split_once(':')?;
+        let digits = rest.split(':').next().unwrap_or_default();
+        let port = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        // A number between host and the rest is a port, if something is left behind it.
+        if port && rest.len() > digits.len() && rest[digits.len() + 1..].contains(':') {
+            let end = host.len() + 1 + digits.len();
+            host = &line[scheme.len() + 1..scheme.len() + 1 + end];
+            rest = &rest[digits.len() + 1..];
+        }
+        let credentials = match scheme.to_ascii_lowercase().as_str() {
+            "basic" => {
+                let (user, password) = rest.split_once(':')?;
+                Credentials {
+                    user: user.to_owned(),
+                    password: password.to_owned(),
+                    bearer: false,
+                }
+            }
+            "bearer" => Credentials {
+                user: String::new(),
+                password: rest.to_owned(),
+                bearer: true,
+            },
+            _ => return None,
+        };
+        Some(Self {
+            host: host.to_owned(),
+            credentials,
+        })
+    }
+
+    fn is_for(&self, host: &str) -> bool {
+        let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        match self.host.strip_prefix('*') {
+            Some("") => true,
+            Some(domain) => name.ends_with(domain),
+            None => self.host == host || self.host == name,
+        }
+    }
 }
 
 impl fmt::Debug for Credentials {
@@ -30,6 +92,7 @@ impl Credentials {
         scheme.eq_ignore_ascii_case("basic").then(|| Self {
             user: user.to_owned(),
             password: password.to_owned(),
+            bearer: false,
         })
     }
 }
@@ -47,6 +110,11 @@ pub struct Transport {
     pub proxy_credentials: Option<Credentials>,
     /// Credentials for a server that asks for some and is not in the netrc file.
     pub credentials: Option<Credentials>,
+    /// Credentials for some hosts; they come before the netrc file.
+    pub hosts: Vec<HostCredentials>,
+    /// A program that is called with a host and prints a name and a password, a line each; it is
+    /// asked last.
+    pub command: Option<PathBuf>,
     /// The netrc file.
     pub netrc: Option<PathBuf>,
     /// `User-Agent`.
@@ -75,6 +143,8 @@ impl Default for Transport {
             no_proxy: None,
             proxy_credentials: None,
             credentials: None,
+            hosts: Vec::new(),
+            command: None,
             netrc: None,
             user_agent: None,
             referer: None,
@@ -125,6 +195,35 @@ impl Transport {
         }
     }
 
+    /// Returns the credentials for a host, with an optional port, and where they come from.
+    pub fn credentials_for(&self, host: &str) -> Option<(Credentials, &'static str)> {
+        let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        if let Some(found) = self.hosts.iter().find(|one| one.is_for(host)) {
+            return Some((found.credentials.clone(), "HTTP_AUTH"));
+        }
+        if let Some(found) = self.netrc_credentials(name) {
+            return Some((found, "netrc"));
+        }
+        if let Some(found) = self.credentials.clone() {
+            return Some((found, "HTTP_AUTH"));
+        }
+        let output = std::process::Command::new(self.command.as_ref()?)
+            .arg(host)
+            .stdin(std::process::Stdio::null())
+            .output()
+            .ok()
+            .filter(|output| output.status.success())?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        let mut lines = text.lines();
+        let (user, password) = (lines.next()?, lines.next().unwrap_or_default());
+        let credentials = Credentials {
+            user: user.to_owned(),
+            password: password.to_owned(),
+            bearer: false,
+        };
+        Some((credentials, "APK_AUTH_COMMAND"))
+    }
+
     /// Returns what the netrc file says about a host.
     pub fn netrc_credentials(&self, host: &str) -> Option<Credentials> {
         let text = std::fs::read_to_string(self.netrc.as_ref()?).ok()?;
@@ -164,6 +263,7 @@ fn netrc_entry(text: &str, host: &str) -> Option<Credentials> {
     Some(Credentials {
         user: user.unwrap_or_default(),
         password: password.unwrap_or_default(),
+        bearer: false,
     })
 }
 
@@ -201,6 +301,34 @@ impl<'t> NetrcWords<'t> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hosts_have_credentials_of_their_own() {
+        let text =
+            "basic:a.example:me:pa:ss\nbearer:*.b.example:token\nbasic:c:81:you:it\nx:y\nbasic:z\n";
+        let transport = Transport {
+            hosts: HostCredentials::parse_lines(text),
+            ..Transport::default()
+        };
+        for (host, wanted) in [
+            ("a.example", Some(("me", "pa:ss", false))),
+            ("a.example:8080", Some(("me", "pa:ss", false))),
+            ("x.b.example", Some(("", "token", true))),
+            ("b.example", None),
+            ("xb.example", None),
+            ("c:81", Some(("you", "it", false))),
+            ("c:82", None),
+            ("z", None),
+        ] {
+            let found = transport.credentials_for(host).map(|(found, _)| found);
+            let wanted = wanted.map(|(user, password, bearer)| Credentials {
+                user: user.to_owned(),
+                password: password.to_owned(),
+                bearer,
+            });
+            assert_eq!(found, wanted, "{host}");
+        }
+    }
 
     #[test]
     fn netrc_files_are_understood() {

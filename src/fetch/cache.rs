@@ -106,6 +106,13 @@ impl Key {
         Self { stem, identity }
     }
 
+    /// Makes the name of a package from `NAME-VERSION` and its identity.
+    pub fn named(full_name: &str, identity: Identity) -> Self {
+        // Where the version begins does not matter for the name of a file.
+        let (name, version) = full_name.split_once('-').unwrap_or((full_name, ""));
+        Self::new(name, version, identity)
+    }
+
     /// Makes the name of a package.
     pub fn of(package: &crate::package::Package) -> Self {
         Self::new(&package.name, &package.version, package.identity)

@@ -287,10 +287,13 @@ impl Session {
             }
             if status == StatusCode::UNAUTHORIZED && !asked && credentials.is_none() {
                 asked = true;
-                credentials = self
-                    .transport()
-                    .netrc_credentials(url.host_str().unwrap_or(""));
-                credentials = credentials.or_else(|| self.transport().credentials.clone());
+                let host = url.host_str().unwrap_or("");
+                let host = match url.port() {
+                    Some(port) => format!("{host}:{port}"),
+                    None => host.to_owned(),
+                };
+                let found = self.transport().credentials_for(&host);
+                credentials = found.map(|(credentials, _)| credentials);
                 if credentials.is_some() {
                     continue;
                 }
@@ -355,6 +358,7 @@ impl Session {
         let found = Credentials {
             user: decoded(url.username()),
             password: decoded(url.password().unwrap_or_default()),
+            bearer: false,
         };
         // Both can only fail for addresses without a host.
         let _ = url.set_username("");
@@ -379,7 +383,10 @@ impl Session {
             request = request.header(RANGE, format!("bytes={}-", ask.from));
         }
         if let Some(credentials) = credentials {
-            request = request.basic_auth(&credentials.user, Some(&credentials.password));
+            request = match credentials.bearer {
+                true => request.bearer_auth(&credentials.password),
+                false => request.basic_auth(&credentials.user, Some(&credentials.password)),
+            };
         }
         if let Some(referer) = &self.transport().referer {
             let own = referer == "auto";

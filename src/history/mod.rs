@@ -10,8 +10,9 @@
 //! cannot be written is a warning, not a failure.
 //!
 //! A transaction is entered before its first change ([`History::begin`]) and completed after its
-//! last ([`History::finish`]). One that was interrupted stays open; the next command that changes
-//! the root compares it with what is installed and completes or deletes it ([`History::settle`]).
+//! last ([`History::finish`]), while its journal is still there. One that was interrupted stays open:
+//! if it had promised something, its journal names it and recovery completes it; if not, it is
+//! deleted by the next command that changes the root ([`History::settle`]).
 
 mod watch;
 
@@ -26,6 +27,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Where the history is, below the root.
+pub const PATH: &str = "var/lib/ibex/history.sqlite";
 const DIRECTORY: &str = "var/lib/ibex";
 const FILE: &str = "history.sqlite";
 
@@ -80,10 +82,10 @@ pub enum HistoryError {
     #[error(transparent)]
     Root(#[from] RootError),
     /// The database cannot be used.
-    #[error("cannot use {DIRECTORY}/{FILE}: {0}")]
+    #[error("cannot use {PATH}: {0}")]
     Database(#[from] rusqlite::Error),
     /// It was written by a newer version.
-    #[error("{DIRECTORY}/{FILE} was written by a newer version of this program")]
+    #[error("{PATH} was written by a newer version of this program")]
     TooNew,
 }
 
@@ -205,6 +207,49 @@ pub struct History {
     made: Vec<String>,
 }
 
+/// A root as it is, to see what became of transactions whose end nobody wrote down.
+#[derive(Clone, Copy, Debug)]
+pub struct Now<'a> {
+    /// What is installed.
+    pub installed: &'a InstalledDb,
+    /// What is asked for.
+    pub world: &'a World,
+    /// What recovery made of the transaction that had promised something, and its failed steps. All
+    /// others promised nothing, unless their end could not be written.
+    pub finished: Option<(i64, Outcome, u32)>,
+}
+
+impl Now<'_> {
+    /// Returns what became of a transaction, by what is there; `None` if it did not happen.
+    fn judge(&self, entry: &Entry) -> Option<Outcome> {
+        let has = |member: &Member| self.installed.by_identity(member.identity).is_some();
+        let stays = |change: &Changed| {
+            change.old.as_ref().map(|m| m.identity) == change.new.as_ref().map(|m| m.identity)
+        };
+        let is_new = |change: &Changed| {
+            let gone = change.old.as_ref().is_none_or(|old| !has(old));
+            change.new.as_ref().is_none_or(has) && (gone || stays(change))
+        };
+        let is_old = |change: &Changed| {
+            let absent = change.new.as_ref().is_none_or(|new| !has(new));
+            change.old.as_ref().is_none_or(has) && (absent || stays(change))
+        };
+        let world = self.world.entries.iter().map(ToString::to_string);
+        let is_asked =
+            entry.world_before != entry.world_after && world.eq(entry.world_after.iter().cloned());
+        match (
+            entry.changes.iter().all(is_new),
+            entry.changes.iter().all(is_old),
+        ) {
+            // Where the packages say nothing, the world does.
+            (true, true) => is_asked.then_some(Outcome::Recovered),
+            (true, false) => Some(Outcome::Recovered),
+            (false, true) => None,
+            (false, false) => Some(Outcome::Interrupted),
+        }
+    }
+}
+
 impl History {
     /// Opens the history of a root and makes it if there is none.
     ///
@@ -237,7 +282,7 @@ impl History {
     /// # Errors
     /// [`HistoryError`].
     pub fn read(root: &Root) -> Result<Option<Self>, HistoryError> {
-        if root.stat(&format!("{DIRECTORY}/{FILE}"))?.is_none() {
+        if root.stat(PATH)?.is_none() {
             return Ok(None);
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -353,11 +398,21 @@ impl History {
         Ok(())
     }
 
-    /// Decides what became of transactions that were interrupted, by what is installed now.
+    /// Returns whether there are transactions whose end nobody wrote down.
     ///
     /// # Errors
     /// [`HistoryError`].
-    pub fn settle(&mut self, installed: &InstalledDb) -> Result<(), HistoryError> {
+    pub fn has_open(&self) -> Result<bool, HistoryError> {
+        let open = "SELECT EXISTS (SELECT 1 FROM entry WHERE outcome = ?1)";
+        let started = [Outcome::Started.as_str()];
+        Ok(self.connection.query_row(open, started, |row| row.get(0))?)
+    }
+
+    /// Decides what became of transactions that were interrupted.
+    ///
+    /// # Errors
+    /// [`HistoryError`].
+    pub fn settle(&mut self, now: &Now<'_>) -> Result<(), HistoryError> {
         let open: Vec<i64> = self
             .connection
             .prepare("SELECT id FROM entry WHERE outcome = ?1")?
@@ -367,26 +422,17 @@ impl History {
             let Some(entry) = self.entry(id)? else {
                 continue;
             };
-            let has = |member: &Member| installed.by_identity(member.identity).is_some();
-            let is_new = |change: &Changed| {
-                change.new.as_ref().is_none_or(has)
-                    && (change.old.as_ref().is_none_or(|old| !has(old))
-                        || change.old.as_ref().map(|m| m.identity)
-                            == change.new.as_ref().map(|m| m.identity))
+            let (outcome, errors) = match now.finished {
+                Some((finished, outcome, errors)) if finished == id => (outcome, errors),
+                _ => match now.judge(&entry) {
+                    Some(outcome) => (outcome, 0),
+                    None => {
+                        self.discard(id)?;
+                        continue;
+                    }
+                },
             };
-            let is_old = |change: &Changed| {
-                change.old.as_ref().is_none_or(has)
-                    && (change.new.as_ref().is_none_or(|new| !has(new))
-                        || change.old.as_ref().map(|m| m.identity)
-                            == change.new.as_ref().map(|m| m.identity))
-            };
-            if entry.changes.iter().all(is_new) {
-                self.finish(id, Outcome::Recovered, 0, installed, &[])?;
-            } else if entry.changes.iter().all(is_old) {
-                self.discard(id)?;
-            } else {
-                self.finish(id, Outcome::Interrupted, 0, installed, &[])?;
-            }
+            self.finish(id, outcome, errors, now.installed, &[])?;
         }
         Ok(())
     }

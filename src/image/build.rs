@@ -6,7 +6,8 @@ use super::request::{BuildRequest, DatabasePlace, ScriptMode};
 use super::scripts::Scripts;
 use super::store::Store;
 use super::{
-    BuiltImage, Platform, Warning, accounts, certificates, layer, ldconfig, mutate, oci, sandbox,
+    BuiltImage, Platform, Warning, accounts, base, certificates, layer, ldconfig, mutate, oci,
+    sandbox,
 };
 use crate::format::apk_v2::{EntryKind, PackageReader};
 use crate::package::InstalledDb;
@@ -15,6 +16,7 @@ use crate::progress::{Event, Level, Sink};
 use crate::root::{Root, RootError, Tree};
 use crate::transaction::{self, Transaction, TransactionError};
 use rustix::fs::FileType;
+use std::collections::BTreeSet;
 use std::io::BufReader;
 
 const DATABASE: &str = "lib/apk/db";
@@ -31,6 +33,10 @@ pub fn build(
     store: &Store,
     sink: &mut dyn Sink,
 ) -> Result<BuiltImage, ImageError> {
+    if request.base.is_some() {
+        // What is below is read again every time: a record would have to hold all of it.
+        return build_anew(request, store, "", sink);
+    }
     let key = record::key(request)?;
     if let Some(image) = Record::load(store, &key, request) {
         return Ok(image);
@@ -51,13 +57,28 @@ fn build_anew(
     let tree = Tree::new(request.build_time);
     let root = Root::of_tree(&tree);
     let mut warnings = Vec::new();
-    skeleton(&root, request)?;
+    let (below, installed) = match &request.base {
+        None => {
+            skeleton(&root, request)?;
+            (None, InstalledDb::default())
+        }
+        Some(image) => {
+            let below = base::unpack(image, &tree, &root, store)?;
+            (Some(below), base::database(image, &root)?)
+        }
+    };
     mutate::keys(&root, &request.keys, false)?;
     let scripts = Scripts::new(request);
-    let (installed, packaged) = install(&root, &tree, request, &scripts, sink)?;
-    mutate::os_release(&root, &request.os_release)?;
-    accounts::configure(&root, request, &mut warnings)?;
-    if let Some(json) = &request.configuration_json {
+    let (installed, packaged) = install(&root, &tree, request, installed, &scripts, sink)?;
+    if below.is_none() {
+        mutate::os_release(&root, &request.os_release)?;
+        accounts::configure(&root, request, &mut warnings)?;
+    }
+    if let Some(json) = request
+        .configuration_json
+        .as_ref()
+        .filter(|_| below.is_none())
+    {
         let text = format!("{}\n", json.trim_end());
         root.replace("etc/apko.json", text.as_bytes(), 0o444, false)?;
     }
@@ -69,7 +90,9 @@ fn build_anew(
     let outcomes = scripts.finish(&root, &mut warnings)?;
     // Scripts may have made the bundle anew.
     certificates::seal(&root)?;
-    devices(&root)?;
+    if below.is_none() {
+        devices(&root)?;
+    }
     if request.scripts >= ScriptMode::Builtin {
         ldconfig::update(&root)?;
     }
@@ -79,7 +102,12 @@ fn build_anew(
         .map(|line| format!("{line}\n"))
         .collect();
     root.replace("etc/apk/repositories", text.as_bytes(), 0o644, false)?;
-    let database = place_database(&root, request.database, &mut warnings)?;
+    let place = match below {
+        None => request.database,
+        // It stays where it is.
+        Some(_) => DatabasePlace::Auto,
+    };
+    let database = place_database(&root, place, &mut warnings)?;
     let removed = mutate::remove(&root, &request.remove)?;
     if !removed.is_empty() && request.database != DatabasePlace::None {
         let text: String = removed.iter().map(|path| format!("{path}\n")).collect();
@@ -95,6 +123,9 @@ fn build_anew(
         Some(wanted) => Some(accounts::run_as(&root, wanted, &mut warnings)?),
         None => None,
     };
+    let names: BTreeSet<String> = (request.packages.iter())
+        .map(|new| new.package.name.clone())
+        .collect();
     let source = layer::Source {
         tree: &tree,
         root: &root,
@@ -104,16 +135,32 @@ fn build_anew(
         compression: request.compression,
         latest: request.clamp_mtime.then_some(request.build_time),
         database: format!("{database}/installed"),
+        below: below.as_ref().map(|below| (below, &names)),
     };
-    let made = layer::make(&source, store)?;
+    let mut made = layer::make(&source, store)?;
     let platform = Platform::of_apk(&request.architecture);
-    let (config, manifest) = oci::image(
-        &platform,
-        request.build_time,
-        &request.config,
-        user.as_deref(),
-        &made.layers,
-    );
+    let (config, manifest) = match (&request.base, below) {
+        (Some(base), Some(mut below)) => {
+            let added = made.layers.len();
+            below.layers.append(&mut made.layers);
+            made.layers = below.layers;
+            oci::extended(
+                &base.image.config,
+                &base.image.annotations,
+                request.build_time,
+                &request.config,
+                &made.layers,
+                added,
+            )
+        }
+        _ => oci::image(
+            &platform,
+            request.build_time,
+            &request.config,
+            user.as_deref(),
+            &made.layers,
+        ),
+    };
     let image = BuiltImage {
         architecture: request.architecture.clone(),
         platform,
@@ -126,7 +173,9 @@ fn build_anew(
         warnings,
         root,
     };
-    Record::keep(store, key, &image, &tree, &made.places)?;
+    if request.base.is_none() {
+        Record::keep(store, key, &image, &tree, &made.places)?;
+    }
     Ok(image)
 }
 
@@ -225,6 +274,7 @@ fn install(
     root: &Root,
     tree: &Tree,
     request: &BuildRequest,
+    installed: InstalledDb,
     scripts: &Scripts<'_>,
     sink: &mut dyn Sink,
 ) -> Result<(InstalledDb, std::ops::Range<u64>), ImageError> {
@@ -244,7 +294,7 @@ fn install(
     };
     let transaction = Transaction {
         root,
-        installed: InstalledDb::default(),
+        installed,
         plan: &plan,
         world: &request.world,
         options: &options,

@@ -98,6 +98,14 @@ pub enum ImageError {
         /// The bound.
         limit: u64,
     },
+    /// The image to build on cannot be used.
+    #[error("{image} cannot be built on: {cause}")]
+    Base {
+        /// Where it is.
+        image: String,
+        /// What is wrong.
+        cause: String,
+    },
     /// The output cannot be written.
     #[error("cannot create {path}: {cause}")]
     Output {
@@ -136,6 +144,7 @@ impl ImageError {
             Self::ScriptArchitecture { .. } => "E-SCRIPT-ARCH",
             Self::WhiteoutName { .. } => "E-WHITEOUT-NAME",
             Self::Limit { .. } => "E-LIMIT",
+            Self::Base { .. } => "E-IMAGE",
             Self::Output { .. } => "E-OUTPUT",
             Self::Store { .. } => "E-CACHE",
         }

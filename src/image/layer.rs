@@ -8,6 +8,7 @@
 //! Order and bytes depend on the tree and the packages alone, not on threads or on what was kept.
 
 use super::archive::{Names, Pieces, What, Writer};
+use super::base::{Below, is_whiteout};
 use super::error::ImageError;
 use super::request::{Compression, Layering};
 use super::store::{Hashing, Store, TRAILER, touch};
@@ -17,7 +18,7 @@ use crate::root::tree::{EntryKind, Tree, TreeEntry};
 use crate::root::{Root, split};
 use flate2::GzBuilder;
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::path::PathBuf;
@@ -62,6 +63,8 @@ pub(super) struct Source<'a> {
     pub(super) latest: Option<u64>,
     /// Where the database is.
     pub(super) database: String,
+    /// What the layer is put on; it has only what differs then, and only new packages.
+    pub(super) below: Option<(&'a Below, &'a BTreeSet<String>)>,
 }
 
 /// A piece of a layer.
@@ -89,6 +92,13 @@ pub(super) fn make(source: &Source<'_>, store: &Store) -> Result<Layers, ImageEr
             return Err(ImageError::WhiteoutName { path });
         }
     }
+    let entries = match source.below {
+        None => entries,
+        Some((below, _)) => {
+            let changes = below.changes(source.tree, &source.packaged);
+            changes.map_err(|error| ImageError::store(store.path(), &error))?
+        }
+    };
     let text = |path: &str| -> Result<String, ImageError> {
         let bytes = source.root.read(path)?.unwrap_or_default();
         Ok(String::from_utf8_lossy(&bytes).into_owned())
@@ -96,6 +106,12 @@ pub(super) fn make(source: &Source<'_>, store: &Store) -> Result<Layers, ImageEr
     let names = Names::new(&text("etc/passwd")?, &text("etc/group")?);
     let owners = owners(source, &entries);
     let partial = partial_databases(source, &entries, &owners)?;
+    if entries.is_empty() && source.below.is_some() {
+        return Ok(Layers {
+            layers: Vec::new(),
+            places: HashMap::new(),
+        });
+    }
     let outlines = outline(source, &entries, &owners, &partial);
     if outlines.len() > MOST_LAYERS {
         return Err(ImageError::Limit {
@@ -275,7 +291,9 @@ fn outline<'a>(
     owners: &[Option<usize>],
     partial: &'a [GroupWithDatabase],
 ) -> Vec<Outline<'a>> {
-    let is_directory = |entry: &TreeEntry| matches!(entry.kind, EntryKind::Directory);
+    // What hides names below comes before everything else.
+    let leads =
+        |entry: &TreeEntry| matches!(entry.kind, EntryKind::Directory) || is_whiteout(entry);
     let time = |entry: &TreeEntry| match source.latest {
         Some(latest) => entry.mtime.min(latest),
         None => entry.mtime,
@@ -286,7 +304,7 @@ fn outline<'a>(
         .collect();
     let mut of_package: BTreeMap<Option<usize>, Vec<&TreeEntry>> = BTreeMap::new();
     for (entry, owner) in entries.iter().zip(owners) {
-        if !is_directory(entry) {
+        if !leads(entry) {
             of_package.entry(*owner).or_default().push(entry);
         }
     }
@@ -305,7 +323,7 @@ fn outline<'a>(
         };
         list.iter().map(entry).collect::<Vec<_>>()
     };
-    let directories = entries.iter().filter(|entry| is_directory(entry));
+    let directories = entries.iter().filter(|entry| leads(entry));
     let directories: Vec<_> = directories
         .map(|entry| (What::Tree(entry), time(entry)))
         .collect();
@@ -334,7 +352,9 @@ fn outline<'a>(
     if source.layering == Layering::One {
         let mut all: Vec<usize> = (0..source.installed.packages.len()).collect();
         all.sort_by_key(|at| name(*at));
-        let packages = all.iter().map(|at| name(*at)).collect();
+        let packages = all.iter().map(|at| name(*at));
+        let new = |name: &String| source.below.is_none_or(|(_, new)| new.contains(name));
+        let packages = packages.filter(new).collect();
         let mut segments = vec![head(directories)];
         segments.extend(
             all.iter()
@@ -362,7 +382,7 @@ fn outline<'a>(
                 path = split(path).0;
             }
         }
-        let directories = entries.iter().filter(|entry| is_directory(entry));
+        let directories = entries.iter().filter(|entry| leads(entry));
         let directories = directories.filter_map(|entry| {
             let time = needed.get(entry.path.as_str())?;
             Some((What::Tree(by_path[entry.path.as_str()]), *time))

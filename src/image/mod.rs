@@ -16,6 +16,7 @@
 
 mod accounts;
 mod archive;
+mod base;
 mod build;
 mod certificates;
 mod error;
@@ -32,6 +33,7 @@ pub mod sbom;
 mod scripts;
 pub mod store;
 
+pub use base::BaseImage;
 pub use build::build;
 pub use error::ImageError;
 pub use request::{

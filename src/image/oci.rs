@@ -299,6 +299,60 @@ pub(super) fn image(
     (config, manifest)
 }
 
+/// Makes configuration and manifest of an image that is built on another one: what that says stays,
+/// `layers` are those of both, `added` of them are new.
+pub(super) fn extended(
+    base: &serde_json::Value,
+    base_annotations: &BTreeMap<String, String>,
+    build_time: u64,
+    config: &ContainerConfig,
+    layers: &[Layer],
+    added: usize,
+) -> (Document, Document) {
+    let created = time_text(build_time);
+    let mut given = base_annotations.clone();
+    given.remove(CREATED);
+    given.extend(config.annotations.clone());
+    let annotations = annotations(&given, &created);
+    let mut json = base.clone();
+    json["created"] = created.as_str().into();
+    let labels = &mut json["config"]["Labels"];
+    if labels.get(CREATED).is_some() {
+        labels[CREATED] = created.as_str().into();
+    }
+    for (key, value) in &config.annotations {
+        labels[key] = value.as_str().into();
+    }
+    if labels.is_null()
+        && let Some(run) = json["config"].as_object_mut()
+    {
+        run.remove("Labels");
+    }
+    let diff_ids: Vec<&str> = layers.iter().map(|layer| layer.diff_id.as_str()).collect();
+    json["rootfs"]["diff_ids"] = diff_ids.into();
+    let step = serde_json::json!({
+        "created": created, "created_by": config.created_by, "author": config.author,
+    });
+    let mut history = json["history"].as_array().cloned().unwrap_or_default();
+    history.extend(std::iter::repeat_n(step, added));
+    json["history"] = history.into();
+    let config = document(CONFIG, &json);
+    let manifest = ManifestJson {
+        schema_version: 2,
+        media_type: MANIFEST,
+        artifact_type: None,
+        config: DescriptorJson::new(&config.descriptor),
+        layers: layers
+            .iter()
+            .map(|layer| DescriptorJson::new(&layer.descriptor))
+            .collect(),
+        subject: None,
+        annotations,
+    };
+    let manifest = document(MANIFEST, &manifest);
+    (config, manifest)
+}
+
 /// Makes the index of images of several architectures, or of one (image.md, IMG-120).
 ///
 /// `annotations` are those of the configuration; the time of creation is the latest image's.

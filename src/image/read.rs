@@ -7,6 +7,7 @@
 use super::store::sha256_hex;
 use crate::format::installed;
 use crate::package::InstalledDb;
+use rustix::fs::FileType;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -22,6 +23,21 @@ const MOST_NESTED: usize = 4;
 
 /// The longest name of a file in a layer.
 const LONGEST_PATH: usize = 4096;
+
+/// Small files that are kept as they are, for who makes a description of an image.
+pub const KEPT: [&str; 5] = [
+    "etc/apk/arch",
+    "etc/apk/repositories",
+    "etc/apk/world",
+    "etc/group",
+    "etc/passwd",
+];
+
+/// The folder of keys, which are kept, too.
+pub const KEYS: &str = "etc/apk/keys/";
+
+/// A file that is larger than this is not kept.
+pub const LARGEST_KEPT: u64 = 1 << 20;
 
 /// Where a package database can be.
 const DATABASES: [&str; 2] = ["lib/apk/db/installed", "usr/lib/apk/db/installed"];
@@ -150,6 +166,8 @@ pub struct ReadImage {
     pub files: BTreeMap<String, Row>,
     /// The package database, empty if there is none.
     pub installed: InstalledDb,
+    /// The files of [`KEPT`] and [`KEYS`], by path.
+    pub kept: BTreeMap<String, Vec<u8>>,
 }
 
 impl ReadImage {
@@ -203,6 +221,155 @@ pub fn read(path: &Path) -> Result<Vec<ReadImage>, ReadError> {
     Err(ReadError::new(
         "there is neither index.json nor manifest.json",
     ))
+}
+
+/// Reads an archive of a root file system as if it were the only layer of an image.
+///
+/// # Errors
+/// [`ReadError`].
+pub fn read_root(path: &Path) -> Result<ReadImage, ReadError> {
+    let mut image = ReadImage::new("", Value::Null);
+    let mut layer = ReadLayer {
+        digest: String::new(),
+        size: 0,
+        media_type: String::new(),
+        entries: Vec::new(),
+    };
+    let mut reader = BufReader::new(File::open(path)?);
+    image.walk(plain(&mut reader)?, &mut layer)?;
+    if layer.entries.is_empty() {
+        return Err(ReadError::new("it is no archive of files"));
+    }
+    image.layers.push(layer);
+    Ok(image)
+}
+
+/// Undoes gzip or Zstandard, whichever it is.
+fn plain<'r, R: BufRead>(reader: &'r mut R) -> io::Result<Box<dyn Read + 'r>> {
+    let start = reader.fill_buf()?;
+    Ok(if start.starts_with(&[0x1f, 0x8b]) {
+        Box::new(flate2::bufread::MultiGzDecoder::new(reader))
+    } else if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+        Box::new(zstd::stream::read::Decoder::with_buffer(reader)?)
+    } else {
+        Box::new(reader)
+    })
+}
+
+/// One entry of a layer with its content.
+pub(super) struct Entry<'a> {
+    /// Without slashes at either end.
+    pub(super) path: String,
+    pub(super) kind: RowKind,
+    pub(super) mode: u32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) mtime: u64,
+    /// Text of a link.
+    pub(super) link: String,
+    pub(super) device: (FileType, u32, u32),
+    pub(super) attributes: BTreeMap<String, Vec<u8>>,
+    pub(super) content: &'a mut dyn Read,
+}
+
+/// Reads a layer of a layout, entry by entry; returns its bytes without compression.
+pub(super) fn layer(
+    layout: &Path,
+    digest: &str,
+    each: &mut dyn FnMut(&mut Entry<'_>) -> Result<(), String>,
+) -> Result<u64, ReadError> {
+    let mut place = Place::open(layout)?;
+    let (reader, _) = place.member(&blob_name(digest)?)?;
+    let mut reader = BufReader::new(reader);
+    let mut counted = Counting {
+        inner: plain(&mut reader)?,
+        count: 0,
+    };
+    let mut archive = tar::Archive::new(&mut counted);
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        let text = |bytes: &[u8]| {
+            let text = String::from_utf8(bytes.to_vec());
+            text.map_err(|_| ReadError::new("a name in a layer is not UTF-8"))
+        };
+        let path = text(&entry.path_bytes())?;
+        let path = path.trim_start_matches("./").trim_matches('/').to_owned();
+        if path.is_empty() || path == "." {
+            continue;
+        }
+        if path.len() > LONGEST_PATH {
+            return Err(ReadError::new("a name in a layer is too long"));
+        }
+        let attributes = attributes(&mut entry)?;
+        let link = entry
+            .link_name_bytes()
+            .map(|bytes| text(&bytes))
+            .transpose()?;
+        let header = entry.header().clone();
+        let number = |number: io::Result<u64>| {
+            let number = number.ok().and_then(|number| u32::try_from(number).ok());
+            number.ok_or_else(|| ReadError::new(format!("{path}: an owner that is no number")))
+        };
+        let device = |number: io::Result<Option<u32>>| number.ok().flatten().unwrap_or(0);
+        let mut one = Entry {
+            kind: kind(header.entry_type()),
+            mode: header.mode()? & 0o7777,
+            uid: number(header.uid())?,
+            gid: number(header.gid())?,
+            mtime: header.mtime()?,
+            link: link.unwrap_or_default(),
+            device: (
+                match header.entry_type() {
+                    tar::EntryType::Block => FileType::BlockDevice,
+                    tar::EntryType::Char => FileType::CharacterDevice,
+                    _ => FileType::Fifo,
+                },
+                device(header.device_major()),
+                device(header.device_minor()),
+            ),
+            attributes,
+            path,
+            content: &mut entry,
+        };
+        each(&mut one).map_err(ReadError::new)?;
+    }
+    io::copy(&mut counted, &mut io::sink())?;
+    Ok(counted.count)
+}
+
+struct Counting<R> {
+    inner: R,
+    count: u64,
+}
+
+impl<R: Read> Read for Counting<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.count += count as u64;
+        Ok(count)
+    }
+}
+
+/// Copies a blob of a layout, and checks it.
+pub(super) fn copy_blob(
+    layout: &Path,
+    digest: &str,
+    out: &mut dyn io::Write,
+) -> Result<(), ReadError> {
+    let mut place = Place::open(layout)?;
+    let (reader, _) = place.member(&blob_name(digest)?)?;
+    let mut reader = Hashing {
+        inner: reader,
+        hash: Sha256::new(),
+    };
+    io::copy(&mut reader, out)?;
+    let found = data_encoding::HEXLOWER.encode(&reader.hash.finalize());
+    match format!("sha256:{found}") == digest {
+        true => Ok(()),
+        false => Err(ReadError::new(format!(
+            "{digest} is not what its name says"
+        ))),
+    }
 }
 
 /// Where blobs are.
@@ -376,15 +543,7 @@ impl Place {
             entries: Vec::new(),
         };
         {
-            let start = reader.fill_buf()?;
-            let plain: Box<dyn Read + '_> = if start.starts_with(&[0x1f, 0x8b]) {
-                Box::new(flate2::bufread::MultiGzDecoder::new(&mut reader))
-            } else if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-                Box::new(zstd::stream::read::Decoder::with_buffer(&mut reader)?)
-            } else {
-                Box::new(&mut reader)
-            };
-            image.walk(plain, &mut layer)?;
+            image.walk(plain(&mut reader)?, &mut layer)?;
         }
         io::copy(&mut reader, &mut io::sink())?;
         let found = reader.into_inner().hash.finalize();
@@ -436,6 +595,7 @@ impl ReadImage {
             layers: Vec::new(),
             files: BTreeMap::new(),
             installed: InstalledDb::default(),
+            kept: BTreeMap::new(),
         }
     }
 
@@ -458,11 +618,20 @@ impl ReadImage {
                 }
                 continue;
             }
-            let row = row(
-                &mut entry,
-                DATABASES.contains(&path.as_str()),
-                &mut self.installed,
-            )?;
+            let is_database = DATABASES.contains(&path.as_str());
+            let is_kept = KEPT.contains(&path.as_str()) || path.starts_with(KEYS);
+            let most = match (is_database, is_kept) {
+                (true, _) => 8 * LARGEST_DOCUMENT,
+                (false, true) => LARGEST_KEPT,
+                (false, false) => 0,
+            };
+            let (row, content) = row(&mut entry, most)?;
+            self.kept.remove(&path);
+            if is_database && let Ok(database) = installed::parse(&content, true) {
+                self.installed = database;
+            } else if is_kept && row.kind == RowKind::File && row.size <= LARGEST_KEPT {
+                self.kept.insert(path.clone(), content);
+            }
             if row.kind != RowKind::Directory {
                 self.hide_below(&path);
             }
@@ -474,6 +643,7 @@ impl ReadImage {
 
     fn hide(&mut self, path: &str) {
         self.files.remove(path);
+        self.kept.remove(path);
         self.hide_below(path);
     }
 
@@ -486,16 +656,13 @@ impl ReadImage {
             .collect();
         for path in below {
             self.files.remove(&path);
+            self.kept.remove(&path);
         }
     }
 }
 
-fn row<R: Read>(
-    entry: &mut tar::Entry<'_, R>,
-    is_database: bool,
-    installed: &mut InstalledDb,
-) -> Result<Row, ReadError> {
-    use tar::EntryType;
+/// Returns the extended attributes of an entry.
+fn attributes<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<BTreeMap<String, Vec<u8>>> {
     let mut attributes = BTreeMap::new();
     if let Some(extensions) = entry.pax_extensions()? {
         for extension in extensions {
@@ -506,23 +673,40 @@ fn row<R: Read>(
             }
         }
     }
+    Ok(attributes)
+}
+
+fn kind(entry: tar::EntryType) -> RowKind {
+    use tar::EntryType;
+    match entry {
+        EntryType::Directory => RowKind::Directory,
+        EntryType::Symlink => RowKind::Symlink,
+        EntryType::Link => RowKind::HardLink,
+        EntryType::Char | EntryType::Block | EntryType::Fifo => RowKind::Special,
+        _ => RowKind::File,
+    }
+}
+
+/// Reads an entry; the first `most` bytes of a file are returned, too.
+fn row<R: Read>(entry: &mut tar::Entry<'_, R>, most: u64) -> Result<(Row, Vec<u8>), ReadError> {
+    let attributes = attributes(entry)?;
+    let mut kept = Vec::new();
     let header = entry.header().clone();
     let link = entry
         .link_name_bytes()
         .map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    let (kind, size, content) = match header.entry_type() {
-        EntryType::Directory => (RowKind::Directory, 0, String::new()),
-        EntryType::Symlink => (RowKind::Symlink, 0, link.unwrap_or_default()),
-        EntryType::Link => (RowKind::HardLink, 0, link.unwrap_or_default()),
-        EntryType::Char | EntryType::Block | EntryType::Fifo => {
+    let kind = kind(header.entry_type());
+    let (size, content) = match kind {
+        RowKind::Directory => (0, String::new()),
+        RowKind::Symlink | RowKind::HardLink => (0, link.unwrap_or_default()),
+        RowKind::Special => {
             let number = |number: io::Result<Option<u32>>| number.ok().flatten().unwrap_or(0);
             let numbers = (number(header.device_major()), number(header.device_minor()));
-            (RowKind::Special, 0, format!("{}:{}", numbers.0, numbers.1))
+            (0, format!("{}:{}", numbers.0, numbers.1))
         }
-        _ => {
+        RowKind::File => {
             let mut hash = Sha256::new();
             let mut size = 0;
-            let mut kept = Vec::new();
             let mut buffer = vec![0; 64 << 10];
             loop {
                 let count = entry.read(&mut buffer)?;
@@ -531,21 +715,13 @@ fn row<R: Read>(
                 }
                 hash.update(&buffer[..count]);
                 size += count as u64;
-                if is_database && kept.len() as u64 <= 8 * LARGEST_DOCUMENT {
-                    kept.extend_from_slice(&buffer[..count]);
-                }
+                let room = most.saturating_sub(kept.len() as u64).min(count as u64);
+                kept.extend_from_slice(&buffer[..room as usize]);
             }
-            if is_database && let Ok(database) = installed::parse(&kept, true) {
-                *installed = database;
-            }
-            (
-                RowKind::File,
-                size,
-                data_encoding::HEXLOWER.encode(&hash.finalize()),
-            )
+            (size, data_encoding::HEXLOWER.encode(&hash.finalize()))
         }
     };
-    Ok(Row {
+    let row = Row {
         kind,
         mode: header.mode()? & 0o7777,
         uid: header.uid()?,
@@ -554,5 +730,6 @@ fn row<R: Read>(
         size,
         content,
         attributes,
-    })
+    };
+    Ok((row, kept))
 }

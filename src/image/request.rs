@@ -235,6 +235,9 @@ pub struct ContainerConfig {
 pub struct BuildRequest {
     /// apk's name of the architecture.
     pub architecture: String,
+    /// The image that this one is built on; then everything but packages, world, repositories and
+    /// keys is as it is there.
+    pub base: Option<super::BaseImage>,
     /// What is installed, dependencies first; each [`NewPackage::source`] that has data is a local
     /// file.
     pub packages: Vec<NewPackage>,

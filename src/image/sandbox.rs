@@ -87,6 +87,18 @@ fn is_translated(architecture: &str) -> bool {
     text.starts_with("enabled") && flags.is_some_and(|flags| flags.contains('F'))
 }
 
+/// Returns the command by which a script gives files to others, which only root can make true: an
+/// ordinary user has the one user id that is root's inside.
+pub(super) fn gives_away(text: &[u8]) -> Option<&'static str> {
+    const COMMANDS: [&str; 2] = ["chown", "chgrp"];
+    if rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let part = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
+    let mut words = text.split(|byte| !part(byte));
+    words.find_map(|word| COMMANDS.into_iter().find(|known| known.as_bytes() == word))
+}
+
 /// Returns why there can be no sandbox on this machine, before any work is done.
 ///
 /// # Errors

@@ -371,9 +371,7 @@ impl<'a> Change<'a> {
             }
             Command::Return(moment) => self.go_back(*moment, sources, &repositories, sink, ask),
             Command::Fix {
-                arguments,
-                options,
-                directory_permissions,
+                arguments, options, ..
             } => {
                 let mut universe = Universe::new(&sources, &world);
                 let given: Vec<String> = arguments
@@ -383,21 +381,6 @@ impl<'a> Change<'a> {
                     .collect();
                 let request = solver::fix(&mut universe, &world, &given, *options)
                     .map_err(|unknown| unknown_names(unknown.lines().collect()))?;
-                if *directory_permissions && !self.options.simulate {
-                    transaction::fix_directories(
-                        &self.database.root,
-                        &self.database.installed,
-                        self.database.usermode,
-                        sink,
-                    )
-                    .map_err(|error| Error::Arguments {
-                        lines: vec![
-                            "Failed to fix directory permissions".into(),
-                            error.to_string(),
-                        ],
-                        code: 99,
-                    })?;
-                }
                 self.commit(
                     &mut universe,
                     request,
@@ -932,9 +915,6 @@ impl<'a> Change<'a> {
         let mut signal = None;
         let errors = match self.transact(universe, solution, &packages, sink) {
             Ok(outcome) => {
-                if outcome.errors == 0 {
-                    self.write_repositories()?;
-                }
                 self.database.installed = outcome.installed;
                 outcome.ending.close()?;
                 // One that came when everything was promised already.
@@ -980,24 +960,6 @@ impl<'a> Change<'a> {
         Ok(signal.map_or(errors.min(99) as u8, |signal| 128 + signal as u8))
     }
 
-    /// Writes the repository files that counted for a change instead of the root's own.
-    fn write_repositories(&self) -> Result<(), Error> {
-        for (path, text) in &self.settings.sources.replaced {
-            let written =
-                self.database
-                    .root
-                    .replace(path, text.as_bytes(), 0o644, self.wants_sync());
-            written.map_err(|error| Error::Arguments {
-                lines: vec![
-                    format!("cannot write {path}: {}", error.cause()),
-                    "the packages were changed; edit the file by hand".to_owned(),
-                ],
-                code: 99,
-            })?;
-        }
-        Ok(())
-    }
-
     fn last_line(&self, totals: Totals, sink: &mut dyn Sink) {
         let db = &self.database.installed;
         sink.info(&match self.options.verbosity {
@@ -1020,6 +982,16 @@ impl<'a> Change<'a> {
             .architectures
             .write
             .then(|| self.architectures.list.clone());
+        let replaced = self.settings.sources.replaced.iter();
+        let replaced = replaced.map(|(path, text)| (path.clone(), text.clone().into_bytes()));
+        options.files = replaced.collect();
+        options.fix_directories = matches!(
+            self.options.command,
+            Command::Fix {
+                directory_permissions: true,
+                ..
+            }
+        );
         let mut again = true;
         loop {
             let mut plan = Plan::from_solution(universe, solution, |package| {
@@ -1046,7 +1018,7 @@ impl<'a> Change<'a> {
                 world: &solution.world,
                 options: &options,
                 runner: None,
-                note: Vec::new(),
+                note: recorder.note(),
                 interrupt: Some(&self.options.interrupt),
             };
             let outcome = transaction.run(sink);

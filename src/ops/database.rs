@@ -46,8 +46,6 @@ pub struct Database {
     pub created: bool,
     /// The open log.
     pub log: Option<File>,
-    /// What was left of an interrupted transaction, and was finished or removed first.
-    pub recovered: Option<Recovery>,
     _lock: Option<RootLock>,
 }
 
@@ -101,13 +99,10 @@ impl Database {
             true => Some(take_lock(&root, options.wait, sink)?),
             false => None,
         };
-        let recovered = match options.write {
+        match options.write {
             true => recover_first(&root, sink)?,
-            false => {
-                tell_of_interruption(&root, sink);
-                None
-            }
-        };
+            false => tell_of_interruption(&root, sink),
+        }
         let (installed, world) = if created {
             (InstalledDb::default(), World::default())
         } else {
@@ -122,14 +117,13 @@ impl Database {
             usermode,
             created,
             log,
-            recovered,
             _lock: lock,
         })
     }
 }
 
 /// Finishes what an interrupted transaction left, before anything else changes the root.
-fn recover_first(root: &Root, sink: &mut dyn Sink) -> Result<Option<Recovery>, Error> {
+fn recover_first(root: &Root, sink: &mut dyn Sink) -> Result<(), Error> {
     let pending = transaction::pending(root).map_err(|error| unreadable(&error))?;
     if pending == Pending::Transaction {
         let text = "A transaction was interrupted; it is finished first:";
@@ -137,18 +131,22 @@ fn recover_first(root: &Root, sink: &mut dyn Sink) -> Result<Option<Recovery>, E
     }
     let recovery = transaction::recover(root, sink)?;
     match &recovery {
-        Recovery::Cleaned(0) => return Ok(None),
+        Recovery::Cleaned(0) => return Ok(()),
         Recovery::Cleaned(_) => {
             let text = "Removed what an interrupted transaction left";
             sink.line(Level::Detail, text);
         }
-        Recovery::Finished { outcome, .. } => {
-            super::history::settle(root, &outcome.installed, sink);
+        Recovery::Finished { .. } => {
             sink.line(Level::Notice, "The interrupted transaction is finished.");
         }
         Recovery::GivenUp { packages, .. } => sink.warning(&given_up(packages)),
     }
-    Ok(Some(recovery))
+    super::history::settle(root, &recovery, sink);
+    // Its journal goes now: the transaction that follows has one of its own.
+    if let Recovery::Finished { outcome, .. } = recovery {
+        outcome.ending.close()?;
+    }
+    Ok(())
 }
 
 /// Says that the rest of an interrupted transaction was dropped.

@@ -10,14 +10,14 @@ use super::database::{Database, open_root};
 use crate::config::Settings;
 use crate::config::repositories::masked;
 use crate::history::{
-    Changed, ChangedFile, Entry, History, HistoryError, Member, NewEntry, Outcome, Watch,
+    Changed, ChangedFile, Entry, History, HistoryError, Member, NewEntry, Now, Outcome, PATH, Watch,
 };
-use crate::package::{Dependency, Identity, InstalledDb, Operator, World};
+use crate::package::{Dependency, Identity, Operator, World};
 use crate::plan::{Plan, Verb};
 use crate::progress::Sink;
 use crate::root::Root;
 use crate::transaction::kept::{self, KeptPackage};
-use crate::transaction::{Outcome as Committed, TransactionError};
+use crate::transaction::{DatabaseText, Outcome as Committed, Recovery, TransactionError};
 use std::collections::HashSet;
 
 /// How many of the newest transactions can be undone from kept packages, unless said otherwise.
@@ -145,11 +145,17 @@ impl Recorder {
             time: jiff::Timestamp::now().as_second(),
         };
         let entered = History::open(&database.root, sync).and_then(|mut history| {
-            let entered = history
-                .settle(&database.installed)
-                .and_then(|()| history.begin(&new));
+            let now = Now {
+                installed: &database.installed,
+                world: &database.world,
+                finished: None,
+            };
+            let entered = history.settle(&now).and_then(|()| history.begin(&new));
             match entered {
-                Ok(id) => Ok((history, id)),
+                Ok(id) => {
+                    database.root.note_written(PATH);
+                    Ok((history, id))
+                }
                 Err(error) => {
                     // The first error is the one to tell.
                     let _ = history.remove_if_new(&database.root);
@@ -187,6 +193,12 @@ impl Recorder {
         }
     }
 
+    /// Returns what the journal keeps of the entry, so that recovery knows it.
+    pub(super) fn note(&self) -> Vec<u8> {
+        let id = self.open.as_ref().map(|(_, id, _)| id.to_string());
+        id.unwrap_or_default().into_bytes()
+    }
+
     /// Completes the entry, and lets go of what need not be kept any longer.
     pub(super) fn end(
         &mut self,
@@ -205,21 +217,24 @@ impl Recorder {
                     _ => Outcome::Errors,
                 };
                 let done = history.finish(id, word, outcome.errors, &outcome.installed, &files);
+                database.root.note_written(PATH);
                 done.and_then(|()| self.let_go(database, &history, outcome))
             }
             Err(
                 TransactionError::Refused { .. }
+                | TransactionError::Root(_)
                 | TransactionError::Hook { .. }
                 | TransactionError::Signal(_),
             ) => {
+                // The entry goes last: while it is open, recovery removes what was kept for it.
                 let mut kept = self.kept.iter();
-                let dropped = kept.try_for_each(|identity| kept::remove(&database.root, *identity));
-                let discarded = history.discard(id);
-                let removed = history.remove_if_new(&database.root);
-                dropped
+                let dropped = kept::remove_unfinished(&database.root)
+                    .and_then(|()| kept.try_for_each(|id| kept::remove(&database.root, *id)));
+                let discarded = dropped
                     .map_err(HistoryError::from)
-                    .and(discarded)
-                    .and(removed)
+                    .and_then(|()| history.discard(id));
+                database.root.note_written(PATH);
+                discarded.and_then(|()| history.remove_if_new(&database.root))
             }
             // It stays open: the next command sees what became of it.
             Err(_) => Ok(()),
@@ -236,6 +251,7 @@ impl Recorder {
         outcome: &Committed,
     ) -> Result<(), HistoryError> {
         let wanted: HashSet<Identity> = history.recently_left(self.keep)?.into_iter().collect();
+        kept::remove_unfinished(&database.root)?;
         for identity in kept::list(&database.root)? {
             let is_back = outcome.installed.by_identity(identity).is_some();
             if is_back || !wanted.contains(&identity) {
@@ -246,13 +262,44 @@ impl Recorder {
     }
 }
 
-/// Completes the entry of a transaction that recovery finished.
-pub(super) fn settle(root: &Root, installed: &InstalledDb, sink: &mut dyn Sink) {
-    let settled = History::read(root).and_then(|history| match history {
-        None => Ok(()),
-        Some(_) => History::open(root, false)?.settle(installed),
-    });
-    if let Err(error) = settled {
+/// Completes the entry of a transaction that recovery finished, and deletes those of transactions
+/// that never happened.
+pub(super) fn settle(root: &Root, recovery: &Recovery, sink: &mut dyn Sink) {
+    let (note, word, errors) = match recovery {
+        Recovery::Cleaned(_) => (None, Outcome::Recovered, 0),
+        Recovery::Finished { outcome, note } => (Some(note), Outcome::Recovered, outcome.errors),
+        Recovery::GivenUp { note, .. } => (Some(note), Outcome::Interrupted, 0),
+    };
+    let id = note.and_then(|note| std::str::from_utf8(note).ok()?.parse().ok());
+    let finished = id.map(|id| (id, word, errors));
+    let settled = || -> Result<(), HistoryError> {
+        match History::read(root)? {
+            Some(history) if history.has_open()? => {}
+            _ => return Ok(()),
+        }
+        let text = DatabaseText::read(root, false)?;
+        // A database that cannot be read is told by whoever needs it; then nothing is settled.
+        let Ok(installed) = text.installed(true) else {
+            return Ok(());
+        };
+        let world = String::from_utf8(text.world.unwrap_or_default()).unwrap_or_default();
+        let world = World::parse(&world).unwrap_or_default();
+        History::open(root, true)?.settle(&Now {
+            installed: &installed,
+            world: &world,
+            finished,
+        })?;
+        root.note_written(PATH);
+        // What was kept for a transaction that did not happen is installed as before.
+        kept::remove_unfinished(root)?;
+        for identity in kept::list(root)? {
+            if installed.by_identity(identity).is_some() {
+                kept::remove(root, identity)?;
+            }
+        }
+        Ok(())
+    };
+    if let Err(error) = settled() {
         sink.warning(&format!("the history is incomplete: {error}"));
     }
 }

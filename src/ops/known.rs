@@ -156,6 +156,23 @@ impl Known {
         store.find_package(&Key::new(name, version, identity), entry.size())
     }
 
+    /// Returns a package file of the user's store that no repository need list any more: it was read
+    /// to its end and is the package with this identity. `None` if the name is no file name.
+    pub fn kept_file(
+        &self,
+        settings: &Settings,
+        full_name: &str,
+        identity: Identity,
+    ) -> Option<PathBuf> {
+        if full_name.contains(['/', '\0']) || full_name.starts_with('.') {
+            return None;
+        }
+        let store = self.loaded.store(settings)?;
+        let path = store.package_path(&Key::named(full_name, identity));
+        let found = crate::fetch::cache::check_package(&path, &settings.limits)?;
+        (found == identity).then_some(path)
+    }
+
     /// Returns the address of a package's file in the first repository that can be reached;
     /// without the network only local ones can.
     pub fn url(&self, view: &View<'_>, package: PackageRef, network: bool) -> Option<String> {

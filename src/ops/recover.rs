@@ -69,9 +69,6 @@ pub struct Report {
     pub removed_files: usize,
     /// Packages that `fix` makes whole.
     pub incomplete_packages: Vec<String>,
-    /// What recovery made of the transaction, with what its caller wrote down.
-    #[serde(skip)]
-    pub recovery: Option<Recovery>,
 }
 
 impl Report {
@@ -123,6 +120,7 @@ pub fn run(
     if let Ok(installed) = text.installed(true) {
         report.removed_files += transaction::sweep(&root, &installed).map_err(missing)?;
     }
+    super::history::settle(&root, &recovery, sink);
     match &recovery {
         Recovery::Cleaned(count) => {
             report.removed_files += count;
@@ -133,7 +131,6 @@ pub fn run(
         }
         Recovery::Finished { outcome, .. } => {
             report.state = State::Finished;
-            super::history::settle(&root, &outcome.installed, sink);
             report.errors = outcome.errors;
             let cut = outcome.cut.iter().map(|cut| Cut {
                 script: cut.name.clone(),
@@ -147,7 +144,6 @@ pub fn run(
             sink.warning(&given_up(packages));
         }
     }
-    report.recovery = Some(recovery);
     Ok(report)
 }
 
@@ -166,7 +162,6 @@ fn describe(root: &Root) -> Result<Report, Error> {
         cut_scripts: Vec::new(),
         removed_files: 0,
         incomplete_packages: Vec::new(),
-        recovery: None,
     })
 }
 

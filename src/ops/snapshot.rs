@@ -18,7 +18,6 @@ use crate::config::Settings;
 use crate::package::Identity;
 use crate::progress::Sink;
 use crate::trust::SigningKey;
-use std::collections::BTreeSet;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -59,21 +58,16 @@ pub fn keep(
     options: &KeepOptions,
     sink: &mut dyn Sink,
 ) -> Result<Answer, Error> {
-    let view = known.view();
-    let packages = selection.select(&view, arguments).packages;
     let arch = known.architectures.list[0].clone();
-    let folders = packages.iter().map(|p| view.get(*p).arch().to_owned());
-    let folders: BTreeSet<String> = folders.chain([arch.clone()]).collect();
-    for folder in &folders {
-        make_directory(&options.directory.join(folder))?;
-    }
+    let folder = options.directory.join(&arch);
+    make_directory(&folder)?;
     public_key(options)?;
     let fetching = FetchOptions {
         selection,
         built_after: None,
         link: false,
-        output: options.directory.clone(),
-        name: FileName::parse("${arch}/${name}-${version}.apk").expect("it is well-formed"),
+        output: folder.clone(),
+        name: FileName::default(),
         simulate: false,
         to_stdout: false,
         urls: false,
@@ -90,15 +84,13 @@ pub fn keep(
     if answer.status > 0 {
         return Ok(answer);
     }
-    let mut files = Vec::new();
-    for folder in &folders {
-        files.extend(package_files(&options.directory.join(folder))?);
-    }
     let indexing = IndexOptions {
-        output: Some(options.directory.join(&arch).join("APKINDEX.tar.gz")),
+        output: Some(folder.join("APKINDEX.tar.gz")),
         description: options.description.clone(),
         sign_key: Some(options.sign_key.clone()),
-        files,
+        files: package_files(&folder)?,
+        // Programs look for a package in the folder of the architecture that its record names.
+        rewrite_arch: Some(arch),
         width: options.width,
         time: options.time,
         ..IndexOptions::default()
@@ -193,17 +185,19 @@ pub fn snapshot(
     let view = known.view();
     let mut answer = Answer::default();
     let mut identities = Vec::new();
+    let mut vanished = Vec::new();
     for (name, identity) in wanted {
         let package = view
             .find(identity)
             .filter(|p| has_source(known, *p, settings));
-        match package {
-            Some(_) => identities.push(identity),
-            None => {
-                let text = "no repository that can be reached has it any more, and no cache";
-                answer.errors.push(format!("{name}: {text}"));
-                answer.status += 1;
-            }
+        if package.is_some() {
+            identities.push(identity);
+        } else if let Some(path) = known.kept_file(settings, &name, identity) {
+            vanished.push((path, name));
+        } else {
+            let text = "no repository that can be reached has it any more, and no cache";
+            answer.errors.push(format!("{name}: {text}"));
+            answer.status += 1;
         }
     }
     if answer.status > 0 {
@@ -219,6 +213,13 @@ pub fn snapshot(
         directory: place.path().to_owned(),
         ..options.clone()
     };
+    // What no index lists any more; it was verified when it was found.
+    let folder = inner.directory.join(&known.architectures.list[0]);
+    make_directory(&folder)?;
+    for (from, name) in vanished {
+        let to = folder.join(format!("{name}.apk"));
+        std::fs::copy(&from, &to).map_err(|error| failed(&from, &error))?;
+    }
     let selection = Selection {
         all_matches: true,
         ..Selection::default()

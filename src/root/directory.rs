@@ -135,6 +135,24 @@ impl Directory {
         }
     }
 
+    /// Returns the number of the mount that the directory is on. Names move between directories of one
+    /// mount only, also where two mounts show the same file system.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn mount(&self) -> Result<u64, RootError> {
+        if let Some(fd) = self.fd() {
+            let wanted = fs::StatxFlags::MNT_ID;
+            match fs::statx(fd, "", AtFlags::EMPTY_PATH, wanted) {
+                Ok(found) if found.stx_mask & wanted.bits() != 0 => return Ok(found.stx_mnt_id),
+                // Older than Linux 5.8, or forbidden: the device says nearly the same.
+                Ok(_) | Err(Errno::NOSYS | Errno::PERM) => {}
+                Err(errno) => return Err(RootError::new("examine", &self.path, errno)),
+            }
+        }
+        Ok(self.stat_self()?.inode.0)
+    }
+
     /// Returns when what has a name was changed last: its content, then its attributes, in
     /// nanoseconds since 1970.
     ///

@@ -102,6 +102,8 @@ pub enum Operation {
     SyncDirectory(String),
     /// The file system that holds a directory was flushed.
     SyncFileSystem(String),
+    /// Another library replaced the content of a file, and flushed it if anything is flushed.
+    Written(String, Vec<u8>),
     /// A program was run: its name, its text, its arguments.
     Program(String, Vec<u8>, Vec<String>),
 }

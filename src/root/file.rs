@@ -7,7 +7,7 @@ use rustix::fs::{FallocateFlags, Gid, Mode, Timespec, Timestamps, Uid, XattrFlag
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -155,17 +155,37 @@ impl NewFile {
         }
     }
 
-    /// Cuts it.
+    /// Cuts it; what is written next comes behind the new end.
     ///
     /// # Errors
     /// [`RootError`].
     pub fn truncate(&self, size: u64) -> Result<(), RootError> {
         fault::step(|| Operation::Truncate(self.handle, size))
             .and_then(|()| match &self.place {
-                Place::Disk(file) => rustix::fs::ftruncate(file, size),
+                Place::Disk(file) => rustix::fs::ftruncate(file, size).and_then(|()| {
+                    rustix::fs::seek(file, rustix::fs::SeekFrom::Start(size)).map(drop)
+                }),
                 Place::Tree(_) => Err(Errno::OPNOTSUPP),
             })
             .map_err(|errno| self.error("cut", errno))
+    }
+
+    /// Returns a second descriptor, through which another process is about to write this, and to
+    /// flush it if it shall.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn lend(&self, text: &[u8], sync: bool) -> Result<OwnedFd, RootError> {
+        fault::step(|| Operation::Write(self.handle, text.to_vec()))
+            .and_then(|()| match sync {
+                true => fault::step(|| Operation::SyncFile(self.handle)),
+                false => Ok(()),
+            })
+            .and_then(|()| match &self.place {
+                Place::Disk(file) => rustix::io::fcntl_dupfd_cloexec(file, 0),
+                Place::Tree(_) => Err(Errno::OPNOTSUPP),
+            })
+            .map_err(|errno| self.error("write", errno))
     }
 
     /// Flushes the content.

@@ -13,6 +13,7 @@ pub mod fault;
 pub(crate) mod fault;
 mod file;
 mod lock;
+mod mounts;
 mod path;
 pub mod tree;
 
@@ -349,12 +350,30 @@ impl Root {
         free
     }
 
+    /// Returns the directories below the root on which other file systems are mounted, those aside
+    /// that the kernel makes up; none where the system does not tell.
+    pub fn mounts(&self) -> Vec<String> {
+        let (Ok(root), Place::Disk(_)) = (self.path.canonicalize(), &self.place) else {
+            return Vec::new();
+        };
+        let text = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+        mounts::below(&root, &text)
+    }
+
     /// Says that a program is about to run in the root, for those who count what changes it.
     pub fn note_program(&self, name: &str, text: Option<&[u8]>, arguments: &[String]) {
         // It is not for a test to keep a program from running.
         let _ = fault::step(|| {
             let text = text.unwrap_or_default().to_vec();
             fault::Operation::Program(name.to_owned(), text, arguments.to_vec())
+        });
+    }
+
+    /// Says that a library wrote a file of the root by itself, for those who count what changes it.
+    pub fn note_written(&self, path: &str) {
+        let _ = fault::step(|| {
+            let content = self.read(path).ok().flatten().unwrap_or_default();
+            fault::Operation::Written(path.to_owned(), content)
         });
     }
 

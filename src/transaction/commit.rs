@@ -6,10 +6,11 @@
 
 use super::accounts::Accounts;
 use super::acts::{Act, Context, Seen, is_serious};
+use super::cut::{self, Owed};
 use super::database::DatabaseFiles;
 use super::directories::Canonical;
 use super::journal::{Decided, Journal, Program, Progress, Promise, Record};
-use super::scripts::{self, Surroundings};
+use super::scripts::{self, Failure, Surroundings};
 use super::stage::{Attributes, StagedFile, StagedPackage};
 use super::{
     Decision, Ending, Outcome, ScriptCall, ScriptRunner, TransactionError, hooks, merge_broken,
@@ -128,6 +129,9 @@ pub(super) fn carry_out(
         runner,
     } = start;
     let options = &promise.options;
+    let owed = cut::read(root).map_err(|error| TransactionError::Interrupted {
+        cause: error.to_string(),
+    })?;
     let old: Vec<Option<InstalledPackage>> = installed.packages.into_iter().map(Some).collect();
     let known = old.iter().enumerate();
     let positions =
@@ -180,6 +184,7 @@ pub(super) fn carry_out(
         progress,
         journal,
         cut: Vec::new(),
+        owed,
         sink,
     };
     let journaled = commit.journal.is_some();
@@ -225,6 +230,7 @@ fn finish(
 ) -> Result<(), Stop> {
     let files = state.progress.database.clone().unwrap_or_default();
     super::database::rename_all(root, &files, promise.options.sync)?;
+    cut::remove_empty(root)?;
     for hook in hooks::all(root, &promise.options) {
         let program = Program::Hook(hook.path.clone());
         match state.progress.programs.get(&program) {
@@ -240,14 +246,13 @@ fn finish(
             }
             None => {}
         }
-        state.append(&Record::Started(program.clone()))?;
-        let result = hooks::run_one(
-            root,
-            &promise.options,
-            &hook,
-            hooks::Stage::PostCommit,
-            sink,
-        );
+        let stage = hooks::Stage::PostCommit;
+        let witness = state.journal.as_mut().map(|journal| (journal, &program));
+        let result = match hooks::run_one(root, &promise.options, &hook, stage, witness, sink) {
+            Err(Failure::NotStarted(error)) => return Err(error.into()),
+            Err(Failure::Failed(message)) => Err(message),
+            Ok(()) => Ok(()),
+        };
         state.append(&Record::Ended(program, result.is_ok()))?;
         if let Err(message) = result {
             // The first failure ends the hooks; it is only told.
@@ -322,11 +327,23 @@ fn cut_script(change: &Change, kind: ScriptKind) -> CutScript {
     }
 }
 
-/// Flushes every file system that files of a transaction are on.
+/// Flushes every file system that a transaction may have written to: those of waiting files, and all
+/// others in the root, from which files may have gone and to which scripts may have written.
 fn sync_file_systems(root: &Root, promise: &Promise) -> Result<(), RootError> {
-    root.sync()?;
-    for room in &promise.rooms {
-        root.directory(room)?.sync_file_system()?;
+    let mut seen = Vec::new();
+    let places = promise.rooms.iter().cloned().chain(root.mounts());
+    for place in std::iter::once(String::new()).chain(places) {
+        let directory = match root.directory(&place) {
+            Ok(directory) => directory,
+            // Unmounted or forbidden: nothing was written to it.
+            Err(error) if !is_serious(&error) => continue,
+            Err(error) => return Err(error),
+        };
+        let device = directory.stat_self()?.inode.0;
+        if !seen.contains(&device) {
+            directory.sync_file_system()?;
+            seen.push(device);
+        }
     }
     Ok(())
 }
@@ -340,6 +357,10 @@ impl From<RootError> for Stop {
         Self(error.to_string())
     }
 }
+
+/// Stands in the journal where others have the number of a change: directories that get their modes
+/// back before the first one.
+const DIRECTORIES: u32 = u32::MAX;
 
 /// Returns whether a step puts files in place.
 fn changes_files(verb: crate::plan::Verb) -> bool {
@@ -458,62 +479,6 @@ impl DirectoryOwner {
     }
 }
 
-/// Gives every recorded directory the owner and mode that its package asks for.
-///
-/// # Errors
-/// [`RootError`] for the first directory that cannot be changed.
-pub fn fix_directories(
-    root: &Root,
-    installed: &InstalledDb,
-    usermode: bool,
-    sink: &mut dyn Sink,
-) -> Result<(), RootError> {
-    let mut owners = DirectoryOwners::default();
-    for (at, package) in installed.packages.iter().enumerate() {
-        for directory in &package.directories {
-            owners.add(&package.package, Owner::Old(at), directory);
-        }
-    }
-    let mut paths: Vec<&String> = owners.0.keys().filter(|path| !path.is_empty()).collect();
-    paths.sort();
-    for path in paths {
-        let Some(acl) = owners.deciding(path).map(|owner| &owner.acl) else {
-            continue;
-        };
-        let stat = match root.stat(path)? {
-            Some(stat) => stat,
-            // What is missing comes back, as with apk.
-            None => {
-                root.create_directories(path)?;
-                match root.stat(path)? {
-                    Some(stat) => stat,
-                    None => continue,
-                }
-            }
-        };
-        let right = (stat.mode, stat.uid, stat.gid) == (acl.mode, acl.uid, acl.gid);
-        if right || !stat.is_dir() {
-            continue;
-        }
-        sink.line(Level::Detail, &format!("fixing directory {path}"));
-        apply_acl(&root.parent(path)?.0, split(path).1, acl, usermode)?;
-    }
-    Ok(())
-}
-
-fn apply_acl(
-    directory: &crate::root::Directory,
-    name: &str,
-    acl: &Acl,
-    usermode: bool,
-) -> Result<(), RootError> {
-    if usermode {
-        return directory.set_mode(name, acl.mode | 0o300);
-    }
-    directory.set_owner(name, acl.uid, acl.gid)?;
-    directory.set_mode(name, acl.mode)
-}
-
 /// The state while packages are put in place.
 struct Commit<'a, 's> {
     root: &'a Root,
@@ -552,6 +517,8 @@ struct Commit<'a, 's> {
     progress: Progress,
     journal: Option<Journal>,
     cut: Vec<CutScript>,
+    /// Scripts that `fix` has to run as they were cut off.
+    owed: Vec<Owed>,
     sink: &'s mut dyn Sink,
 }
 
@@ -634,6 +601,8 @@ impl Commit<'_, '_> {
         let promise = self.promise;
         let changes = &promise.plan.changes;
         let mut steps = Steps::new(changes);
+        self.take_for_overlay();
+        self.fix_directories()?;
         for (index, change) in changes.iter().enumerate() {
             let told = self.marked > index as u32;
             steps.announce(change, (!told).then_some(&mut *self.sink));
@@ -715,9 +684,16 @@ impl Commit<'_, '_> {
         };
         let mut arguments = vec![package.version.clone()];
         arguments.extend(before.map(|before| before.package.version.clone()));
-        let (pre, post) = match before {
-            None => (ScriptKind::PreInstall, ScriptKind::PostInstall),
-            Some(_) => (ScriptKind::PreUpgrade, ScriptKind::PostUpgrade),
+        // What was cut off is run as it would have been.
+        if let Some(before) = before
+            && before.package.identity == package.identity
+            && let Some(owed) = self.owed.iter().find(|owed| owed.is_of(before))
+        {
+            arguments.clone_from(&owed.arguments);
+        }
+        let (pre, post) = match arguments.len() {
+            1 => (ScriptKind::PreInstall, ScriptKind::PostInstall),
+            _ => (ScriptKind::PreUpgrade, ScriptKind::PostUpgrade),
         };
         let pre_failed = !self.script(index, &record, pre, &arguments)?;
         let (directories, broken_files) = self.files_of(index, Some(staged), |commit, known| {
@@ -1022,14 +998,13 @@ impl Commit<'_, '_> {
                 let cut = cut_script(&self.promise.plan.changes[index], kind);
                 self.sink.error(&cut.to_string());
                 self.cut.push(cut);
+                let name = &package.package.name;
+                self.owed.extend(Owed::new(name, kind, arguments));
                 return Ok(false);
             }
             None => {}
         }
         self.flush()?;
-        if let Some(journal) = &mut self.journal {
-            journal.append_firmly(&Record::Started(mark.clone()))?;
-        }
         let full_name = package.package.full_name();
         let (indent, prefix) = match kind {
             ScriptKind::Trigger => ("", "* "),
@@ -1045,7 +1020,20 @@ impl Commit<'_, '_> {
             package: Some(&package.package.name),
             prefix,
         };
-        let result = scripts::run(self.root, &self.around, &program, self.sink, |_| {});
+        let witness = self.journal.as_mut().map(|journal| (journal, &mark));
+        let result = scripts::run(
+            self.root,
+            &self.around,
+            &program,
+            witness,
+            self.sink,
+            |_| {},
+        );
+        let result = match result {
+            Err(Failure::NotStarted(error)) => return Err(error.into()),
+            Err(Failure::Failed(message)) => Err(message),
+            Ok(()) => Ok(()),
+        };
         self.reload_accounts();
         if let Some(journal) = &mut self.journal {
             if self.promise.options.sync {
@@ -1355,6 +1343,94 @@ impl Commit<'_, '_> {
         }
     }
 
+    /// Notes what the administrator's overlay has: no package has it any more, those aside that come
+    /// in this run.
+    fn take_for_overlay(&mut self) {
+        let overlay: HashSet<&String> = self.promise.options.overlay.iter().collect();
+        if overlay.is_empty() {
+            return;
+        }
+        for (at, record) in self.old.iter().enumerate() {
+            let directories = record.iter().flat_map(|record| &record.directories);
+            for directory in directories {
+                let real = self.canonical.of(&directory.path);
+                let paths = directory.files.iter().map(|file| join(&real, &file.name));
+                let taken = paths.filter(|path| overlay.contains(path));
+                self.taken.extend(taken.map(|path| (Owner::Old(at), path)));
+            }
+        }
+    }
+
+    /// Gives every recorded directory the owner and mode that its package asks for.
+    fn fix_directories(&mut self) -> Result<(), Stop> {
+        if !self.promise.options.fix_directories {
+            return Ok(());
+        }
+        let decided = match self.progress.decided.remove(&DIRECTORIES) {
+            Some(decided) => decided,
+            None => {
+                let decided = self.wrong_directories()?;
+                let record = Record::Decided(DIRECTORIES, decided.clone());
+                if let Some(journal) = &mut self.journal {
+                    journal.append_firmly(&record)?;
+                }
+                decided
+            }
+        };
+        if !self.progress.fixed {
+            for (position, act) in decided.acts.iter().enumerate() {
+                self.sink.line(
+                    Level::Detail,
+                    &format!("fixing directory {}", act.path(None)),
+                );
+                self.act(DIRECTORIES, position as u32, act, None, self.again)?;
+            }
+            if let Some(journal) = &mut self.journal {
+                if self.promise.options.sync {
+                    // Changes that follow may want other modes.
+                    let (root, promise) = (self.root, self.promise);
+                    sync_file_systems(root, promise)
+                        .or_else(|_| sync_file_systems(root, promise))?;
+                }
+                journal.append_firmly(&Record::Fixed)?;
+            }
+        }
+        self.modified.extend(decided.modified);
+        Ok(())
+    }
+
+    fn wrong_directories(&self) -> Result<Decided, Stop> {
+        let mut decided = Decided::default();
+        let owners = &self.directory_owners;
+        let mut paths: Vec<&String> = owners.0.keys().filter(|path| !path.is_empty()).collect();
+        paths.sort();
+        for path in paths {
+            let Some(acl) = owners.deciding(path).map(|owner| &owner.acl) else {
+                continue;
+            };
+            let mode = match self.promise.options.usermode {
+                true => acl.mode | 0o300,
+                false => acl.mode,
+            };
+            match self.root.stat(path)? {
+                Some(stat) if !stat.is_dir() => continue,
+                Some(stat) if (stat.mode, stat.uid, stat.gid) == (acl.mode, acl.uid, acl.gid) => {
+                    continue;
+                }
+                Some(_) => decided.modified.push(path.clone()),
+                // What is missing comes back; that is no change for a trigger, as with apk.
+                None => {}
+            }
+            decided.acts.push(Act::Directory {
+                path: path.clone(),
+                uid: acl.uid,
+                gid: acl.gid,
+                mode,
+            });
+        }
+        Ok(decided)
+    }
+
     /// Returns where the record of an installed package is now that the plan keeps as it is.
     fn kept_as(&self, position: usize) -> Option<usize> {
         let kept = |change: &Change| match (&change.old, &change.new) {
@@ -1643,7 +1719,13 @@ impl Commit<'_, '_> {
         let mut db = InstalledDb { packages };
         db.sort();
         let (root, promise) = (self.root, self.promise);
-        let files = DatabaseFiles::render(root, &db, &promise.world, &promise.options)
+        self.owed
+            .retain(|owed| db.packages.iter().any(|package| owed.is_of(package)));
+        let owed = match self.owed.is_empty() && root.stat(cut::PATH)?.is_none() {
+            true => None,
+            false => Some(cut::text(&self.owed)),
+        };
+        let files = DatabaseFiles::render(root, &db, &promise.world, owed, &promise.options)
             .map_err(|error| Stop(error.to_string()))?;
         if let Some(mut journal) = self.journal.take() {
             let written = files.write_beside(root)?;

@@ -5,12 +5,13 @@
 //! journal gets its last name (see [`super::journal`]); a reader that sees that name takes a waiting
 //! file before the old one, so that it has one generation whatever moment it comes at.
 
+use super::cut;
 use super::journal::{self, DIRECTORY, State};
 use super::stage::{PRIVATE, SPARE};
 use super::{Options, TransactionError};
 use crate::format::{FormatError, Limits, installed, scripts, triggers};
 use crate::package::{InstalledDb, InstalledPackage, World};
-use crate::root::{Root, RootError, RootLock, Stat, split};
+use crate::root::{Root, RootError, RootLock, Stat, is_missing, split};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -36,7 +37,7 @@ pub(super) type FileDigest = (String, Option<[u8; 32]>);
 
 /// Every file of the database, made in memory before the first one is written.
 pub(super) struct DatabaseFiles {
-    files: Vec<(&'static str, Vec<u8>)>,
+    files: Vec<(String, Vec<u8>)>,
 }
 
 impl DatabaseFiles {
@@ -45,32 +46,34 @@ impl DatabaseFiles {
         root: &Root,
         db: &InstalledDb,
         world: &str,
+        owed: Option<Vec<u8>>,
         options: &Options,
     ) -> Result<Self, TransactionError> {
         let wrong = |error: FormatError| TransactionError::Database {
             cause: error.to_string(),
         };
-        let mut files = Vec::new();
+        let mut files = options.files.clone();
         if let Some(architectures) = &options.write_arch {
             let text: String = architectures
                 .iter()
                 .map(|arch| format!("{arch}\n"))
                 .collect();
-            files.push(("etc/apk/arch", text.into_bytes()));
+            files.push(("etc/apk/arch".to_owned(), text.into_bytes()));
         }
-        files.push((WORLD, world.as_bytes().to_vec()));
-        files.push((INSTALLED, installed::write(db).map_err(wrong)?));
+        files.push((WORLD.to_owned(), world.as_bytes().to_vec()));
+        files.push((INSTALLED.to_owned(), installed::write(db).map_err(wrong)?));
         let plain = root.stat(SCRIPTS)?.is_some();
         let name = if plain { SCRIPTS } else { SCRIPTS_GZ };
-        files.push((name, scripts::write(db, !plain)));
-        files.push((TRIGGERS, triggers::write(db)));
+        files.push((name.to_owned(), scripts::write(db, !plain)));
+        files.push((TRIGGERS.to_owned(), triggers::write(db)));
+        files.extend(owed.map(|text| (cut::PATH.to_owned(), text)));
         Ok(Self { files })
     }
 
     /// Replaces the files one by one, each as a whole; for a tree that nobody else sees.
     pub(super) fn write(self, root: &Root, sync: bool) -> Result<(), RootError> {
         for (path, content) in self.files {
-            root.replace(path, &content, 0o644, sync)?;
+            root.replace(&path, &content, 0o644, sync)?;
         }
         Ok(())
     }
@@ -83,9 +86,9 @@ impl DatabaseFiles {
         let mut written = Vec::new();
         for (path, content) in self.files {
             let once = || -> Result<(), RootError> {
-                let (parent, _) = split(path);
+                let (parent, _) = split(&path);
                 root.create_directories(parent)?;
-                let beside = beside(path);
+                let beside = beside(&path);
                 let (directory, name) = root.parent(&beside)?;
                 directory.remove_file(name)?;
                 let mut file = directory.create_file(name, 0o644)?;
@@ -93,7 +96,7 @@ impl DatabaseFiles {
                     .map_err(|error| RootError::new("write", &beside, error))
             };
             once().or_else(|_| once())?;
-            written.push((path.to_owned(), Sha256::digest(&content).into()));
+            written.push((path, Sha256::digest(&content).into()));
         }
         Ok(written)
     }
@@ -143,6 +146,24 @@ pub(super) fn rename_all(
     }
     if sync {
         self::sync(root)?;
+        let known = folders();
+        let others: BTreeSet<&str> = files.iter().map(|(path, _)| split(path).0).collect();
+        for directory in others.into_iter().filter(|other| !known.contains(other)) {
+            let directory = root.directory(directory)?;
+            directory.sync().or_else(|_| directory.sync())?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes new files that will not count; for those that are not known by their names.
+pub(super) fn remove_waiting(root: &Root, files: &[(String, Vec<u8>)]) -> Result<(), RootError> {
+    for (path, _) in files {
+        match root.parent(&beside(path)) {
+            Ok((directory, name)) => directory.remove_file(name)?,
+            Err(error) if is_missing(&error.source) => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(())
 }
@@ -167,7 +188,7 @@ pub(super) fn remove_leftovers(root: &Root) -> Result<usize, RootError> {
     for folder in folders() {
         for name in root.list(folder)? {
             let Some(name) = name.to_str() else { continue };
-            let leftover = FILES.iter().any(|path| {
+            let leftover = FILES.iter().chain(&[cut::PATH]).any(|path| {
                 let (parent, file) = split(path);
                 let temporary = |rest: &str| {
                     let number = rest.strip_prefix('.').unwrap_or("0");

@@ -1,7 +1,7 @@
 //! Commit hooks (commit.md, chapter 12).
 
 use super::Options;
-use super::scripts::{self, Program, Surroundings};
+use super::scripts::{self, Failure, Program, Surroundings, Witness};
 use crate::progress::{Level, Sink};
 use crate::root::Root;
 use std::collections::BTreeMap;
@@ -41,17 +41,22 @@ pub(super) fn run(
     sink: &mut dyn Sink,
 ) -> Result<(), String> {
     let mut hooks = all(root, options).into_iter();
-    hooks.try_for_each(|hook| run_one(root, options, &hook, stage, sink))
+    let ran = hooks.try_for_each(|hook| run_one(root, options, &hook, stage, None, sink));
+    ran.map_err(|failure| match failure {
+        Failure::NotStarted(error) => error.to_string(),
+        Failure::Failed(message) => message,
+    })
 }
 
-/// Runs one hook; returns the message of a failure.
+/// Runs one hook.
 pub(super) fn run_one(
     root: &Root,
     options: &Options,
     hook: &Hook,
     stage: Stage,
+    witness: Witness<'_>,
     sink: &mut dyn Sink,
-) -> Result<(), String> {
+) -> Result<(), Failure> {
     let path = &hook.path;
     if !options.commit_hooks {
         sink.info(&format!("Skipping: {path} {}", stage.name()));
@@ -84,7 +89,7 @@ pub(super) fn run_one(
         preserve_env: options.preserve_env,
         usermode: options.usermode,
     };
-    scripts::run(root, &around, &program, sink, announce)
+    scripts::run(root, &around, &program, witness, sink, announce)
 }
 
 /// Returns the hooks in the order of their names; `etc` hides the same name in `lib`.

@@ -28,9 +28,10 @@
 //!    can be repeated: a file that does not wait any more is in place, and a name is removed only
 //!    while it still is what was seen.
 //! 4. *Done* ([`Record::Done`]). All acts up to this package have happened and need no repetition.
-//! 5. *Scripts* ([`Record::Started`], [`Record::Ended`]). A script without start is run. One with an
-//!    end is not run again. One in between was cut off: it is not run again either, but reported, and
-//!    its package is marked so that `fix` runs it.
+//! 5. *Scripts* ([`Record::Started`], [`Record::Ended`]). Its own process writes the start, as the last
+//!    thing before it becomes the script: one without start had no effect and is run. One with an end
+//!    is not run again. One in between was cut off: it is not run again either, but reported, and its
+//!    package is marked and remembered (see [`super::cut`]) so that `fix` runs it.
 //! 6. *Switched* (`.switch`). Every new file of the database is complete beside its final name; the
 //!    rename of the journal makes all of them count at once, and renaming them can be repeated.
 //! 7. The journal is removed. The transaction never stopped anywhere.
@@ -55,6 +56,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// The directory of the database.
@@ -130,11 +132,13 @@ pub(super) enum Program {
 pub(super) enum Record {
     /// The files of a change.
     Decided(u32, Decided),
+    /// The directories that were to get their modes back have them.
+    Fixed,
     /// An act of a change that cannot be done: change, position.
     Failed(u32, u32),
     /// The acts of all changes before this number were done.
     Done(u32),
-    /// A program is about to run.
+    /// A program runs.
     Started(Program),
     /// It ended, well or not.
     Ended(Program, bool),
@@ -150,6 +154,8 @@ pub(super) struct Progress {
     pub(super) decided: HashMap<u32, Decided>,
     pub(super) failed: HashSet<(u32, u32)>,
     pub(super) done: u32,
+    /// Directories have their modes back.
+    pub(super) fixed: bool,
     /// Whether a program ended well; `None` if it was cut off.
     pub(super) programs: HashMap<Program, Option<bool>>,
     pub(super) database: Option<Vec<(String, [u8; 32])>>,
@@ -161,6 +167,7 @@ impl Progress {
         match record {
             Record::Decided(change, decided) => drop(self.decided.insert(change, decided)),
             Record::Failed(change, act) => drop(self.failed.insert((change, act))),
+            Record::Fixed => self.fixed = true,
             Record::Done(count) => self.done = self.done.max(count),
             Record::Started(program) => drop(self.programs.insert(program, None)),
             Record::Ended(program, well) => drop(self.programs.insert(program, Some(well))),
@@ -292,6 +299,28 @@ impl Journal {
         Ok(())
     }
 
+    /// Hands the start of a program to the process that will be it.
+    pub(super) fn lend(&self, program: &Program) -> Result<Lent, RootError> {
+        let mut text = Vec::new();
+        append(&mut text, &Record::Started(program.clone()));
+        let lent = self.file.lend(&text, self.sync);
+        let file = lent.or_else(|_| self.file.lend(&text, self.sync))?;
+        let sync = self.sync;
+        Ok(Lent { file, text, sync })
+    }
+
+    /// Takes it back: the program has started, or nothing of it happened.
+    pub(super) fn take_back(&mut self, lent: &Lent, started: bool) -> Result<(), RootError> {
+        match started {
+            true => self.length += lent.text.len() as u64,
+            false => self
+                .file
+                .truncate(self.length)
+                .or_else(|_| self.file.truncate(self.length))?,
+        }
+        Ok(())
+    }
+
     /// Makes the new database count.
     pub(super) fn switch(&self, root: &Root) -> Result<(), RootError> {
         let directory = root.directory(DIRECTORY)?;
@@ -303,6 +332,17 @@ impl Journal {
         }
         Ok(())
     }
+}
+
+/// What a new process writes before it becomes a program.
+#[derive(Debug)]
+pub(super) struct Lent {
+    /// The journal; both processes share the place at which is written.
+    pub(super) file: OwnedFd,
+    /// The record.
+    pub(super) text: Vec<u8>,
+    /// It must be on the disk, too.
+    pub(super) sync: bool,
 }
 
 /// Reads the journal of an interrupted transaction.

@@ -66,6 +66,23 @@ pub fn keep(root: &Root, package: &InstalledPackage) -> Result<(), RootError> {
     written
 }
 
+/// Removes packages of which only a part was kept when the process was stopped.
+///
+/// # Errors
+/// [`RootError`].
+pub fn remove_unfinished(root: &Root) -> Result<(), RootError> {
+    let Ok(kept) = root.directory(DIRECTORY) else {
+        return Ok(());
+    };
+    for name in kept.list()? {
+        if let Some(name) = name.to_str().filter(|name| name.starts_with("new-")) {
+            remove_named(root, &kept, name)?;
+        }
+    }
+    root.forget_directories();
+    Ok(())
+}
+
 fn fill(root: &Root, package: &InstalledPackage, into: &str) -> Result<(), RootError> {
     let unwritable =
         |error: FormatError| RootError::new("keep", into, std::io::Error::other(error.to_string()));

@@ -19,6 +19,7 @@
 mod accounts;
 mod acts;
 mod commit;
+mod cut;
 mod database;
 mod directories;
 mod hooks;
@@ -33,7 +34,7 @@ mod scripts;
 mod stage;
 mod triggers;
 
-pub use commit::{CutScript, Staged, disk_digest, fix_directories};
+pub use commit::{CutScript, Staged, disk_digest};
 pub use database::{DatabaseError, DatabaseText};
 pub use interrupt::Interrupt;
 pub use journal::{Ending, JournalError};
@@ -88,6 +89,10 @@ pub struct Options {
     pub overlay: Vec<String>,
     /// Architectures to write to `etc/apk/arch`.
     pub write_arch: Option<Vec<String>>,
+    /// Give every recorded directory the owner and mode that its package asks for.
+    pub fix_directories: bool,
+    /// Other files to replace together with the database: paths below the root, and contents.
+    pub files: Vec<(String, Vec<u8>)>,
     /// Bounds on what packages may make us read.
     #[serde(skip)]
     pub limits: Limits,
@@ -109,6 +114,8 @@ impl Default for Options {
             hard_links: false,
             overlay: Vec::new(),
             write_arch: None,
+            fix_directories: false,
+            files: Vec::new(),
             limits: Limits::default(),
         }
     }

@@ -46,8 +46,6 @@ pub struct Interrupted {
     pub done: usize,
     /// The database counts already; only the end is missing.
     pub switched: bool,
-    /// What the caller of the transaction wrote down.
-    pub note: Vec<u8>,
 }
 
 /// Returns what an interrupted transaction was about, without touching it.
@@ -65,7 +63,6 @@ pub fn interrupted(root: &Root) -> Result<Option<Interrupted>, TransactionError>
         steps: promise.plan.step_lines(),
         done: done.filter(|change| change.verb().is_some()).count(),
         switched: state == State::Switched,
-        note: promise.note,
     }))
 }
 
@@ -107,6 +104,16 @@ fn recover_unmasked(root: &Root, sink: &mut dyn Sink) -> Result<Recovery, Transa
     if state == State::None {
         return Ok(Recovery::Cleaned(clean(root)?));
     }
+    // Whatever keeps it from being finished now, it stays promised.
+    finish(root, state, sink).map_err(|error| match error {
+        TransactionError::Root(error) => TransactionError::Interrupted {
+            cause: error.to_string(),
+        },
+        other => other,
+    })
+}
+
+fn finish(root: &Root, state: State, sink: &mut dyn Sink) -> Result<Recovery, TransactionError> {
     let (journal, promise, progress) = Journal::resume(root)?;
     if is_foreign(root, &promise, &progress, state)? {
         return give_up(root, promise);
@@ -214,6 +221,7 @@ fn give_up(root: &Root, promise: Promise) -> Result<Recovery, TransactionError> 
         .filter_map(|change| change.new.as_ref())
         .map(|new| new.package.name.clone());
     let packages = packages.collect();
+    database::remove_waiting(root, &promise.options.files)?;
     clean(root)?;
     journal::remove(root)?;
     let note = promise.note;

@@ -3,6 +3,8 @@
 //! This is the one file with `unsafe`: what a child does between fork and exec can only be said
 //! through `pre_exec`. Everything that allocates is prepared before.
 
+use super::acts::is_serious;
+use super::journal::{self, Journal, Lent};
 use crate::progress::{Event, Sink, Stream};
 use crate::root::{Root, RootError};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -13,6 +15,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 
 /// How programs are run in a root.
 #[derive(Clone, Debug, Default)]
@@ -40,25 +43,54 @@ pub(super) struct Program<'a> {
     pub(super) prefix: &'a str,
 }
 
-/// Runs a program and hands its output on line by line; returns the message of a failure.
+/// Where the start of a program is written down, by its own process (see [`super::journal`]).
+pub(super) type Witness<'a> = Option<(&'a mut Journal, &'a journal::Program)>;
+
+/// Why a program did not do what it should.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The disk or the system did not let it start; nothing of it happened, and another time it may.
+    NotStarted(RootError),
+    /// It failed, or there is no way to run it.
+    Failed(String),
+}
+
+/// Runs a program and hands its output on line by line.
 pub(super) fn run(
     root: &Root,
     surroundings: &Surroundings,
     program: &Program<'_>,
+    witness: Witness<'_>,
     sink: &mut dyn Sink,
     mut on_output: impl FnMut(&mut dyn Sink),
-) -> Result<(), String> {
-    let plan = Child1::prepare(root, surroundings).map_err(|error| error.to_string())?;
-    root.note_program(program.name, program.text, program.arguments);
-    let started = start(root, surroundings, program, &plan);
-    let mut child = started.map_err(|_| format!("{}: exited with error 127", program.name))?;
+) -> Result<(), Failure> {
+    let refused = |error: RootError| match is_serious(&error) {
+        true => Failure::NotStarted(error),
+        false => Failure::Failed(error.to_string()),
+    };
+    let prepared = Child1::prepare(root, surroundings);
+    let plan = prepared.or_else(|error| match is_serious(&error) {
+        // Once more: not every error of a disk comes twice.
+        true => Child1::prepare(root, surroundings),
+        false => Err(error),
+    });
+    let mut start = Start {
+        root,
+        surroundings,
+        program,
+        plan: plan.map_err(refused)?,
+        witness,
+    };
+    let mut child = start.start()?;
     pump(&mut child, program.prefix, sink, &mut on_output);
-    let status = child
-        .wait()
-        .map_err(|error| format!("{}: {error}", program.name))?;
+    let failed = |text| Err(Failure::Failed(text));
+    let status = match child.wait() {
+        Ok(status) => status,
+        Err(error) => return failed(format!("{}: {error}", program.name)),
+    };
     // A script may have changed anything.
     root.forget_directories();
-    failure(program.name, status).map_or(Ok(()), Err)
+    failure(program.name, status).map_or(Ok(()), failed)
 }
 
 fn failure(name: &str, status: ExitStatus) -> Option<String> {
@@ -69,50 +101,108 @@ fn failure(name: &str, status: ExitStatus) -> Option<String> {
     }
 }
 
-/// Starts from an anonymous file, or from a real one where that cannot work.
-fn start(
-    root: &Root,
-    surroundings: &Surroundings,
-    program: &Program<'_>,
-    plan: &Child1,
-) -> std::io::Result<Child> {
-    let Some(text) = program.text else {
-        return spawn(
-            surroundings,
-            program,
-            plan,
+/// All that a start needs.
+struct Start<'a, 'j> {
+    root: &'a Root,
+    surroundings: &'a Surroundings,
+    program: &'a Program<'a>,
+    plan: Child1,
+    witness: Witness<'j>,
+}
+
+impl Start<'_, '_> {
+    /// Starts from an anonymous file, or from a real one where that cannot work.
+    fn start(&mut self) -> Result<Child, Failure> {
+        let program = self.program;
+        let Some(text) = program.text else {
             // The child's working directory is the root; without chroot an absolute path would
             // be one of the host.
-            program.name.into(),
+            return self
+                .spawn(program.name.into(), true)?
+                .map_err(|_| self.unable());
+        };
+        let mut first = true;
+        if let Ok(file) = anonymous(program.name, text) {
+            let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+            match self.spawn(path.into(), first)? {
+                // Without /proc, or where such files must not be executed, a real file is used.
+                Err(error) if matches!(error.raw_os_error(), Some(1 | 2 | 13)) => {}
+                other => return other.map_err(|_| self.unable()),
+            }
+            first = false;
+        }
+        let written = self.write(text).or_else(|error| match is_serious(&error) {
+            true => self.write(text),
+            false => Err(error),
+        });
+        let path = written.map_err(|error| match is_serious(&error) {
+            true => Failure::NotStarted(error),
+            false => self.unable(),
+        })?;
+        let child = self.spawn(path, first)?;
+        // The kernel has opened it by the time spawn returns; an interpreter may not have, so it is
+        // removed only after a failure. Success removes it with the next script of this name.
+        if child.is_err()
+            && let Ok((directory, name)) = self.root.parent(program.name)
+        {
+            let _ = directory.remove_file(name);
+        }
+        child.map_err(|_| self.unable())
+    }
+
+    fn unable(&self) -> Failure {
+        Failure::Failed(format!("{}: exited with error 127", self.program.name))
+    }
+
+    /// Writes the text into a file of the root; returns its path as the child will see it.
+    fn write(&self, text: &[u8]) -> Result<OsString, RootError> {
+        let name = self.program.name;
+        self.root.create_directories("lib/apk/exec")?;
+        let (directory, file_name) = self.root.parent(name)?;
+        directory.remove_file(file_name)?;
+        let mut file = directory.create_file(file_name, 0o755)?;
+        file.write_all(text)
+            .map_err(|error| RootError::new("write", name, error))?;
+        Ok(match self.plan.chroot {
+            Some(_) => format!("/{name}").into(),
+            None => self.root.path().join(name).into(),
+        })
+    }
+
+    /// Starts the process; the inner error is what the system said of this program.
+    fn spawn(&mut self, path: OsString, first: bool) -> Result<std::io::Result<Child>, Failure> {
+        let lent = match &self.witness {
+            Some((journal, program)) => Some(Arc::new(
+                journal.lend(program).map_err(Failure::NotStarted)?,
+            )),
+            None => None,
+        };
+        if first {
+            let program = self.program;
+            self.root
+                .note_program(program.name, program.text, program.arguments);
+        }
+        let child = spawn(
+            self.surroundings,
+            self.program,
+            &self.plan,
+            path,
+            lent.clone(),
         );
-    };
-    if let Ok(file) = anonymous(program.name, text) {
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        match spawn(surroundings, program, plan, path.into()) {
-            // Without /proc, or where such files must not be executed, a real file is used.
-            Err(error) if matches!(error.raw_os_error(), Some(1 | 2 | 13)) => {}
-            other => return other,
+        if let (Some((journal, _)), Some(lent)) = (&mut self.witness, &lent) {
+            let taken = journal.take_back(lent, child.is_ok());
+            taken.map_err(Failure::NotStarted)?;
+        }
+        match child {
+            Err(error) if error.raw_os_error() > Some(UNWITNESSED) => {
+                let errno = error.raw_os_error().unwrap_or(UNWITNESSED) - UNWITNESSED;
+                let source = std::io::Error::from_raw_os_error(errno);
+                let error = RootError::new("write", "lib/apk/db/.journal", source);
+                Err(Failure::NotStarted(error))
+            }
+            other => Ok(other),
         }
     }
-    let io = |error: RootError| error.source;
-    root.create_directories("lib/apk/exec").map_err(io)?;
-    let (directory, name) = root.parent(program.name).map_err(io)?;
-    directory.remove_file(name).map_err(io)?;
-    let mut file = directory.create_file(name, 0o755).map_err(io)?;
-    file.write_all(text)?;
-    drop(file);
-    let path: OsString = if plan.chroot.is_some() {
-        format!("/{}", program.name).into()
-    } else {
-        root.path().join(program.name).into()
-    };
-    let child = spawn(surroundings, program, plan, path);
-    // The kernel has opened it by the time spawn returns; an interpreter may not have, so it is
-    // removed only after a failure. Success removes it with the next script of this name.
-    if child.is_err() {
-        let _ = directory.remove_file(name);
-    }
-    child
 }
 
 /// Makes a file in memory that a child can execute.
@@ -236,11 +326,32 @@ fn write_file(path: &std::ffi::CStr, content: &[u8]) -> rustix::io::Result<()> {
     rustix::io::write(&file, content).map(drop)
 }
 
+/// What a child adds to the number of an error that kept it from writing down its start; the system
+/// has no such numbers.
+const UNWITNESSED: i32 = 1 << 16;
+
+/// Writes down, in the child, that it becomes a program now.
+fn witness(lent: &Lent) -> rustix::io::Result<()> {
+    let mut rest = lent.text.as_slice();
+    while !rest.is_empty() {
+        match rustix::io::write(&lent.file, rest) {
+            Ok(count) => rest = rest.get(count..).unwrap_or_default(),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    match lent.sync {
+        true => rustix::fs::fdatasync(&lent.file),
+        false => Ok(()),
+    }
+}
+
 fn spawn(
     surroundings: &Surroundings,
     program: &Program<'_>,
     plan: &Child1,
     path: OsString,
+    lent: Option<Arc<Lent>>,
 ) -> std::io::Result<Child> {
     let mut command = Command::new(path);
     command.arg0(program.name).args(program.arguments);
@@ -271,7 +382,13 @@ fn spawn(
     )]
     // SAFETY: `enter` makes system calls only; all memory it uses was allocated before the fork.
     unsafe {
-        command.pre_exec(move || plan.enter().map_err(std::io::Error::from));
+        command.pre_exec(move || {
+            plan.enter()?;
+            let written = lent.as_deref().map_or(Ok(()), witness);
+            written.map_err(|errno| {
+                std::io::Error::from_raw_os_error(UNWITNESSED + errno.raw_os_error())
+            })
+        });
     }
     command.spawn()
 }

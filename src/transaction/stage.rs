@@ -349,9 +349,9 @@ impl Staging<'_> {
 
     fn find_room(&self, path: &str) -> Result<Room, RootError> {
         let nearest = self.nearest(path)?;
-        let device = |path: &str| Ok(self.root.directory(path)?.stat_self()?.inode.0);
+        let mount = |path: &str| self.root.directory(path)?.mount();
         let missing = nearest != path;
-        if device(&nearest)? == device(PRIVATE)? {
+        if mount(&nearest)? == mount(PRIVATE)? {
             return Ok(Room {
                 elsewhere: None,
                 missing,

@@ -79,6 +79,14 @@ impl PublicKey {
     }
 }
 
+/// Writes an RSA key of these numbers, most significant byte first, as PEM; `None` if that is no key
+/// that would be used.
+pub fn public_key_pem(modulus: &[u8], exponent: &[u8]) -> Option<String> {
+    let number = rsa::BigUint::from_bytes_be;
+    let key = RsaPublicKey::new(number(modulus), number(exponent)).ok()?;
+    key.to_public_key_pem(rsa::pkcs8::LineEnding::LF).ok()
+}
+
 fn scheme(algorithm: SignatureAlgorithm) -> Pkcs1v15Sign {
     match algorithm {
         SignatureAlgorithm::Rsa => Pkcs1v15Sign::new::<Sha1>(),

@@ -7,7 +7,7 @@ mod freshness;
 mod key;
 
 pub use freshness::{Freshness, Older};
-pub use key::{KeyError, PublicKey, SigningKey};
+pub use key::{KeyError, PublicKey, SigningKey, public_key_pem};
 
 use std::fmt;
 

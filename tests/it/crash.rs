@@ -7,6 +7,10 @@
 //!
 //! Each point gets one kind of error and two kinds of power cut, in turns; of the real branch change
 //! a sample is tried. `IBEX_CRASH_ALL=1` tries everything everywhere.
+//!
+//! A script that was stopped in the middle may have done a part of its work. Such a root is accepted
+//! only if recovery names the script, nothing but what scripts wrote is different, and the command
+//! that recovery names makes it the new state.
 
 use crate::support::repository::{self, Made, Repository, directory, file, hard_link, symlink};
 use crate::support::{self, Run, Sandbox, run};
@@ -15,6 +19,7 @@ use ibex::package::ScriptKind;
 use ibex::root::fault::{self, Operation};
 use sha1::{Digest, Sha1};
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -28,11 +33,32 @@ struct Scenario {
     name: &'static str,
     /// Holds the root as it was before, and the repositories.
     sandbox: Sandbox,
+    /// Options that every command has.
+    base: Vec<String>,
     arguments: Vec<String>,
     standard_input: Option<&'static str>,
     before: Snapshot,
     after: Snapshot,
     after_code: i32,
+    /// How many transactions the history has before; none if there is no history.
+    recorded: Option<usize>,
+    how: How,
+}
+
+/// On what the command runs.
+#[derive(Clone, Copy, Debug, Default)]
+struct How {
+    /// The root belongs to an ordinary user, who runs it.
+    user: bool,
+    /// `usr` is a file system of its own.
+    mounted: bool,
+}
+
+/// A root, which may be spread over two file systems.
+#[derive(Clone, Debug)]
+struct Place {
+    root: PathBuf,
+    usr: Option<PathBuf>,
 }
 
 type Snapshot = BTreeMap<String, String>;
@@ -40,6 +66,7 @@ type Snapshot = BTreeMap<String, String>;
 /// What a run on a copy of the root left.
 struct Trial {
     directory: tempfile::TempDir,
+    usr: Option<tempfile::TempDir>,
     run: Run,
 }
 
@@ -48,36 +75,67 @@ impl Trial {
         self.directory.path().join("root")
     }
 
-    fn ibex(&self, arguments: &[&str]) -> Run {
-        let mut command = support::ibex();
-        command.arg("--root").arg(self.root()).args(arguments);
-        run(&mut command)
+    fn place(&self) -> Place {
+        Place {
+            root: self.root(),
+            usr: self.usr.as_ref().map(|usr| usr.path().join("usr")),
+        }
     }
 }
 
 impl Scenario {
     /// Runs the command once without disturbing it.
-    fn new(name: &'static str, sandbox: Sandbox, arguments: &[&str]) -> Self {
-        Self::with_input(name, sandbox, arguments, None)
+    fn new(name: &'static str, sandbox: Sandbox, base: Vec<String>, command: &[&str]) -> Self {
+        Self::with_input(name, sandbox, base, command, None)
     }
 
     fn with_input(
         name: &'static str,
         sandbox: Sandbox,
-        arguments: &[&str],
+        base: Vec<String>,
+        command: &[&str],
         standard_input: Option<&'static str>,
     ) -> Self {
-        let mut scenario = Self {
+        let mut scenario = Self::prepare(name, sandbox, base, command, How::default());
+        scenario.standard_input = standard_input;
+        scenario.finished()
+    }
+
+    fn prepare(
+        name: &'static str,
+        sandbox: Sandbox,
+        base: Vec<String>,
+        command: &[&str],
+        how: How,
+    ) -> Self {
+        if how.user {
+            support::copy_program(&sandbox.beside("ibex"));
+            give_to_user(&sandbox.beside(""));
+        }
+        let has_history = !base.iter().any(|word| word == "--history=no");
+        Self {
             name,
-            before: snapshot(&sandbox.root()),
+            before: snapshot(&whole(sandbox.root())),
+            recorded: has_history.then(|| recorded(&sandbox.root()).len()),
             sandbox,
-            arguments: arguments.iter().map(|word| (*word).to_owned()).collect(),
-            standard_input,
+            arguments: words(&base, command)
+                .iter()
+                .map(|word| (*word).to_owned())
+                .collect(),
+            base,
+            standard_input: None,
             after: Snapshot::new(),
             after_code: 0,
-        };
+            how,
+        }
+    }
+
+    /// Runs the command once without disturbing it.
+    fn finished(self) -> Self {
+        let mut scenario = self;
+        let name = scenario.name;
         let trial = scenario.run("", &[]);
-        scenario.after = snapshot(&trial.root());
+        scenario.after = snapshot(&trial.place());
         scenario.after_code = trial.run.code;
         assert_eq!(trial.run.code, 0, "{name}: {}", trial.run.output);
         assert_ne!(scenario.before, scenario.after, "{name} changes nothing");
@@ -88,6 +146,9 @@ impl Scenario {
         });
         assert_eq!(leftover, None, "{name}");
         scenario
+            .judge_history(&trial.place(), State::After, "")
+            .expect(name);
+        scenario
     }
 
     /// Copies the root and runs the command on the copy.
@@ -95,38 +156,86 @@ impl Scenario {
         let directory = scratch();
         let root = directory.path().join("root");
         copy(&self.sandbox.root(), &root);
-        let mut command = support::ibex();
-        command
-            .env("IBEX_CACHE_DIR", self.sandbox.beside("catalogue"))
-            .arg("--root")
-            .arg(&root)
-            .args(more)
-            .args(&self.arguments);
-        if !fault.is_empty() {
-            command.env("IBEX_FAULT", fault);
+        let usr = self.how.mounted.then(|| {
+            let usr = tempfile::tempdir().expect("a temporary directory");
+            copy(&root.join("usr"), &usr.path().join("usr"));
+            fs::remove_dir_all(root.join("usr")).expect("a copy");
+            fs::create_dir(root.join("usr")).expect("a copy");
+            usr
+        });
+        if self.how.user {
+            give_to_user(directory.path());
+        }
+        let words: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
+        let mut trial = Trial {
+            directory,
+            usr,
+            run: Run {
+                output: String::new(),
+                code: 0,
+            },
+        };
+        trial.run = self.ibex(&trial.place(), fault, &[more, &words].concat());
+        trial
+    }
+
+    /// Runs a command on a root, as this scenario does.
+    fn ibex(&self, place: &Place, fault: &str, words: &[&str]) -> Run {
+        let program = support::ibex();
+        let mut command: Vec<OsString> = Vec::new();
+        if let Some(usr) = &place.usr {
+            let script = "mount --bind \"$0\" \"$1/usr\" && shift && exec \"$@\"";
+            let words = ["unshare", "--mount", "sh", "-c", script];
+            command.extend(words.map(OsString::from));
+            command.extend([usr.into(), place.root.as_os_str().to_owned()]);
         }
         let input = self.standard_input.map(|text| {
-            let path = directory.path().join("input");
-            fs::write(&path, text).expect("a writable directory");
-            path
+            let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+            file.write_all(text.as_bytes()).expect("a temporary file");
+            file
         });
-        let run = run_with_input(&mut command, input.as_deref());
-        Trial { directory, run }
+        if let Some(input) = &input {
+            // The kit's `run` closes standard input, so a shell opens it.
+            let script = "input=$1; shift; exec \"$@\" < \"$input\"";
+            command.extend(["sh", "-c", script, "sh"].map(OsString::from));
+            command.push(input.path().into());
+        }
+        match self.how.user {
+            true => {
+                let user = [
+                    "setpriv",
+                    "--reuid=65534",
+                    "--regid=65534",
+                    "--clear-groups",
+                ];
+                command.extend(user.map(OsString::from));
+                command.push(self.sandbox.beside("ibex").into());
+            }
+            false => command.push(program.get_program().to_owned()),
+        }
+        let mut started = Command::new(&command[0]);
+        started.args(&command[1..]).env_clear();
+        for (name, value) in program.get_envs() {
+            started.env(name, value.expect("it sets all that it names"));
+        }
+        started.env("IBEX_CACHE_DIR", self.sandbox.beside("catalogue"));
+        if !fault.is_empty() {
+            started.env("IBEX_FAULT", fault);
+        }
+        run(started.arg("--root").arg(&place.root).args(words))
     }
 
     /// Returns how many operations change the root.
     fn count(&self, more: &[&str]) -> usize {
-        let note = tempfile::NamedTempFile::new().expect("a temporary file");
+        let note = note();
         self.run(&format!("count:{}", note.path().display()), more);
         let text = fs::read_to_string(note.path()).expect("a count");
         text.parse().expect("a count")
     }
 
     /// Says which of the two states a root is in, or what is wrong with it.
-    ///
-    /// A script that was cut off may be missing from the new state, if it was told.
-    fn judge(&self, root: &Path, told: &str) -> Result<State, String> {
-        let found = snapshot(root);
+    fn judge(&self, place: &Place, told: &str) -> Result<State, String> {
+        let found = snapshot(place);
         let mut old = found.clone();
         // What a program needs to take the lock may be there, and means nothing.
         for path in SKELETON {
@@ -134,21 +243,27 @@ impl Scenario {
                 old.remove(path);
             }
         }
-        if old == self.before {
-            return Ok(State::Before);
+        let state = if old == self.before {
+            State::Before
+        } else if found == self.after {
+            State::After
+        } else {
+            State::AfterWithCutScript
+        };
+        self.judge_history(place, state, told)
+            .map_err(|text| format!("{text}\n{}", self.nearer(&found, told)))?;
+        if state == State::AfterWithCutScript {
+            let cut = CutScripts::told(told);
+            self.judge_cut(place, &found, &cut)
+                .map_err(|text| format!("{text}\n{}", self.nearer(&found, told)))?;
         }
-        if found == self.after {
-            return Ok(State::After);
-        }
-        let cut = told
-            .lines()
-            .filter(|line| line.contains("cut off by the interruption"));
-        let cut = cut.collect::<std::collections::BTreeSet<_>>().len();
-        if cut > 0 && self.is_after_without(cut, &found) {
-            return Ok(State::AfterWithCutScript);
-        }
+        Ok(state)
+    }
+
+    /// Describes a root that is in none of the two states.
+    fn nearer(&self, found: &Snapshot, told: &str) -> String {
         let differences = |wanted| {
-            let lines = support::differences(wanted, &found);
+            let lines = support::differences(wanted, found);
             (lines.len(), lines.join("\n"))
         };
         // The nearer state is the one to look at.
@@ -157,42 +272,187 @@ impl Scenario {
             true => ("before", old.1),
             false => ("after", new.1),
         };
-        Err(format!("from the state {name}:\n{text}\ntold:\n{told}"))
+        format!("from the state {name}:\n{text}\ntold:\n{told}")
     }
 
-    /// Returns whether this is the new state, but for some scripts that did not run.
-    fn is_after_without(&self, scripts: usize, found: &Snapshot) -> bool {
-        let text = |snapshot: &Snapshot, path: &str| {
-            snapshot
-                .get(path)
-                .cloned()
-                .unwrap_or_default()
-                .replace("f:s\\n", "")
+    /// Returns whether the history has the transaction if, and only if, it happened.
+    fn judge_history(&self, place: &Place, state: State, told: &str) -> Result<(), String> {
+        let Some(before) = self.recorded else {
+            return Ok(());
         };
-        if text(found, INSTALLED) != text(&self.after, INSTALLED) {
-            return false;
+        let recorded = recorded(&place.root);
+        // What cannot be recorded is told.
+        let is_told = told.contains("WARNING: this transaction is not recorded");
+        let wanted = before + usize::from(state != State::Before && !is_told);
+        let outcomes: Vec<&str> = recorded
+            .iter()
+            .map(|(outcome, _)| outcome.as_str())
+            .collect();
+        let is_open = outcomes.contains(&"started");
+        let ending = ["done", "recovered", "errors"];
+        let ends = outcomes
+            .first()
+            .is_none_or(|outcome| ending.contains(outcome));
+        match recorded.len() == wanted && !is_open && ends {
+            true => Ok(()),
+            false => Err(format!(
+                "{state:?}, but of {wanted} transactions the history has {recorded:?}"
+            )),
         }
-        let lines = |snapshot: &Snapshot| {
-            let row = text(snapshot, SCRIPT_LOG);
-            let content = row.rsplit('\t').next().unwrap_or_default().to_owned();
+    }
+
+    /// Examines the new state in which some scripts were cut off: they are named, and nothing else
+    /// is missing when they have run.
+    fn judge_cut(&self, place: &Place, found: &Snapshot, cut: &CutScripts) -> Result<(), String> {
+        if cut.scripts.is_empty() {
+            return Err("no script was told as cut off".into());
+        }
+        let marked = row(found, INSTALLED).matches("f:s\\n").count();
+        if marked != cut.packages.len() {
+            return Err(format!("{marked} packages are marked, told were {cut:?}"));
+        }
+        // The scripts of made packages write to their log and nowhere else.
+        let lines = |snapshot: &Snapshot| -> Vec<String> {
+            let content = row(snapshot, SCRIPT_LOG)
+                .rsplit('\t')
+                .next()
+                .unwrap_or_default();
             let lines = content.split("\\n").filter(|line| !line.is_empty());
-            lines.map(str::to_owned).collect::<Vec<_>>()
+            lines.map(str::to_owned).collect()
         };
-        let (ran, wanted) = (lines(found), lines(&self.after));
-        let mut left = wanted.iter();
-        let in_order = ran.iter().all(|line| left.any(|other| other == line));
-        if !in_order || ran.len() + scripts < wanted.len() {
-            return false;
-        }
-        let rest = |snapshot: &Snapshot| {
-            let mut rest = snapshot.clone();
-            for path in [INSTALLED, SCRIPT_LOG] {
-                rest.remove(path);
+        let wanted = lines(&self.after);
+        if !wanted.is_empty() {
+            let ran = lines(found);
+            let missing = wanted.iter().filter(|line| !ran.contains(line));
+            if let Some(line) = missing.clone().find(|line| !cut.names(line)) {
+                return Err(format!("{line:?} did not run, told were {cut:?}"));
             }
+            self.equal_but_for(found, &[INSTALLED, SCRIPT_LOG, CUT_SCRIPTS])?;
+        }
+        if cut.packages.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<&str> = cut.packages.iter().map(String::as_str).collect();
+        let fix = [words(&self.base, &["fix"]), names.clone()].concat();
+        let fixed = self.ibex(place, "", &fix);
+        let found = snapshot(place);
+        if fixed.code != 0 {
+            return Err(format!("fix: {} {}", fixed.code, fixed.output));
+        }
+        let ran = lines(&found);
+        let runs_never = |line: &String| !ran.contains(line) && !cut.is_of_removed(line);
+        if let Some(line) = wanted.iter().find(|line| runs_never(line)) {
+            return Err(format!("{line:?} was not run by fix: {}", fixed.output));
+        }
+        let log: &[&str] = match wanted.is_empty() {
+            true => &[],
+            false => &[SCRIPT_LOG],
+        };
+        let equal = self.equal_but_for(&found, log);
+        if equal.is_err() && !wanted.is_empty() {
+            // The made packages bring the accounts that own their own files, so installing one a
+            // second time gives them to others: the new state, with the same packages reinstalled.
+            let trial = self.run("", &[]);
+            let again = [words(&self.base, &["fix", "--reinstall"]), names].concat();
+            self.ibex(&trial.place(), "", &again);
+            let mut reference = snapshot(&trial.place());
+            let mut found = found;
+            for snapshot in [&mut reference, &mut found] {
+                log.iter().for_each(|path| drop(snapshot.remove(*path)));
+            }
+            if reference == found {
+                return Ok(());
+            }
+        }
+        equal.map_err(|text| format!("after fix: {text}\n{}", fixed.output))
+    }
+
+    fn equal_but_for(&self, found: &Snapshot, paths: &[&str]) -> Result<(), String> {
+        let without = |snapshot: &Snapshot| {
+            let mut rest = snapshot.clone();
+            paths.iter().for_each(|path| drop(rest.remove(*path)));
             rest
         };
-        rest(found) == rest(&self.after)
+        match support::differences(&without(&self.after), &without(found)) {
+            lines if lines.is_empty() => Ok(()),
+            lines => Err(lines.join("\n")),
+        }
     }
+}
+
+fn row<'a>(snapshot: &'a Snapshot, path: &str) -> &'a str {
+    snapshot.get(path).map(String::as_str).unwrap_or_default()
+}
+
+/// What a run told of scripts that were cut off.
+#[derive(Debug)]
+struct CutScripts {
+    /// `NAME-VERSION.KIND`.
+    scripts: Vec<String>,
+    /// Packages that `ibex fix` is said to help.
+    packages: Vec<String>,
+    /// Scripts of packages that are gone.
+    removed: Vec<String>,
+}
+
+impl CutScripts {
+    fn told(told: &str) -> Self {
+        let (mut scripts, mut packages) = (Vec::new(), Vec::new());
+        let mut removed = Vec::new();
+        for line in told.lines().filter_map(|line| line.strip_prefix("ERROR: ")) {
+            let Some((script, rest)) = line.split_once(": cut off by the interruption") else {
+                continue;
+            };
+            scripts.push(script.to_owned());
+            match rest.split_once("`ibex fix ") {
+                Some((_, rest)) => packages.extend(rest.split('`').next().map(str::to_owned)),
+                None => removed.push(script.to_owned()),
+            }
+        }
+        packages.sort();
+        packages.dedup();
+        Self {
+            scripts,
+            packages,
+            removed,
+        }
+    }
+
+    /// Returns whether a line of the log (`NAME KIND …`) is of a script that was told.
+    fn names(&self, line: &str) -> bool {
+        self.scripts.iter().any(|script| is_line_of(line, script))
+    }
+
+    fn is_of_removed(&self, line: &str) -> bool {
+        self.removed.iter().any(|script| is_line_of(line, script))
+    }
+}
+
+fn is_line_of(line: &str, script: &str) -> bool {
+    let mut words = line.split(' ');
+    let (name, kind) = (words.next(), words.next());
+    let (full_name, of_kind) = script.rsplit_once('.').unwrap_or_default();
+    let of_name = full_name.rsplit_once('-').map(|(name, _)| name);
+    name == of_name && kind == Some(of_kind)
+}
+
+/// Returns outcome and command of the transactions that the history of a root has.
+fn recorded(root: &Path) -> Vec<(String, String)> {
+    let mut command = support::ibex();
+    let listed = run(command.arg("--root").arg(root).args(["history", "--json"]));
+    let json = listed
+        .output
+        .lines()
+        .filter(|line| !line.starts_with("WARNING:"));
+    let json: String = json.collect();
+    let Ok(entries) = serde_json::from_str::<Vec<serde_json::Value>>(&json) else {
+        return vec![("unreadable".into(), listed.output)];
+    };
+    let text = |entry: &serde_json::Value, key: &str| entry[key].as_str().unwrap_or("?").to_owned();
+    let entries = entries.iter();
+    entries
+        .map(|entry| (text(entry, "outcome"), text(entry, "command")))
+        .collect()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -205,8 +465,10 @@ enum State {
 const INSTALLED: &str = "lib/apk/db/installed";
 /// What the scripts of these packages write to.
 const SCRIPT_LOG: &str = "var/lib/scripts";
+/// Where ibex remembers which scripts `fix` has to run.
+const CUT_SCRIPTS: &str = "lib/apk/db/cut-scripts";
 /// What a command needs before it can do anything.
-const SKELETON: [&str; 9] = [
+const SKELETON: [&str; 10] = [
     "etc",
     "etc/apk",
     "lib",
@@ -214,28 +476,24 @@ const SKELETON: [&str; 9] = [
     "lib/apk/db",
     "lib/apk/db/lock",
     "var",
+    "var/lib",
     "var/log",
     "var/log/apk.log",
 ];
 
-fn run_with_input(command: &mut Command, input: Option<&Path>) -> Run {
-    let Some(input) = input else {
-        return run(command);
-    };
-    // The kit's `run` closes standard input, so a shell opens it.
-    let mut shell = Command::new("sh");
-    shell.args(["-c", "input=$1; shift; exec \"$@\" < \"$input\"", "sh"]);
-    shell
-        .arg(input)
-        .arg(command.get_program())
-        .args(command.get_args());
-    shell.env_clear();
-    for (name, value) in command.get_envs() {
-        if let Some(value) = value {
-            shell.env(name, value);
-        }
-    }
-    run(&mut shell)
+fn whole(root: PathBuf) -> Place {
+    Place { root, usr: None }
+}
+
+/// Makes a file that whoever runs the program can write to.
+fn note() -> tempfile::NamedTempFile {
+    let note = tempfile::NamedTempFile::new().expect("a temporary file");
+    fs::set_permissions(note.path(), fs::Permissions::from_mode(0o666)).expect("it is ours");
+    note
+}
+
+fn give_to_user(path: &Path) {
+    run(Command::new("chown").args(["-R", "65534:65534"]).arg(path)).success();
 }
 
 /// Makes a directory on a file system in memory, if there is one.
@@ -253,10 +511,18 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// Writes everything down that a root is; times only of what packages bring.
-fn snapshot(root: &Path) -> Snapshot {
+fn snapshot(place: &Place) -> Snapshot {
     let mut rows = Snapshot::new();
-    walk(root, root, &mut rows);
+    walk(&place.root, &place.root, &mut rows);
+    if let Some(usr) = &place.usr {
+        // It hides what is below it.
+        rows.retain(|path, _| !path.starts_with("usr"));
+        let parent = usr.parent().expect("a directory of its own");
+        walk(parent, parent, &mut rows);
+    }
     rows.remove("var/log/apk.log");
+    // The history is compared by what it says.
+    rows.retain(|path, _| !Path::new(path).starts_with("var/lib/ibex"));
     rows
 }
 
@@ -385,13 +651,14 @@ fn kill_at(scenario: &Scenario, number: usize, more: &[&str]) -> Result<State, S
     let due = is_due(&trial.root());
     // Questions are answered meanwhile, and say what is due.
     if number.is_multiple_of(5) {
-        let question = trial.ibex(&["info", "--exists", "nothing-of-this-name"]);
+        let words = ["info", "--exists", "nothing-of-this-name"];
+        let question = scenario.ibex(&trial.place(), "", &words);
         if question.output.contains("`ibex recover` finishes it") != due {
             return Err(format!("recovery due: {due}, told: {}", question.output));
         }
     }
-    let recovered = trial.ibex(&["recover"]);
-    let state = scenario.judge(&trial.root(), &recovered.output)?;
+    let recovered = scenario.ibex(&trial.place(), "", &["recover"]);
+    let state = scenario.judge(&trial.place(), &recovered.output)?;
     let wanted = match state {
         State::Before => 0,
         State::After if due => scenario.after_code,
@@ -405,7 +672,7 @@ fn kill_at(scenario: &Scenario, number: usize, more: &[&str]) -> Result<State, S
         ));
     }
     if number % 5 == 1 {
-        let again = trial.ibex(&["recover"]);
+        let again = scenario.ibex(&trial.place(), "", &["recover"]);
         if again.output != "OK: nothing to recover\n" {
             return Err(format!("recovered twice: {}", again.output));
         }
@@ -431,17 +698,17 @@ fn fail_at(scenario: &Scenario, kind: &str, number: usize) -> Result<State, Stri
     let undone = !due && trial.run.code != 0 && !kind.ends_with('+');
     if undone && !trial.root().join("lib/apk/db/.staged").exists() {
         // Undone by the command itself, or finished with what went wrong marked and told.
-        return scenario.judge(&trial.root(), &trial.run.output);
+        return scenario.judge(&trial.place(), &trial.run.output);
     }
     let recovered = match trial.run.code {
         0 => Run {
             output: String::new(),
             code: 0,
         },
-        _ => trial.ibex(&["recover"]),
+        _ => scenario.ibex(&trial.place(), "", &["recover"]),
     };
     let told = format!("{}{}", trial.run.output, recovered.output);
-    let state = scenario.judge(&trial.root(), &told)?;
+    let state = scenario.judge(&trial.place(), &told)?;
     match (trial.run.code, state) {
         (0, State::After) => Ok(state),
         (0, _) => Err(format!("exit 0, but {state:?}: {told}")),
@@ -454,6 +721,8 @@ fn fail_at(scenario: &Scenario, kind: &str, number: usize) -> Result<State, Stri
 /// Flushed operations are on the disk; of the others a power cut keeps what it likes.
 struct PowerCut {
     operations: Vec<Operation>,
+    /// `usr` is flushed by itself.
+    mounted: bool,
 }
 
 /// What is left of operations that were not flushed.
@@ -469,12 +738,16 @@ enum Luck {
 
 impl PowerCut {
     fn record(scenario: &Scenario) -> Self {
-        let note = tempfile::NamedTempFile::new().expect("a temporary file");
+        let note = note();
         let fault = format!("record:{}", note.path().display());
         let trial = scenario.run(&fault, &["--sync=yes"]);
         assert_eq!(trial.run.code, scenario.after_code, "{}", trial.run.output);
         let operations = fault::read(note.path()).expect("a record");
-        Self { operations }
+        let mounted = scenario.how.mounted;
+        Self {
+            operations,
+            mounted,
+        }
     }
 
     /// Returns for each of the first `count` operations whether it is surely on the disk.
@@ -484,10 +757,50 @@ impl PowerCut {
                 .map_or("", |(folder, _)| folder)
                 .to_owned()
         };
+        // Which file system each operation is on.
+        let mut paths = HashMap::new();
+        let mut in_usr = Vec::new();
+        for operation in &self.operations[..count] {
+            if let Operation::Create { handle, path, .. } = operation {
+                paths.insert(*handle, path.clone());
+            }
+            let path = match operation {
+                Operation::Write(handle, _)
+                | Operation::Truncate(handle, _)
+                | Operation::FileOwner(handle, ..)
+                | Operation::FileMode(handle, _)
+                | Operation::FileTime(handle, _)
+                | Operation::FileAttribute(handle, ..)
+                | Operation::Reserve(handle, _)
+                | Operation::SyncFile(handle) => paths.get(handle).map(String::as_str),
+                Operation::Create { path, .. }
+                | Operation::CreateDirectory(path, _)
+                | Operation::Symlink(_, path)
+                | Operation::HardLink(_, path)
+                | Operation::Node(path)
+                | Operation::Remove(path)
+                | Operation::RemoveDirectory(path)
+                | Operation::Rename(_, path)
+                | Operation::Owner(path, ..)
+                | Operation::Mode(path, _)
+                | Operation::Time(path, _)
+                | Operation::SyncDirectory(path)
+                | Operation::SyncFileSystem(path) => Some(path.as_str()),
+                // What scripts of these tests write is not there.
+                Operation::Written(..) | Operation::Program(..) => None,
+            };
+            let is_below = |path: &str| path == "usr" || path.starts_with("usr/");
+            in_usr.push(self.mounted && path.is_some_and(is_below));
+        }
         let mut flushed = vec![false; count];
         for (at, operation) in self.operations[..count].iter().enumerate() {
             match operation {
-                Operation::SyncFileSystem(_) => flushed[..=at].fill(true),
+                Operation::SyncFileSystem(_) => {
+                    for (earlier, flushed) in in_usr[..=at].iter().zip(&mut flushed) {
+                        *flushed |= *earlier == in_usr[at];
+                    }
+                }
+                Operation::Written(..) => flushed[at] = true,
                 Operation::SyncFile(handle) => {
                     for (earlier, flushed) in self.operations[..at].iter().zip(&mut flushed) {
                         *flushed |= matches!(
@@ -530,7 +843,23 @@ impl PowerCut {
             _ => 1,
         };
         let mut handles = HashMap::new();
-        for (operation, flushed) in self.operations[..count].iter().zip(flushed) {
+        let mut last = HashMap::new();
+        for (at, operation) in self.operations.iter().enumerate() {
+            if let Operation::Create { handle, .. }
+            | Operation::Write(handle, _)
+            | Operation::FileOwner(handle, ..)
+            | Operation::FileMode(handle, _)
+            | Operation::FileTime(handle, _)
+            | Operation::FileAttribute(handle, ..)
+            | Operation::Truncate(handle, _) = operation
+            {
+                last.insert(*handle, at);
+            }
+        }
+        let operations = self.operations[..count].iter().zip(flushed).enumerate();
+        for (at, (operation, flushed)) in operations {
+            // A program that is open for writing cannot be run by a script.
+            handles.retain(|handle, _| last.get(handle).is_some_and(|last| *last >= at));
             seed = seed
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1_442_695_040_888_963_407);
@@ -540,9 +869,15 @@ impl PowerCut {
                     Luck::Names => !matches!(operation, Operation::Write(..)),
                     Luck::Some(_) => seed >> 40 & 1 == 1,
                 };
-            if kept {
-                // What builds on something that was lost is lost, too.
-                let _ = apply(&root, operation, &mut handles);
+            let is_mount = |path: &str| self.mounted && path == "usr";
+            if !kept || matches!(operation, Operation::RemoveDirectory(path) if is_mount(path)) {
+                continue;
+            }
+            let applied = apply(&root, operation, &mut handles);
+            // What builds on something that was lost is lost, too; but nothing that was flushed with
+            // all that came before it.
+            if let (Operation::Program(..), true, Err(error)) = (operation, flushed, applied) {
+                panic!("replayed: {error}");
             }
         }
         directory
@@ -551,13 +886,20 @@ impl PowerCut {
     fn check(&self, scenario: &Scenario, count: usize, luck: Luck) -> Result<State, String> {
         let directory = self.image(scenario, count, luck);
         let root = directory.path().join("root");
-        let mut command = support::ibex();
-        let recovered = run(command.arg("--root").arg(&root).arg("recover"));
+        let usr = scenario.how.mounted.then(|| {
+            let usr = directory.path().join("other/usr");
+            fs::create_dir(directory.path().join("other")).expect("a new directory");
+            fs::rename(root.join("usr"), &usr).expect("it is there");
+            fs::create_dir(root.join("usr")).expect("a new directory");
+            usr
+        });
+        let place = Place { root, usr };
+        let recovered = scenario.ibex(&place, "", &["recover"]);
         if recovered.code > 1 {
             return Err(format!("{luck:?}: {} {}", recovered.code, recovered.output));
         }
         scenario
-            .judge(&root, &recovered.output)
+            .judge(&place, &recovered.output)
             .map_err(|text| format!("{luck:?}: {text}"))
     }
 }
@@ -644,10 +986,13 @@ fn apply(
             let flags = AtFlags::SYMLINK_NOFOLLOW;
             rustix::fs::utimensat(CWD, at(path), &times(seconds), flags)?;
         }
+        Operation::Written(path, content) => fs::write(at(path), content)?,
         Operation::Program(name, text, arguments) => {
-            // A root with a shell of its own runs its scripts itself, as they were run first.
+            // A root with a shell of its own runs its scripts itself, as they were run first. The
+            // shell is given the text: other threads start programs, too, and until those run they
+            // hold open what is being written, which could not be executed.
             let inside = "mount --rbind /proc \"$0/proc\" && mount --rbind /dev \"$0/dev\" && \
-                          exec chroot \"$0\" \"$@\"";
+                          exec chroot \"$0\" /bin/sh \"$@\"";
             let beside = root.join(".replayed");
             fs::write(&beside, text)?;
             fs::set_permissions(&beside, fs::Permissions::from_mode(0o755))?;
@@ -671,9 +1016,17 @@ fn apply(
                 .env_clear()
                 .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
                 .env("APK_SCRIPT", name.rsplit('.').next().unwrap_or_default())
-                .current_dir(root)
-                .output()?;
+                .current_dir(root);
+            let mut output = command.output()?;
+            // A process that another thread is about to start has copies of what was open here.
+            while String::from_utf8_lossy(&output.stderr).contains("Text file busy") {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+                output = command.output()?;
+            }
             fs::remove_file(&beside)?;
+            if !output.status.success() {
+                return Err(std::io::Error::other(format!("{name}: {output:?}")));
+            }
         }
         Operation::Reserve(..)
         | Operation::SyncFile(_)
@@ -856,9 +1209,8 @@ fn fresh_install() -> Scenario {
         .for_each(|made| repository.add(made));
     repository.publish(1_700_000_000);
     sandbox.write("etc/library.conf", "written by hand");
-    let base = base(&repository);
-    let arguments = words(&base, &["--initdb", "add", "program", "watcher"]);
-    Scenario::new("fresh install", sandbox, &arguments)
+    let command = ["--initdb", "add", "program", "watcher"];
+    Scenario::new("fresh install", sandbox, base(&repository), &command)
 }
 
 /// The first versions, with changes by hand, and the second ones in the repository.
@@ -883,22 +1235,24 @@ fn installed() -> (Sandbox, Vec<String>) {
 
 fn upgrade() -> Scenario {
     let (sandbox, base) = installed();
-    Scenario::new("upgrade", sandbox, &words(&base, &["upgrade"]))
+    Scenario::new("upgrade", sandbox, base, &["upgrade"])
 }
 
 fn removal() -> Scenario {
     let (sandbox, base) = installed();
     sandbox.write("etc/library.conf.apk-new", "offered before");
-    Scenario::new("del -r", sandbox, &words(&base, &["del", "-r", "library"]))
+    Scenario::new("del -r", sandbox, base, &["del", "-r", "library"])
 }
 
 /// A reinstallation with files of the administrator's overlay.
 fn reinstallation() -> Scenario {
     let (sandbox, base) = installed();
     sandbox.write("usr/share/library/kept", "from the overlay");
-    let arguments = ["--overlay-from-stdin", "fix", "-r", "library", "program"];
+    let mut base = base;
+    base.push("--overlay-from-stdin".into());
+    let command = ["fix", "-r", "library", "program"];
     let overlay = "usr/share/library/kept\n";
-    Scenario::with_input("fix -r", sandbox, &words(&base, &arguments), Some(overlay))
+    Scenario::with_input("fix -r", sandbox, base, &command, Some(overlay))
 }
 
 /// One package goes, another one takes its place with the same paths.
@@ -936,8 +1290,175 @@ fn exchange() -> Scenario {
     sandbox
         .run(words(&base, &["--initdb", "add", "old-mail"]))
         .success();
-    let arguments = words(&base, &["add", "new-mail", "!old-mail"]);
-    Scenario::new("exchange", sandbox, &arguments)
+    Scenario::new("exchange", sandbox, base, &["add", "new-mail", "!old-mail"])
+}
+
+/// The upgrade as a user who owns the root.
+fn upgrade_by_user() -> Scenario {
+    let (sandbox, base) = installed();
+    let how = How {
+        user: true,
+        ..How::default()
+    };
+    Scenario::prepare("upgrade by a user", sandbox, base, &["upgrade"], how).finished()
+}
+
+/// A first installation as a user, who makes the root.
+fn installation_by_user() -> Scenario {
+    let sandbox = Sandbox::new();
+    let mut repository = Repository::new(&sandbox);
+    first_versions()
+        .iter()
+        .for_each(|made| repository.add(made));
+    repository.publish(1_700_000_000);
+    let how = How {
+        user: true,
+        ..How::default()
+    };
+    let command = ["--initdb", "--usermode", "add", "program", "watcher"];
+    let base = base(&repository);
+    Scenario::prepare("installation by a user", sandbox, base, &command, how).finished()
+}
+
+/// The upgrade in a root where `usr` is a file system of its own.
+fn upgrade_of_two_file_systems() -> Scenario {
+    let (sandbox, base) = installed();
+    let how = How {
+        mounted: true,
+        ..How::default()
+    };
+    Scenario::prepare("upgrade, usr mounted", sandbox, base, &["upgrade"], how).finished()
+}
+
+fn removal_of_two_file_systems() -> Scenario {
+    let (sandbox, base) = installed();
+    let how = How {
+        mounted: true,
+        ..How::default()
+    };
+    let command = ["del", "-r", "library"];
+    Scenario::prepare("del -r, usr mounted", sandbox, base, &command, how).finished()
+}
+
+/// The upgrade, with a history that has the installation.
+fn upgrade_with_history() -> Scenario {
+    let sandbox = Sandbox::new();
+    let mut repository = Repository::new(&sandbox);
+    first_versions()
+        .iter()
+        .for_each(|made| repository.add(made));
+    repository.publish(1_700_000_000);
+    let mut base = base(&repository);
+    base.retain(|word| word != "--history=no");
+    let command = ["--initdb", "add", "program", "watcher"];
+    sandbox.run(words(&base, &command)).success();
+    second_versions()
+        .iter()
+        .for_each(|made| repository.add(made));
+    repository.publish(1_700_000_001);
+    Scenario::new("upgrade with history", sandbox, base, &["upgrade"])
+}
+
+/// A first installation with a history, which is made for it.
+fn fresh_install_with_history() -> Scenario {
+    let sandbox = Sandbox::new();
+    let mut repository = Repository::new(&sandbox);
+    first_versions()
+        .iter()
+        .for_each(|made| repository.add(made));
+    repository.publish(1_700_000_000);
+    let mut base = base(&repository);
+    base.retain(|word| word != "--history=no");
+    let command = ["--initdb", "add", "program", "watcher"];
+    Scenario::new("fresh install with history", sandbox, base, &command)
+}
+
+/// A reinstallation, of which neither packages nor world say that it happened.
+fn reinstallation_with_history() -> Scenario {
+    let (sandbox, mut base) = installed();
+    base.retain(|word| word != "--history=no");
+    let command = ["fix", "-r", "library", "program"];
+    Scenario::new("fix -r with history", sandbox, base, &command)
+}
+
+/// A move to another branch, which edits the files that name the repositories.
+fn branch_switch() -> Scenario {
+    let sandbox = Sandbox::new();
+    for (branch, versions) in [("v3.19", first_versions()), ("v3.20", second_versions())] {
+        let mut main = Repository::named(&sandbox, &format!("mirror/{branch}/main"));
+        let mut more = Repository::named(&sandbox, &format!("mirror/{branch}/community"));
+        for made in &versions {
+            match made.contents.package.name.as_str() {
+                "library" => main.add(made),
+                _ => more.add(made),
+            }
+        }
+        main.publish(1_700_000_000);
+        more.publish(1_700_000_000);
+    }
+    let line = |name: &str| format!("{}\n", sandbox.beside("mirror/v3.19").join(name).display());
+    sandbox.write("etc/apk/repositories", line("main"));
+    sandbox.write("etc/apk/repositories.d/more.list", line("community"));
+    let options = [
+        "--arch",
+        "x86_64",
+        "--force-no-chroot",
+        "--no-cache",
+        "--history=no",
+    ];
+    let base: Vec<String> = options.iter().map(|word| (*word).to_owned()).collect();
+    let install = words(&base, &["--initdb", "add", "program"]);
+    sandbox.run(install).success();
+    Scenario::new(
+        "branch switch",
+        sandbox,
+        base,
+        &["branch", "switch", "v3.20"],
+    )
+}
+
+/// A command on a root in which another one was stopped: it finishes that first.
+fn addition_after_interruption(after_the_switch: bool) -> Scenario {
+    let sandbox = Sandbox::new();
+    let mut repository = Repository::new(&sandbox);
+    first_versions()
+        .iter()
+        .for_each(|made| repository.add(made));
+    // Without scripts, which could be cut off before the command that is looked at.
+    let plain = package("first", "1", vec![directory("srv"), file("srv/first", "1")]);
+    repository.add(&plain);
+    repository.publish(1_700_000_000);
+    let base = base(&repository);
+    let first = ["--initdb", "add", "first"];
+    copy(&sandbox.root(), &sandbox.beside("clean"));
+    let database = sandbox.root().join("lib/apk/db");
+    let (name, wanted) = match after_the_switch {
+        false => ("add after a stop", ".journal"),
+        true => ("add after a stop at the end", ".switch"),
+    };
+    for number in 0.. {
+        let mut command = sandbox.ibex();
+        command.env("IBEX_FAULT", format!("stop:{number}"));
+        command.args(words(&base, &first));
+        assert_eq!(
+            run(&mut command).code,
+            137,
+            "{name}: {wanted} is never there"
+        );
+        if database.join(wanted).exists() {
+            break;
+        }
+        fs::remove_dir_all(sandbox.root()).expect("it is ours");
+        copy(&sandbox.beside("clean"), &sandbox.root());
+    }
+    let command = ["add", "program", "watcher"];
+    let mut scenario = Scenario::prepare(name, sandbox, base, &command, How::default());
+    let directory = scratch();
+    let place = whole(directory.path().join("root"));
+    copy(&scenario.sandbox.root(), &place.root);
+    scenario.ibex(&place, "", &["recover"]).success();
+    scenario.before = snapshot(&place);
+    scenario.finished()
 }
 
 fn scenarios() -> Vec<Scenario> {
@@ -987,6 +1508,92 @@ fn a_directory_that_somebody_made_gets_the_files() {
     assert_eq!(state, Ok(State::After));
 }
 
+/// Stops, fails and cuts the power at a part of the operations, or at all if everything is tried.
+fn try_all(scenario: &Scenario, every: usize, power: bool) {
+    let every = if everything() { 1 } else { every };
+    let points: Vec<usize> = (0..scenario.count(&[])).step_by(every).collect();
+    let states = for_each(&points, |number| kill_at(scenario, number, &[]));
+    tally(scenario.name, "killed", &states);
+    assert!(states.contains(&State::Before) && states.contains(&State::After));
+    let kinds = ["eio", "enospc", "eio+", "enospc+", "erofs+"];
+    for kind in kinds
+        .iter()
+        .take(if everything() { kinds.len() } else { 1 })
+    {
+        let states = for_each(&points, |number| {
+            let kind = if everything() {
+                kind
+            } else {
+                kinds[number / every % kinds.len()]
+            };
+            fail_at(scenario, kind, number)
+        });
+        tally(
+            scenario.name,
+            if everything() { kind } else { "errors" },
+            &states,
+        );
+    }
+    if power {
+        let cut = PowerCut::record(scenario);
+        let points: Vec<usize> = (0..=cut.operations.len()).step_by(every).collect();
+        for luck in [Luck::Nothing, Luck::Names] {
+            let states = for_each(&points, |count| cut.check(scenario, count, luck));
+            tally(scenario.name, &format!("power cut, {luck:?} kept"), &states);
+        }
+    }
+}
+
+#[test]
+fn the_history_has_what_happened() {
+    if !support::is_root() {
+        return;
+    }
+    try_all(&upgrade_with_history(), 8, true);
+    try_all(&fresh_install_with_history(), 12, true);
+    try_all(&reinstallation_with_history(), 14, false);
+}
+
+#[test]
+fn a_root_of_a_user() {
+    if !support::is_root() {
+        return;
+    }
+    try_all(&installation_by_user(), 12, false);
+    try_all(&upgrade_by_user(), 12, false);
+}
+
+#[test]
+fn a_root_of_two_file_systems() {
+    if !support::is_root() {
+        return;
+    }
+    try_all(&upgrade_of_two_file_systems(), 8, true);
+    try_all(&removal_of_two_file_systems(), 8, true);
+}
+
+#[test]
+fn repository_files_change_with_the_packages() {
+    if !support::is_root() {
+        return;
+    }
+    let scenario = branch_switch();
+    for path in ["etc/apk/repositories", "etc/apk/repositories.d/more.list"] {
+        assert_ne!(scenario.before[path], scenario.after[path], "{path}");
+    }
+    try_all(&scenario, 8, true);
+}
+
+#[test]
+fn a_command_that_recovers_first_is_stopped() {
+    if !support::is_root() {
+        return;
+    }
+    for after_the_switch in [false, true] {
+        try_all(&addition_after_interruption(after_the_switch), 9, false);
+    }
+}
+
 #[test]
 fn an_error_at_every_operation() {
     if !support::is_root() {
@@ -1026,7 +1633,7 @@ fn a_signal_at_every_operation() {
             if trial.run.code != wanted || is_due(&trial.root()) {
                 return Err(format!("exit {}: {}", trial.run.code, trial.run.output));
             }
-            scenario.judge(&trial.root(), &trial.run.output)
+            scenario.judge(&trial.place(), &trial.run.output)
         });
         tally(scenario.name, "signals", &states);
         assert!(states.contains(&State::Before) && states.contains(&State::After));
@@ -1047,16 +1654,14 @@ fn a_recovery_that_is_killed_is_recovered() {
             let mut told = String::new();
             // The second stop moves on until there is nothing left to stop.
             for again in (number % 4..).step_by(4) {
-                let mut command = support::ibex();
-                command.env("IBEX_FAULT", format!("stop:{again}"));
-                command.arg("--root").arg(trial.root()).arg("recover");
-                let recovered = run(&mut command);
+                let fault = format!("stop:{again}");
+                let recovered = scenario.ibex(&trial.place(), &fault, &["recover"]);
                 told.push_str(&recovered.output);
                 if recovered.code != 137 {
                     break;
                 }
             }
-            scenario.judge(&trial.root(), &told)
+            scenario.judge(&trial.place(), &told)
         });
         tally(scenario.name, "killed again and again", &states);
     }
@@ -1100,31 +1705,30 @@ fn branch_change() -> Option<Scenario> {
     let new = support::data("alpine-branches")?;
     let sandbox = Sandbox::new();
     sandbox.trust(&["alpine-v3.19/keys", "alpine-branches/keys"])?;
-    let line = old.display().to_string();
-    let words = [
-        "--arch",
-        "x86_64",
-        "--no-cache",
-        "--history=no",
-        "-X",
-        &line,
-        "--initdb",
-        "add",
-        "alpine-base",
-    ];
-    sandbox.run(words).success();
-    let line = new.join("v3.20").display().to_string();
-    let words = [
-        "--arch",
-        "x86_64",
-        "--no-cache",
-        "--history=no",
-        "-X",
-        &line,
-        "upgrade",
-        "--available",
-    ];
-    Some(Scenario::new("branch change 3.19 to 3.20", sandbox, &words))
+    let base = |repository: PathBuf| -> Vec<String> {
+        let line = repository.display().to_string();
+        let options = [
+            "--arch",
+            "x86_64",
+            "--no-cache",
+            "--history=no",
+            "-X",
+            &line,
+        ];
+        options.iter().map(|word| (*word).to_owned()).collect()
+    };
+    let install = base(old);
+    sandbox
+        .run(words(&install, &["--initdb", "add", "alpine-base"]))
+        .success();
+    let upgrade = base(new.join("v3.20"));
+    let command = ["upgrade", "--available"];
+    Some(Scenario::new(
+        "branch change 3.19 to 3.20",
+        sandbox,
+        upgrade,
+        &command,
+    ))
 }
 
 #[test]
@@ -1145,9 +1749,37 @@ fn the_real_branch_change_is_stopped() {
     eprintln!("{}: {count} operations", scenario.name);
     let states = for_each(&sample(24), |number| kill_at(&scenario, number, &[]));
     tally(scenario.name, "killed", &states);
-    let kinds = ["eio", "enospc+"];
-    let states = for_each(&sample(12), |number| {
-        fail_at(&scenario, kinds[number % 2], number)
-    });
-    tally(scenario.name, "errors", &states);
+    if everything() {
+        for kind in ["eio", "enospc", "eio+", "enospc+"] {
+            let states = for_each(&sample(0), |number| fail_at(&scenario, kind, number));
+            tally(scenario.name, kind, &states);
+        }
+    } else {
+        let kinds = ["eio", "enospc+"];
+        let states = for_each(&sample(12), |number| {
+            fail_at(&scenario, kinds[number % 2], number)
+        });
+        tally(scenario.name, "errors", &states);
+    }
+}
+
+#[test]
+fn the_real_branch_change_loses_its_power() {
+    if !support::is_root() {
+        return;
+    }
+    let Some(scenario) = branch_change() else {
+        return;
+    };
+    let cut = PowerCut::record(&scenario);
+    let count = cut.operations.len();
+    let points: Vec<usize> = match everything() {
+        true => (0..=count).collect(),
+        false => (0..12).map(|n| n * count / 12 + n % 3).collect(),
+    };
+    let all = [Luck::Nothing, Luck::Names, Luck::Some(1)];
+    for luck in all.into_iter().take(if everything() { 3 } else { 1 }) {
+        let states = for_each(&points, |count| cut.check(&scenario, count, luck));
+        tally(scenario.name, &format!("power cut, {luck:?} kept"), &states);
+    }
 }

@@ -93,6 +93,7 @@ pub(crate) fn request(repository: &Path, arch: &str, names: &[&str]) -> BuildReq
 /// Makes a request that says nothing but which packages there are.
 pub(crate) fn request_of(arch: &str, packages: Vec<NewPackage>) -> BuildRequest {
     BuildRequest {
+        base: None,
         architecture: arch.to_owned(),
         packages,
         world: World::default(),

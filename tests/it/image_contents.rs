@@ -1197,6 +1197,24 @@ fn errors_that_need_something_made_for_them() {
     assert!(said.err.contains("error[E-REGISTRY]: "), "{}", said.err);
     assert!(said.err.contains("Connection refused"), "{}", said.err);
     assert!(said.out.is_empty(), "{}", said.out);
+    // What may be built without proof is not built by who is strict.
+    let words = ["show-packages", "a.yaml", "--ignore-signatures"];
+    let said = shop.desk.run(&words);
+    assert!(
+        said.err
+            .contains("warning: W-UNSIGNED: the signatures of indexes"),
+        "{}",
+        said.err
+    );
+    let said = shop.desk.run(&[&words[..], &["--strict"]].concat());
+    assert!(said.err.starts_with("error[W-UNSIGNED]: "), "{}", said.err);
+    let said = shop.desk.run(&[
+        "show-packages",
+        "a.yaml",
+        "--profile=apko",
+        "--log-level=debug",
+    ]);
+    assert!(said.err.contains("profile: apko\n"), "{}", said.err);
     // A path that nothing brings.
     let said = shop.desk.run(&["explain", "a.yaml", "/no/where"]);
     assert!(said.err.starts_with("error[E-BUILD]: "), "{}", said.err);
@@ -1240,7 +1258,11 @@ fn an_ordinary_user_runs_scripts_as_root_of_a_sandbox() {
     let own = package("own", "1-r0", vec![directory("etc"), file("etc/own", "x")])
         .script(ScriptKind::PostInstall, script)
         .with(|package| package.depends = World::parse("busybox-binsh").expect("a name").entries);
-    let shop = Shop::new(&[own]);
+    let gives = package("gives", "1-r0", vec![directory("etc")]).script(
+        ScriptKind::PostInstall,
+        "echo x | cat > /etc/x\nchown 7 /etc/x",
+    );
+    let shop = Shop::new(&[own, gives]);
     shop.describe("a.yaml", "own", "x-build: {scripts: run}\n");
     // What Alpine has is used by somebody who may not look into every folder here.
     let place = tempfile::tempdir().expect("a temporary directory");
@@ -1256,7 +1278,7 @@ fn an_ordinary_user_runs_scripts_as_root_of_a_sandbox() {
     fs::copy(&key, place.path().join(key.file_name().expect("a name"))).expect("a copy");
     let text = format!(
         "contents:\n  keyring: [test-only.rsa.pub, {}]\n  repositories: [./alpine, ./made]\n  \
-         packages: [own]\narchs: [amd64]\nx-build: {{scripts: run}}\n",
+         packages: [own, gives]\narchs: [amd64]\nx-build: {{scripts: run}}\n",
         key.file_name().expect("a name").to_string_lossy()
     );
     shop.desk.write("a.yaml", &text);
@@ -1303,6 +1325,9 @@ fn an_ordinary_user_runs_scripts_as_root_of_a_sandbox() {
         "{}",
         built.err
     );
+    let reason =
+        "gives post-install: not run (it uses `chown`, and this user has one user id to give)";
+    assert!(built.err.contains(reason), "{}", built.err);
     built.good();
     let mut tar = Command::new("tar");
     tar.arg("-xOf")

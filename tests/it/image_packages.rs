@@ -75,6 +75,16 @@ impl Desk {
         Self { folder }
     }
 
+    /// Makes one with a description `a.yaml` of packages of Alpine.
+    pub(crate) fn empty_with_alpine(packages: &str) -> Option<Self> {
+        let repository = data("alpine-v3.19")?;
+        let key = alpine_key()?;
+        let desk = Self::empty();
+        let repository = repository.display().to_string();
+        desk.write("a.yaml", &description(&repository, &key, packages));
+        Some(desk)
+    }
+
     /// Returns where descriptions are.
     pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().join("work")
@@ -123,19 +133,19 @@ pub(crate) fn said(command: &mut Command) -> Said {
     }
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a directory");
     run(Command::new("cp").arg("-r").arg(from.join(".")).arg(to)).success();
 }
 
 /// A web server for a folder that lives as long as this.
-struct Server {
-    address: String,
+pub(crate) struct Server {
+    pub(crate) address: String,
     status: std::sync::Arc<std::sync::atomic::AtomicU16>,
 }
 
 impl Server {
-    fn start(folder: PathBuf) -> Self {
+    pub(crate) fn start(folder: PathBuf) -> Self {
         use std::sync::atomic::{AtomicU16, Ordering};
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = format!("http://{}", listener.local_addr().expect("an address"));
@@ -716,8 +726,8 @@ fn every_error_of_the_package_half() {
         Case {
             text: "contents: {repositories: ['http://u:p@h']}\n".to_owned(),
             words: &["lint", "--strict", "a.yaml"],
-            exit: 1,
-            line: "error[W-SECRET-URL]: contents.repositories: http://h carries credentials".into(),
+            exit: 2,
+            line: "error[E-SECRET-URL]: contents.repositories: http://h carries credentials".into(),
         },
     ];
     for case in cases {
@@ -764,7 +774,7 @@ fn servers_that_refuse() {
     let host = &server.address;
     desk.run(&list).error(
         6,
-        &format!("error[E-AUTH]: {host} refused access (401); credentials: none in the URL"),
+        &format!("error[E-AUTH]: {host} refused access (401); credentials: none"),
     );
     server.answer_only(0);
     desk.run(&list).good();
@@ -817,6 +827,8 @@ fn wrong_command_lines() {
             said.err
         );
     }
+    desk.run(&["build", "a.yaml", "a:1", "a/", "--format", "erofs"])
+        .error(2, "error[E-UNSUPPORTED]: --format erofs is not supported");
     assert_eq!(desk.run(&["nonsense"]).code, 2);
     assert_eq!(desk.run(&["show-packages", "--profile", "x", "a"]).code, 2);
     assert!(desk.run(&["lock", "--help"]).good().contains("--update"));

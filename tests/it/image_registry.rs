@@ -651,6 +651,8 @@ fn the_bill_of_materials_comes_back() {
         "spdx,cyclonedx",
         "--sbom-path",
         "bills",
+        "--image-refs",
+        "refs",
         "a.yaml",
         &reference,
     ];
@@ -667,6 +669,11 @@ fn the_bill_of_materials_comes_back() {
         .as_str()
         .expect("a digest")
         .to_owned();
+    let name = line.trim().split('@').next().expect("a name");
+    assert_eq!(
+        desk.read("refs"),
+        format!("{name}@{image}\n{name}@{digest}\n")
+    );
     let mut found = Vec::new();
     for subject in [&digest, &image] {
         // This registry has no list of referrers, so that the tag has it.
@@ -811,4 +818,201 @@ fn the_cache_is_measured_checked_and_emptied() {
         assert!(said_it.err.contains(wanted), "{}", said_it.err);
     }
     assert!(desk.cache().exists());
+}
+
+#[test]
+fn repositories_get_the_credentials_that_are_for_them() {
+    let Some(repository) = data("alpine-v3.19") else {
+        return;
+    };
+    let Some(desk) = desk() else { return };
+    // A web server that wants to know who asks.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+    let seen = asked.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut reader = BufReader::new(stream.try_clone().expect("a stream"));
+            let Some(head) = Head::read(&mut reader) else {
+                continue;
+            };
+            let who = head.get("authorization").unwrap_or_default().to_owned();
+            let good = format!("Basic {}", data_encoding::BASE64.encode(b"me:secret"));
+            let known = who == good || who == "Bearer token";
+            seen.lock().expect("the list").push(who);
+            let path = head.first.split(' ').nth(1).unwrap_or_default();
+            match fs::read(repository.join(path.trim_start_matches('/'))) {
+                _ if !known => respond(&mut stream, "401 Unauthorized", "", ""),
+                Ok(body) => {
+                    let length = body.len();
+                    let text = format!(
+                        "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+                    );
+                    let _ = stream.write_all(&[text.into_bytes(), body].concat());
+                }
+                Err(_) => respond(&mut stream, "404 Not Found", "", ""),
+            }
+        }
+    });
+    let text = desk.read("a.yaml");
+    let local = text
+        .split("repositories: ['")
+        .nth(1)
+        .and_then(|rest| rest.split('\'').next());
+    let address = format!("http://127.0.0.1:{port}");
+    desk.write(
+        "b.yaml",
+        &text.replace(local.expect("the repository"), &address),
+    );
+    desk.write("program", "#!/bin/sh\necho me\necho secret\n");
+    let program = desk.path().join("program");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a mode");
+    desk.write("netrc", "machine 127.0.0.1 login me password secret\n");
+    let build = |name: &str, value: &str| {
+        let mut command = desk.command(&["build", "--no-cache", "b.yaml", "b:1", "b/"]);
+        command.env("HOME", desk.path()).env(name, value);
+        said(&mut command)
+    };
+    let host = format!("127.0.0.1:{port}");
+    for (name, value) in [
+        (
+            "HTTP_AUTH",
+            format!("basic:other:me:wrong\nbasic:{host}:me:secret"),
+        ),
+        ("HTTP_AUTH", "bearer:127.0.0.1:token".to_owned()),
+        ("NETRC", desk.path().join("netrc").display().to_string()),
+        ("APK_AUTH_COMMAND", program.display().to_string()),
+    ] {
+        build(name, &value).good();
+    }
+    for (name, value, source) in [
+        ("HTTP_AUTH", "basic:elsewhere:me:secret", "none"),
+        ("HTTP_AUTH", "basic:127.0.0.1:me:wrong-word", "HTTP_AUTH"),
+        ("APK_AUTH_COMMAND", "/nonexistent", "none"),
+    ] {
+        asked.lock().expect("the list").clear();
+        let refused = build(name, value);
+        let line = format!("error[E-AUTH]: {address} refused access (401); credentials: {source}");
+        let refused = refused.error(6, &line);
+        assert!(!refused.err.contains("wrong-word") && !refused.err.contains("secret"));
+        // What is for another host is not even tried here.
+        let asked = asked.lock().expect("the list");
+        assert!(
+            source != "none" || asked.iter().all(String::is_empty),
+            "{asked:?}"
+        );
+    }
+}
+
+#[test]
+fn an_engine_of_this_machine_takes_the_image() {
+    let Some(desk) = desk() else { return };
+    if !has("podman") || !rustix::process::geteuid().is_root() {
+        return;
+    }
+    // The real one, with a store of its own.
+    let store = desk.path().join("store");
+    let podman = format!(
+        "podman --root {0}/root --runroot {0}/run --tmpdir {0}/tmp --storage-driver vfs",
+        store.display()
+    );
+    desk.write(
+        "bin/podman",
+        &format!("#!/bin/sh\nexec /usr/bin/{podman} \"$@\"\n"),
+    );
+    let program = desk.path().join("bin/podman");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a mode");
+    let publish = |path: &str| {
+        let mut publish = command(
+            &desk,
+            &["publish", "--local", "a.yaml", "example.org/app:1"],
+        );
+        said(publish.env("PATH", path))
+    };
+    let line = publish(&desk.path().join("bin").display().to_string()).good();
+    assert!(line.starts_with("example.org/app@sha256:"), "{line}");
+    let mut inspect = Command::new(&program);
+    inspect.args([
+        "image",
+        "inspect",
+        "example.org/app:1",
+        "--format",
+        "{{.Id}}",
+    ]);
+    let id = said(&mut inspect).good();
+    // Its identity is that of the configuration of the same image on disk.
+    desk.run(&[
+        "build",
+        "--layer-compression",
+        "none",
+        "a.yaml",
+        "app:1",
+        "out/",
+    ])
+    .good();
+    let image = ibex::image::read::read(&desk.path().join("out")).expect("an image");
+    let blobs = desk.path().join("out/blobs/sha256");
+    let manifest = image[0].digest.trim_start_matches("sha256:");
+    let manifest: Value =
+        serde_json::from_slice(&fs::read(blobs.join(manifest)).expect("it")).expect("JSON");
+    assert_eq!(
+        manifest["config"]["digest"],
+        format!("sha256:{}", id.trim())
+    );
+    let none = publish("/nonexistent");
+    assert_eq!(none.code, 1, "{}", none.err);
+    assert!(
+        none.err.contains("error[E-OUTPUT]: no container engine takes the image: docker is not installed; podman is not installed"),
+        "{}",
+        none.err
+    );
+}
+
+#[test]
+fn under_apkos_name_it_is_apko() {
+    let Some(desk) = desk() else { return };
+    let apko = desk.path().join("apko");
+    std::os::unix::fs::symlink(super::support::ibex().get_program(), &apko).expect("a link");
+    let run = |words: &[&str]| {
+        let mut command = Command::new(&apko);
+        command
+            .current_dir(desk.path())
+            .args(words)
+            .env("IBEX_CACHE_DIR", desk.cache());
+        said(&mut command)
+    };
+    assert!(
+        run(&["show-config", "a.yaml"])
+            .good()
+            .starts_with("# profile: apko\n")
+    );
+    run(&["resolve", "a.yaml"]).good();
+    assert!(desk.read("a.resolved.json").contains("busybox"));
+    run(&["lock", "a.yaml"]).good();
+    assert_eq!(
+        desk.read("a.lock.json"),
+        desk.read("a.resolved.json").replace("a.resolved", "a.lock")
+    );
+    // A lock file that nobody named is nothing to apko.
+    let built = run(&["build", "a.yaml", "app:1", "app.tar"]);
+    assert!(!built.err.contains("W-LOCK-UNUSED"), "{}", built.err);
+    built.good();
+    let mut list = Command::new("tar");
+    list.arg("-xOf")
+        .arg(desk.path().join("app.tar"))
+        .arg("manifest.json");
+    let text = said(&mut list).good();
+    assert!(text.contains("\"app:1-amd64\""), "{text}");
+    // The whole list of packages is what was asked for.
+    let image = &ibex::image::read::read(&desk.path().join("app.tar")).expect("an image")[0];
+    let world = String::from_utf8_lossy(&image.kept["etc/apk/world"]).into_owned();
+    assert!(
+        world.contains("musl=") && world.contains("busybox="),
+        "{world}"
+    );
+    assert!(image.files.contains_key("usr/lib/apk/db/installed"));
+    run(&["clean"]).good();
+    assert_eq!(run(&["login"]).code, 2);
 }

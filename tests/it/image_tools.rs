@@ -748,3 +748,67 @@ fn tar_and_cpio_list_what_the_tree_has() {
         .filter(|entry| entry.links > 1 && matches!(entry.kind, EntryKind::File(_)));
     assert!(links.count() > 0, "there are hard links to be checked");
 }
+
+#[test]
+fn a_browser_draws_where_the_space_goes() {
+    let Some(desk) = crate::image_packages::Desk::empty_with_alpine("alpine-base, openssh") else {
+        return;
+    };
+    if !has("chromium") {
+        return;
+    }
+    desk.run(&["build", "a.yaml", "a:1", "out/"]).good();
+    desk.run(&["size", "out", "--html", "size.html"]).good();
+    let page = desk.read("size.html");
+    for outside in ["http://", "https://", "src=", "@import"] {
+        assert!(!page.contains(outside), "the page needs {outside}");
+    }
+    // What stands on the page after it was drawn, as it is and after a click.
+    let drawn = |name: &str, click: &str| {
+        let script = format!("<script>window.addEventListener('load',()=>{{{click}}})</script>");
+        desk.write(name, &format!("{page}{script}"));
+        let profile = tempfile::tempdir().expect("a temporary directory");
+        let mut browser = Command::new("chromium");
+        browser
+            .args([
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-dev-shm-usage",
+            ])
+            .args([
+                "--window-size=1280,900",
+                "--virtual-time-budget=2000",
+                "--dump-dom",
+            ])
+            .arg(format!("--user-data-dir={}", profile.path().display()))
+            .arg(format!("file://{}", desk.path().join(name).display()))
+            .env("HOME", profile.path());
+        crate::image_packages::said(&mut browser).good()
+    };
+    let cells = |page: &str| page.matches("class=\"cell").count();
+    let packages = drawn("packages.html", "");
+    assert!(cells(&packages) > 15, "{packages}");
+    for name in ["libcrypto3", "openssh-client-common", "busybox"] {
+        assert!(packages.contains(&format!("<b>{name}</b>")), "{name}");
+    }
+    let directories = drawn(
+        "directories.html",
+        "document.getElementById('by-directory').click()",
+    );
+    assert!(
+        cells(&directories) > 2 && directories.contains("<b>usr/</b>"),
+        "{directories}"
+    );
+    let inside = drawn(
+        "inside.html",
+        "document.querySelector('.cell.open').click()",
+    );
+    let names: Vec<&str> = (inside.split("<b>").skip(1))
+        .filter_map(|rest| rest.split("</b>").next())
+        .collect();
+    assert!(
+        names.contains(&"lib") && !names.contains(&"busybox"),
+        "{names:?}"
+    );
+}

@@ -472,8 +472,78 @@ fn what_vanished_comes_from_the_cache() {
     ibex(&["snapshot", "--sign-key", &key, &place]).success();
     let kept = sandbox.beside("snapshots").join("latest/x86_64");
     assert!(kept.join("tool-1.0-r0.apk").exists());
+    // A lock file may name what is not installed; a name cannot lead out of the snapshot.
+    let installed = support_installed(&sandbox);
+    let (name, version, checksum) = installed.first().expect("a package");
+    ibex(&["del", "--no-scripts", "tool"]).success();
+    let lock = |name: &str| {
+        let package = serde_json::json!({
+            "name": name, "version": version, "architecture": "x86_64", "checksum": checksum,
+        });
+        let lock = serde_json::json!({"version": "v1", "contents": {"packages": [package]}});
+        let path = sandbox.beside("image.lock.json");
+        fs::write(&path, lock.to_string()).expect("a file");
+        path.display().to_string()
+    };
+    let locked = sandbox.beside("locked").display().to_string();
+    let words = [
+        "snapshot",
+        "--sign-key",
+        &key,
+        "--lock",
+        &lock(name),
+        &locked,
+    ];
+    ibex(&words).success();
+    let kept = sandbox.beside("locked").join("latest/x86_64");
+    assert!(kept.join("tool-1.0-r0.apk").exists());
+    let outside = sandbox.beside("outside").display().to_string();
+    let words = [
+        "snapshot",
+        "--sign-key",
+        &key,
+        "--lock",
+        &lock("../tool"),
+        &outside,
+    ];
+    assert_ne!(ibex(&words).code, 0);
     // Without the cache it is an error that names the package.
-    let run = ibex(&["--no-cache", "snapshot", "--sign-key", &key, &place]);
+    let words = [
+        "snapshot",
+        "--sign-key",
+        &key,
+        "--lock",
+        &lock(name),
+        &place,
+    ];
+    let run = ibex(&[&["--no-cache"], &words[..]].concat());
     let wanted = "tool-1.0-r0: no repository that can be reached has it any more, and no cache";
     assert!(run.output.contains(wanted), "{}", run.output);
+}
+
+#[test]
+fn packages_of_every_architecture_are_found_in_a_kept_repository() {
+    // In Alpine's files they say noarch, in its indexes the architecture of the folder.
+    let Some(repository) = support::data("alpine-v3.19") else {
+        return;
+    };
+    let sandbox = Sandbox::new();
+    sandbox.trust(&["alpine-v3.19/keys"]).expect("keys");
+    let ibex = |source: &str, words: &[&str]| {
+        let mut command = sandbox.ibex();
+        command.env("IBEX_CACHE_DIR", sandbox.beside("store"));
+        command.args(["--arch", "x86_64", "-X", source]);
+        support::run(command.args(words))
+    };
+    let kept = sandbox.beside("kept").display().to_string();
+    let key = sandbox.beside("own.rsa").display().to_string();
+    let names = ["alpine-baselayout-data", "tzdata"];
+    let source = repository.to_str().expect("a plain path");
+    let words = ["fetch", "--to", &kept, "--sign-key", &key];
+    ibex(source, &[&words[..], &names].concat()).success();
+    let public = format!("{kept}/keys/own.rsa.pub");
+    fs::copy(public, sandbox.root().join("etc/apk/keys/own.rsa.pub")).expect("a copy");
+    let add = ["add", "--initdb", "--no-scripts"];
+    ibex(&kept, &[&add[..], &names].concat()).success();
+    assert!(sandbox.root().join("etc/services").exists());
 }

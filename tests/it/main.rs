@@ -31,6 +31,8 @@ mod fuzz_replay;
 mod history;
 /// Attacks by packages, indexes and servers.
 mod hostile;
+/// Images on images; keys that are published; descriptions begun from what there is.
+mod image_base;
 /// Images from real packages: the same tree as apk's, the same bytes every time.
 mod image_build;
 /// What happens inside a build: scripts, certificates, limits, errors.
@@ -41,6 +43,8 @@ mod image_output;
 mod image_packages;
 /// Publishing to Debian's registry behind a token service and broken lines; logins; the cache.
 mod image_registry;
+/// The same image whoever builds, wherever, with how many cores; what `verify` names.
+mod image_reproducible;
 /// Images in the hands of skopeo, umoci, podman, runc, a registry, tar and cpio.
 mod image_tools;
 /// What disturbs a change from outside: signals, other programs, full and vanishing disks.

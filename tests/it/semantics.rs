@@ -222,6 +222,122 @@ fn a_directory_is_modified_when_a_package_brings_or_loses_it() {
 }
 
 #[test]
+fn a_directory_is_modified_when_it_gets_its_mode_back() {
+    let plain = package(
+        "plain",
+        "1",
+        vec![directory("opt"), directory("opt/a"), file("opt/a/x", "x")],
+    );
+    let watcher = package("watcher", "1", vec![directory("usr"), file("usr/w", "w")])
+        .with(|p| p.triggers = ["/opt", "/opt/*", "/usr"].map(String::from).to_vec())
+        .script(ScriptKind::Trigger, TELL);
+    let Some(case) = Case::with_shell(&[plain, watcher]) else {
+        return;
+    };
+    case.run(&["add", "plain", "watcher"]).success();
+    let path = case.sandbox.root().join("opt/a");
+    let mode = || fs::metadata(&path).expect("installed").permissions().mode() & 0o7777;
+    let fix = ["fix", "--directory-permissions"];
+    for (arguments, changed, wanted) in [
+        (&["--simulate"][..], Some(0o700), ""),
+        (&[], None, "watcher /opt/a\n"),
+        (&[], None, ""),
+        // What is missing comes back, and is no change.
+        (&["watcher"], Some(0), ""),
+    ] {
+        match changed {
+            Some(0) => fs::remove_dir_all(&path).expect("installed"),
+            Some(mode) => fs::set_permissions(&path, fs::Permissions::from_mode(mode))
+                .expect("our own directory"),
+            None => {}
+        }
+        case.sandbox.write("told", "");
+        let output = case.run(&[&fix, arguments].concat()).success().output;
+        let told = case.sandbox.read("told");
+        // A package that is itself reinstalled looks at all directories.
+        match arguments.contains(&"watcher") {
+            true => assert_eq!(told, "watcher /opt /opt/a /usr\n", "{output}"),
+            false => assert_eq!(told, wanted, "{arguments:?} {changed:?}: {output}"),
+        }
+        let kept = arguments.contains(&"--simulate");
+        assert_eq!(mode(), if kept { 0o700 } else { 0o755 }, "{arguments:?}");
+    }
+}
+
+/// Cases that apk 3.0.6 was asked about: which records stay where a list of the administrator's own
+/// files comes to a root that has packages.
+#[test]
+fn files_of_the_overlay_leave_the_records_of_packages_that_are_installed() {
+    let with = |version: &str, own: bool| {
+        let mut entries = vec![
+            directory("etc"),
+            file("etc/b.conf", "b"),
+            directory("usr"),
+            directory("usr/x"),
+            file("usr/x/b", "b"),
+        ];
+        entries.extend(own.then(|| file("usr/x/only", "only")));
+        package("b", version, entries)
+    };
+    let a = package("a", "1", vec![directory("usr"), file("usr/f", "a")]);
+    let records = |case: &Case| {
+        let lines = |name| {
+            let text = case.record(name);
+            let files = text.lines().filter_map(|line| line.strip_prefix("R:"));
+            files.map(str::to_owned).collect::<Vec<_>>().join(" ")
+        };
+        format!("{} | {}", lines("a"), lines("b"))
+    };
+    for (list, command, wanted) in [
+        ("usr/x/b\n", &["add"][..], "f | b.conf only"),
+        ("usr/f\netc/b.conf\nusr/x/only\n", &["add"], " | b"),
+        ("usr/x/\n", &["add"], "f | b.conf b only"),
+        ("usr/x/b\n", &["fix", "-r", "a"], "f | b.conf only"),
+        // What comes in this run is recorded, whoever's content is there.
+        ("usr/x/b\n", &["fix", "-r", "b"], "f | b.conf b only"),
+        ("usr/f\nusr/x/b\n", &["upgrade"], " | b.conf b"),
+    ] {
+        let mut case = Case::new(&[a.clone(), with("1", true)]);
+        case.run(&["add", "a", "b"]).success();
+        if command == ["upgrade"] {
+            case.repository.add(&with("2", false));
+            case.repository.publish(2);
+        }
+        case.sandbox.write("usr/x/b", "mine");
+        let list_file = case.sandbox.beside("list");
+        fs::write(&list_file, list).expect("a writable directory");
+        let mut command_line = std::process::Command::new("sh");
+        let user = match support::is_root() {
+            true => "",
+            false => "--usermode",
+        };
+        let script = "list=$1; shift; exec \"$@\" < \"$list\"";
+        command_line
+            .args(["-c", script, "sh"])
+            .arg(&list_file)
+            .arg(env!("CARGO_BIN_EXE_ibex"))
+            .arg("--root")
+            .arg(case.sandbox.root())
+            .args(["--arch", "x86_64", "--no-network", "--no-cache"])
+            .args(["--repositories-file", "/dev/null", "--overlay-from-stdin"])
+            .args((!user.is_empty()).then_some(user))
+            .arg("-X")
+            .arg(case.repository.path())
+            .args(command);
+        support::run(&mut command_line).success();
+        assert_eq!(records(&case), wanted, "{list:?} {command:?}");
+        assert_eq!(
+            case.sandbox.read("usr/x/b"),
+            if list.contains("x/b") || command == ["add"] {
+                "mine"
+            } else {
+                "b"
+            }
+        );
+    }
+}
+
+#[test]
 fn hooks_are_those_of_the_root() {
     let Some(case) = Case::with_shell(&[package("a", "1", vec![directory("opt")])]) else {
         return;

@@ -171,6 +171,10 @@ impl<'a> Scripts<'a> {
             }
             other => other?,
         }
+        if let Some(command) = sandbox::gives_away(script.text) {
+            let reason = format!("it uses `{command}`, and this user has one user id to give");
+            return Ok((ScriptResult::NotRun, reason));
+        }
         // Where scripts run, the programs they use must be there.
         busybox::install(root)?;
         let job = sandbox::Job {

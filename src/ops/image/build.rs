@@ -20,7 +20,7 @@ use crate::plan::{NewPackage, Source};
 use crate::progress::Sink;
 use crate::transaction::TransactionError;
 use sha2::{Digest as _, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -612,6 +612,8 @@ impl Recipe {
             .packages
             .iter()
             .filter_map(|one| one.package.build_time);
+        let below = (resolution.base.iter()).flat_map(|base| &base.image.installed.packages);
+        let dates = dates.chain(below.clone().filter_map(|one| one.package.build_time));
         let build_time = fixed.unwrap_or_else(|| dates.max().unwrap_or(0).max(self.build_date));
         let locked = match extensions.world.as_str() {
             "locked" => true,
@@ -622,6 +624,7 @@ impl Recipe {
             false => resolution.world.clone(),
             true => {
                 let packages = resolution.packages.iter().map(|one| &one.package);
+                let packages = packages.chain(below.map(|one| &one.package));
                 World {
                     entries: packages
                         .map(|p| Dependency::exact(&p.name, &p.version))
@@ -645,7 +648,8 @@ impl Recipe {
                 })
                 .collect(),
             world,
-            repositories: self.repositories.clone(),
+            repositories: repositories(&self.repositories, resolution),
+            base: resolution.base.clone(),
             keys: self.keys.clone(),
             runtime_keys: description
                 .contents
@@ -721,6 +725,18 @@ impl Recipe {
             limits: self.limits,
         })
     }
+}
+
+/// Returns the lines of the image's list of repositories: with an image to build on, its lines, too.
+fn repositories(own: &[String], resolution: &Resolution) -> Vec<String> {
+    let base = resolution.base.as_ref();
+    let text = base.and_then(|base| base.image.kept.get("etc/apk/repositories"));
+    let text = text.map(|text| String::from_utf8_lossy(text).into_owned());
+    let below = text.unwrap_or_default();
+    let below = below.lines().map(str::trim);
+    let below = below.filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let all = own.iter().cloned().chain(below.map(str::to_owned));
+    all.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 fn account(user: &image::User) -> Account {
@@ -915,12 +931,17 @@ impl Workshop<'_> {
         if complete {
             for key in &locked {
                 let name = key.name.rsplit('/').next().unwrap_or_default();
-                if name.is_empty() || name.starts_with('.') {
+                // A key that was found has the last part of an address, where `@` is `%40`.
+                let name = match key.url.contains("://") {
+                    true => percent_encoding::percent_decode_str(name).decode_utf8_lossy(),
+                    false => name.into(),
+                };
+                if name.is_empty() || name.starts_with('.') || name.contains('/') {
                     return Err(Error::Keyring {
                         message: format!("\"{}\" in the lock file has no file name", key.name),
                     });
                 }
-                add(name, key.content.clone().into_bytes());
+                add(&name, key.content.clone().into_bytes());
             }
         } else {
             for key in self.build_keys()? {

@@ -305,8 +305,8 @@ pub fn diff_json(differences: &[Difference]) -> Value {
     Value::Array(differences.iter().map(one).collect())
 }
 
-/// Finds the first thing in which an image is not another one: the first entry of the first layer
-/// that differs, else a setting, else the bytes of a blob. Further ones follow.
+/// Finds the first thing in which an image is not another one: a package, the first entry of the first
+/// layer that differs, else a setting, else the bytes of a blob. Further ones follow.
 ///
 /// # Errors
 /// [`Error::Unreadable`].
@@ -320,6 +320,23 @@ pub(super) fn first_differences(wanted: &Path, found: &Path) -> Result<Vec<Strin
         };
         if image.digest != other.digest {
             let before = lines.len();
+            // A package explains more than its thousand files.
+            let list = |image: &ReadImage| -> BTreeSet<String> {
+                let packages = image.installed.packages.iter().map(|one| &one.package);
+                packages
+                    .map(|one| format!("{} {}", one.name, one.version))
+                    .collect()
+            };
+            let (here, there) = (list(image), list(other));
+            for name in here.difference(&there) {
+                lines.push(format!("{}: package {name} is missing", image.platform));
+            }
+            for name in there.difference(&here) {
+                lines.push(format!(
+                    "{}: package {name} is not expected",
+                    image.platform
+                ));
+            }
             entries(image, other, &mut lines);
             for (field, old, new) in Difference::of(image, other).config {
                 lines.push(format!("{}: {field}: {old} -> {new}", image.platform));

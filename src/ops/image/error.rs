@@ -333,6 +333,9 @@ impl Error {
             Self::Differs { .. } => "E-DIFFERS",
             Self::Unsupported { .. } => "E-UNSUPPORTED",
             Self::Usage { .. } => "E-USAGE",
+            Self::Strict(warnings) if warnings.iter().any(|one| one.code == "W-SECRET-URL") => {
+                "E-SECRET-URL"
+            }
             Self::Strict(warnings) => warnings.first().map_or("E-USAGE", |warning| warning.code),
             Self::Other(_) => "E-BUILD",
         }
@@ -342,7 +345,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self.code() {
             "E-YAML" | "E-FIELD" | "E-INCLUDE" | "E-ARCH" | "E-ACCOUNT" | "E-QUOTE" | "E-CERT"
-            | "E-KEYRING" | "E-SDE" | "E-USAGE" | "E-UNSUPPORTED" | "E-LOCK" => 2,
+            | "E-KEYRING" | "E-SDE" | "E-USAGE" | "E-UNSUPPORTED" | "E-LOCK" | "E-SECRET-URL" => 2,
             "E-PATH" => match self {
                 Self::Config(_) => 2,
                 _ => 1,

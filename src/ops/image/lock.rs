@@ -191,6 +191,7 @@ impl Workshop<'_> {
     pub fn packages(&mut self, sink: &mut dyn Sink) -> Result<Vec<Resolution>, Error> {
         let mut resolutions = match self.lock_in_use()? {
             Some((name, lock)) => {
+                self.read_bases()?;
                 let mut resolutions = Vec::new();
                 for architecture in self.locked_architectures(&lock)? {
                     resolutions.push(self.locked(&name, &lock, architecture, sink)?);
@@ -313,9 +314,10 @@ impl Workshop<'_> {
             }));
         }
         Ok(Resolution {
+            base: self.bases.get(&architecture.apk).cloned(),
+            world: self.image_world(&architecture, &self.world()?),
             architecture,
             packages,
-            world: self.world()?,
             indexes: lock
                 .x
                 .indexes

@@ -3,10 +3,14 @@
 //! The package half is that of `add`: the same indexes, solver and downloads, for an empty root.
 //! Nothing here decides which package is taken or how a tree is built; it joins who does.
 
+mod base;
 mod build;
 mod cache;
 mod compare;
+mod discovery;
 mod error;
+mod import;
+mod keys;
 mod lock;
 mod login;
 mod resolve;
@@ -19,6 +23,8 @@ pub use compare::{
     Difference, Sizes, diff, diff_json, diff_text, sizes, sizes_html, sizes_json, sizes_text,
 };
 pub use error::Error;
+pub use import::{Imported, import};
+pub use keys::{InstalledKey, install_keys};
 pub use lock::{FetchedLock, LockOutcome, fetch, lock};
 pub use login::{Login, LoginOutcome, login};
 pub use resolve::{Chosen, Resolution};
@@ -28,6 +34,7 @@ pub use why::{dot, explain};
 use crate::config::image::{self, Architecture, LoadedConfig, Warning, architecture};
 use crate::config::{CacheDirectory, Settings};
 use crate::fetch::Session;
+use crate::fetch::registry::CredentialFiles;
 use crate::progress::Sink;
 use crate::root::Root;
 use std::path::{Path, PathBuf};
@@ -87,6 +94,8 @@ pub struct Options {
     pub per_architecture: bool,
     /// `--strict`.
     pub strict: bool,
+    /// Where logins to registries may be.
+    pub credentials: CredentialFiles,
     /// Network and signatures: what global options of other commands decide.
     pub settings: Settings,
 }
@@ -101,6 +110,10 @@ pub struct Workshop<'a> {
     pub warnings: Vec<Warning>,
     /// Versions that must stay: by architecture and name.
     held: std::collections::BTreeMap<(String, String), String>,
+    /// Keys that nobody gave, but repositories publish.
+    discovered: std::cell::RefCell<Vec<resolve::BuildKey>>,
+    /// The images to build on, by apk's name of the architecture.
+    bases: std::collections::BTreeMap<String, crate::image::BaseImage>,
     session: std::cell::OnceCell<Session>,
     root: Root,
     cache: CacheDirectory,
@@ -114,8 +127,9 @@ impl<'a> Workshop<'a> {
     /// # Errors
     /// [`enum@Error`].
     pub fn open(options: &'a Options) -> Result<Self, Error> {
-        let loaded = match options.config.extension().is_some_and(|end| end == "json") {
-            // A lock file alone: it says everything that fetching needs.
+        let nothing = options.config.as_os_str().is_empty();
+        let loaded = match nothing || options.config.extension().is_some_and(|end| end == "json") {
+            // A lock file alone says everything that fetching needs.
             true => LoadedConfig::default(),
             false => image::load(&options.config, &options.work_dir, &options.include_paths)?,
         };
@@ -142,11 +156,17 @@ impl<'a> Workshop<'a> {
                     matches!(warning.code, "W-ARCH" | "W-SECRET-URL" | "W-NO-TAG")
                 }),
         );
+        if options.settings.allow_untrusted {
+            let text = "the signatures of indexes are not checked (--ignore-signatures)";
+            warnings.push(Warning::new("W-UNSIGNED", text));
+        }
         Ok(Self {
             options,
             loaded,
             warnings,
             held: std::collections::BTreeMap::new(),
+            discovered: std::cell::RefCell::default(),
+            bases: std::collections::BTreeMap::new(),
             session: std::cell::OnceCell::new(),
             root,
             cache: CacheDirectory {

@@ -14,7 +14,7 @@ use crate::ops::refresh::{self, LoadedRepositories, LoadedRepository, Purpose};
 use crate::package::{Package, PackageTable, World};
 use crate::plan::Source;
 use crate::progress::{Collect, Event, Sink};
-use crate::solver::{self, Hint, Request, Universe};
+use crate::solver::{self, Hint, InstalledInput, Request, Universe};
 use crate::trust::{Keyring, TrustError};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -46,6 +46,8 @@ pub struct Resolution {
     pub world: World,
     /// Indexes: address and description.
     pub indexes: Vec<(String, String)>,
+    /// The image that this one is built on; its packages are not among the others.
+    pub base: Option<crate::image::BaseImage>,
 }
 
 /// A trusted key of the build.
@@ -82,10 +84,7 @@ impl Workshop<'_> {
         world: &World,
         sink: &mut dyn Sink,
     ) -> Result<Vec<Resolution>, Error> {
-        if let Some(base) = &self.loaded.config.contents.baseimage {
-            let what = format!("contents.baseimage ({})", base.image);
-            return Err(Error::Unsupported { what });
-        }
+        self.read_bases()?;
         let keyring = self.keyring()?;
         let architectures = self.architectures()?;
         let mut loaded = Vec::new();
@@ -205,6 +204,11 @@ impl Workshop<'_> {
                 pem,
             });
         }
+        for found in self.discovered.borrow().iter() {
+            if !keys.iter().any(|key| key.name == found.name) {
+                keys.push(found.clone());
+            }
+        }
         Ok(keys)
     }
 
@@ -292,10 +296,16 @@ impl Workshop<'_> {
                 None => shown.to_owned(),
             };
             let in_url = without_credentials(url) != url;
+            let name = host.rsplit('/').next().unwrap_or_default();
+            let known = self.settings().transport.credentials_for(name);
             return Error::Access {
+                credentials: match known {
+                    _ if in_url => "the URL",
+                    Some((_, source)) => source,
+                    None => "none",
+                },
                 host,
                 status: status.to_owned(),
-                credentials: if in_url { "the URL" } else { "none in the URL" },
             };
         }
         Error::of_limit(shown, cause).unwrap_or_else(|| Error::Fetch {
@@ -328,7 +338,11 @@ impl Workshop<'_> {
                     false => candidate.clone(),
                 };
                 let tagged = tag.map_or_else(|| place.clone(), |tag| format!("@{tag} {place}"));
-                match self.load_index(&tagged, architecture, keyring, sink) {
+                let mut answer = self.load_index(&tagged, architecture, keyring, sink);
+                if let Err(Error::UnknownKey { .. }) = answer {
+                    answer = self.with_published_keys(answer, url, &tagged, architecture, sink);
+                }
+                match answer {
                     Ok(mut loaded) => {
                         if let Some(tag) = tag.filter(|tag| !all.tag_order.iter().any(|t| t == tag))
                         {
@@ -346,6 +360,46 @@ impl Workshop<'_> {
             }
         }
         Ok(all)
+    }
+
+    /// Loads an index again that is signed by a key nobody gave, with those that its repository
+    /// publishes; returns what was known before if there are none.
+    fn with_published_keys(
+        &self,
+        before: Result<LoadedRepositories, Error>,
+        repository: &str,
+        tagged: &str,
+        architecture: &Architecture,
+        sink: &mut dyn Sink,
+    ) -> Result<LoadedRepositories, Error> {
+        let found = self.discover(repository, architecture, sink);
+        let mut more = Keyring::new();
+        for key in &found {
+            // What is no key is no help.
+            let _ = more.add(&key.name, &key.pem);
+        }
+        if more.names().is_empty() {
+            return before;
+        }
+        let Ok(loaded) = self.load_index(tagged, architecture, &more, sink) else {
+            return before;
+        };
+        let signers = loaded
+            .repositories
+            .iter()
+            .filter_map(|one| one.index.as_ref());
+        let signers = signers.filter_map(|index| index.trusted_by.as_ref());
+        let signers: BTreeSet<&str> = signers.map(|by| by.key_name.as_str()).collect();
+        let mut discovered = self.discovered.borrow_mut();
+        for key in found {
+            let new = !discovered.iter().any(|known| known.name == key.name);
+            // Only who signed is trusted from now on, and gets into the image.
+            if new && signers.contains(key.name.as_str()) {
+                sink.event(Event::Note(&format!("found {} at {}", key.name, key.entry)));
+                discovered.push(key);
+            }
+        }
+        Ok(loaded)
     }
 
     /// Leaves only the version that is held of each name that has one.
@@ -512,7 +566,18 @@ impl Workshop<'_> {
         world: &World,
         loaded: &LoadedRepositories,
     ) -> Result<Resolution, Error> {
-        let sources = solver_sources(loaded, std::slice::from_ref(&architecture.apk));
+        let mut sources = solver_sources(loaded, std::slice::from_ref(&architecture.apk));
+        // Without a network the choice is the same; what cannot be had is told as a whole.
+        for repository in &mut sources.repositories {
+            repository.reachable = true;
+        }
+        let asked = self.image_world(architecture, world);
+        let base = self.bases.get(&architecture.apk);
+        if let Some(base) = base {
+            sources.installed = InstalledInput::from_db(&base.image.installed);
+        }
+        let pinned = self.pinned_world(architecture, world);
+        let world = &pinned;
         let mut universe = Universe::new(&sources, world);
         let request = Request {
             world: world.clone(),
@@ -535,7 +600,14 @@ impl Workshop<'_> {
             cache: Some(&self.cache),
             files: &files,
         };
-        let chosen = solution.selected().map(|id| {
+        let is_below = |id: &crate::solver::PackageId| {
+            let package = universe.package(*id);
+            let same = |one: &crate::package::InstalledPackage| {
+                one.package.name == package.name && one.package.version == package.version
+            };
+            base.is_some_and(|base| base.image.installed.packages.iter().any(same))
+        };
+        let chosen = solution.selected().filter(|id| !is_below(id)).map(|id| {
             let mut package = universe.package(id);
             package.build_time = package.build_time.filter(|time| *time > 0);
             let source = place.source(&universe, id);
@@ -587,8 +659,9 @@ impl Workshop<'_> {
         Ok(Resolution {
             architecture: architecture.clone(),
             packages,
-            world: world.clone(),
+            world: asked,
             indexes: loaded.repositories.iter().map(index).collect(),
+            base: base.cloned(),
         })
     }
 
@@ -665,7 +738,10 @@ impl Workshop<'_> {
         results.collect()
     }
 
-    fn fetch_all(&self, requests: &[FileRequest]) -> Result<Vec<Result<(), HttpError>>, HttpError> {
+    pub(super) fn fetch_all(
+        &self,
+        requests: &[FileRequest],
+    ) -> Result<Vec<Result<(), HttpError>>, HttpError> {
         if self.session.get().is_none() {
             let session = Session::new(self.settings())?;
             let _ = self.session.set(session);

@@ -1,7 +1,7 @@
 //! `verify`: an image is what its description and lock file give (image.md, chapter 2).
 //!
 //! It is built again from the lock file and compared by digest. Where the digests differ, the first
-//! entry that differs is named, in the order of the archives.
+//! thing that differs is named: a package, else an entry in the order of the archives, else a setting.
 
 use super::build::{BuildOptions, OutputFormat, build};
 use super::{Error, Workshop, compare, temporary};
@@ -63,7 +63,7 @@ pub fn verify(
             image: image.display().to_string(),
             lock: lock.display().to_string(),
             first,
-            more: differences.collect(),
+            more: shortened(differences.collect()),
         });
     }
     Ok(Verified {
@@ -73,4 +73,15 @@ pub fn verify(
             .map(|one| (one.platform, one.digest))
             .collect(),
     })
+}
+
+/// Leaves as many lines as fit on a screen, and says how many more there are.
+fn shortened(mut lines: Vec<String>) -> Vec<String> {
+    const MOST: usize = 20;
+    if lines.len() > MOST {
+        let more = lines.len() - MOST;
+        lines.truncate(MOST);
+        lines.push(format!("and {more} more"));
+    }
+    lines
 }

@@ -145,6 +145,7 @@ pub fn explain(
     for resolution in &resolutions {
         let mut lines = String::new();
         let found = explain_one(workshop, resolution, word, &mut lines)?;
+        let found = found || explain_below(resolution, word, &mut lines);
         found_any |= found;
         if several && found {
             let _ = writeln!(text, "{}:", resolution.architecture.oci);
@@ -158,6 +159,32 @@ pub fn explain(
              it, and no file at that path"
         ))),
     }
+}
+
+/// Looks for a word in the image that is built on.
+fn explain_below(resolution: &Resolution, word: &str, lines: &mut String) -> bool {
+    let Some(base) = &resolution.base else {
+        return false;
+    };
+    let name = |name: &str| {
+        let package = &base.image.installed.find(name)?.package;
+        Some(format!("{}-{}", package.name, package.version))
+    };
+    const WHERE: &str = "in the image that this one is built on";
+    if let Some(full) = name(word) {
+        let _ = writeln!(lines, "{full} is {WHERE}");
+        return true;
+    }
+    let path = word.trim_matches('/');
+    if !base.image.files.contains_key(path) {
+        return false;
+    }
+    let owner = base.image.owners().get(path).and_then(|owner| name(owner));
+    let _ = match owner {
+        Some(full) => writeln!(lines, "{word} is in {full}, which is {WHERE}"),
+        None => writeln!(lines, "{word} is {WHERE}; no package has it"),
+    };
+    true
 }
 
 fn explain_one(

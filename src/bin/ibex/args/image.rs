@@ -261,6 +261,39 @@ pub(crate) const SUBCOMMANDS: &[Subcommand] = &[
         &[RESOLVE]
     ),
     subcommand!(
+        "import",
+        "ROOT-or-IMAGE",
+        "Begin a description from a root directory, its archive, or an image",
+        &[o(
+            "keys",
+            Value("DIR"),
+            "Write the keys of it here, for the description to name"
+        )],
+        &[]
+    ),
+    subcommand!(
+        "install-keys",
+        "",
+        "Install the keys that the repositories of a root publish",
+        &[
+            o("build-arch", Value("ARCH"), "The architecture"),
+            o("cache-dir", Value("DIR"), "Where downloads are kept"),
+            opt("into", "root", None, Value("DIR"), "The root (/)"),
+            o(
+                "mirror",
+                List("FROM=TO"),
+                "Fetch from elsewhere; nothing else changes",
+            ),
+            o("offline", Nothing, "Do not use the network"),
+            o(
+                "timeout",
+                Number("SECONDS"),
+                "Longest wait for the network (60)"
+            ),
+        ],
+        &[]
+    ),
+    subcommand!(
         "lint",
         "CONFIG",
         "Show problems without building",
@@ -489,6 +522,13 @@ pub(super) fn parse(called: &str, words: &[String]) -> Result<Invocation, Stop> 
         {
             arguments.remove(at);
         }
+    }
+    let mut values = values;
+    if called == "apko" && values.last("profile").is_none() {
+        values.add("profile", "profile", "apko");
+    }
+    if word == "resolve" {
+        values.add("old-name", "resolve", "yes");
     }
     if word == "clean" {
         arguments.insert(0, "clean".to_owned());

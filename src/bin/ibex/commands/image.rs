@@ -4,8 +4,8 @@
 use super::settings::catalogue_directory;
 use crate::args::{Invocation, Values, help};
 use crate::output::Console;
-use ibex::config::Settings;
 use ibex::config::image as description;
+use ibex::config::{HostCredentials, Settings, Transport};
 use ibex::fetch::registry::CredentialFiles;
 use ibex::format::Limits;
 use ibex::image::ScriptMode;
@@ -68,7 +68,7 @@ pub(super) struct ToStderr<'c> {
 }
 
 impl<'c> ToStderr<'c> {
-    fn new(invocation: &Invocation, console: &'c mut Console) -> Self {
+    pub(super) fn new(invocation: &Invocation, console: &'c mut Console) -> Self {
         let level = match (invocation.values.last("log-level"), invocation.verbosity()) {
             (Some("error"), _) => Level::Error,
             (Some("warn" | "warning"), _) | (None, 0) => Level::Warning,
@@ -122,10 +122,14 @@ fn dispatch(invocation: &Invocation, console: &mut Console) -> Result<u8, Error>
         "diff" => return diff(invocation, console),
         "size" => return size(invocation, console),
         "cache" => return super::image_upkeep::cache(invocation, console),
+        "import" => return super::image_upkeep::import(invocation, console),
+        "install-keys" => return super::image_upkeep::install_keys(invocation, console),
         "login" => return super::image_upkeep::login(invocation, console),
         _ => {}
     }
     let options = options(invocation)?;
+    let profile = format!("profile: {}", options.profile.as_str());
+    ToStderr::new(invocation, console).line(Level::Trace, &profile);
     match name {
         "build" => build(invocation, &options, console),
         "publish" => publish(invocation, &options, console),
@@ -211,6 +215,7 @@ pub(super) fn options(invocation: &Invocation) -> Result<Options, Error> {
         catalogue_dir: cache_dir.clone(),
         cache: cache_dir.is_some(),
         limits: limits(values)?,
+        transport: transport(),
         ..super::settings::settings(invocation)
     };
     Ok(Options {
@@ -234,8 +239,31 @@ pub(super) fn options(invocation: &Invocation) -> Result<Options, Error> {
         mirrors,
         per_architecture,
         strict: values.is("strict"),
+        credentials: credentials(),
         settings,
     })
+}
+
+/// Returns how the network is reached; credentials of the environment are for the hosts that they
+/// name, not for whoever asks (image.md, 13.6).
+fn transport() -> Transport {
+    let variable = |name: &str| -> Option<String> {
+        std::env::var_os(name).map(|text| text.to_string_lossy().into())
+    };
+    Transport {
+        hosts: HostCredentials::parse_lines(&variable("HTTP_AUTH").unwrap_or_default()),
+        credentials: None,
+        command: variable("APK_AUTH_COMMAND")
+            .filter(|text| !text.is_empty())
+            .map(PathBuf::from),
+        ..Transport::from_environment(&variable)
+    }
+}
+
+/// Returns where logins to registries may be.
+pub(super) fn credentials() -> CredentialFiles {
+    let variable = |name: &str| std::env::var_os(name).map(|text| text.to_string_lossy().into());
+    CredentialFiles::usual(variable)
 }
 
 /// Returns the bounds on what is read (image.md, 17), with what options move.
@@ -425,7 +453,11 @@ fn lock(invocation: &Invocation, options: &Options, console: &mut Console) -> Re
     let update = words(values, "update");
     let update = (!update.is_empty()).then_some(update.as_slice());
     let check = values.is("check");
-    let output = values.last("output").map(Path::new);
+    let output = values.last("output").map(PathBuf::from);
+    // Under its old name the file had another one, too.
+    let old_name = || options.config.with_extension("resolved.json");
+    let output = output.or_else(|| values.is("old-name").then(old_name));
+    let output = output.as_deref();
     let outcome = image::lock(&mut workshop, update, check, output, &mut sink)?;
     for line in &outcome.changes {
         sink.line(Level::Notice, line);
@@ -624,10 +656,9 @@ fn publish(invocation: &Invocation, options: &Options, console: &mut Console) ->
         true => built.attachments(name, &formats, &mut sink)?,
         false => Vec::new(),
     };
-    let variable = |name: &str| std::env::var_os(name).map(|text| text.to_string_lossy().into());
-    let credentials = CredentialFiles::usual(variable);
+    let credentials = &options.credentials;
     let insecure = values.all("insecure-registry");
-    let published = built.publish(references, &credentials, &insecure, &attachments)?;
+    let published = built.publish(references, credentials, &insecure, &attachments)?;
     let pushed = published.pushed;
     let (sent, present, mounted) = (pushed.sent, pushed.present, pushed.mounted);
     sink.line(
@@ -761,7 +792,7 @@ fn verify(
 }
 
 /// Returns a path as it is seen from the working directory.
-fn seen(invocation: &Invocation, at: usize) -> PathBuf {
+pub(super) fn seen(invocation: &Invocation, at: usize) -> PathBuf {
     let folder = invocation.values.last("workdir").unwrap_or_default();
     Path::new(folder).join(&invocation.arguments[at])
 }

@@ -1,11 +1,13 @@
-//! Subcommands of `image` that build nothing: `cache` and `login`.
+//! Subcommands of `image` that build nothing: `cache`, `import`, `install-keys` and `login`.
 
-use super::image::{options, usage};
+use super::image::{ToStderr, credentials, options, seen, usage};
 use crate::args::Invocation;
 use crate::output::Console;
-use ibex::fetch::registry::{CredentialFiles, Stored};
+use ibex::fetch::registry::Stored;
 use ibex::ops::image::{self, CacheCommand, Error, Login};
+use ibex::progress::Sink;
 use std::io::{BufRead, IsTerminal, Write};
+use std::path::Path;
 use std::time::Duration;
 
 /// The longest password that is read.
@@ -101,8 +103,6 @@ pub(super) fn login(invocation: &Invocation, console: &mut Console) -> Result<u8
         return Err(usage("the password is empty"));
     }
     let insecure = values.all("insecure-registry").contains(&registry);
-    let variable = |name: &str| std::env::var_os(name).map(|text| text.to_string_lossy().into());
-    let files = CredentialFiles::usual(variable);
     let outcome = image::login(
         &Login {
             registry: registry.clone(),
@@ -110,7 +110,7 @@ pub(super) fn login(invocation: &Invocation, console: &mut Console) -> Result<u8
             password,
             insecure,
         },
-        &files,
+        &credentials(),
     )?;
     let place = match outcome.stored {
         Stored::File(path) => path.display().to_string(),
@@ -124,6 +124,55 @@ pub(super) fn login(invocation: &Invocation, console: &mut Console) -> Result<u8
         false => console.print(&format!(
             "logged in at {registry}; the login is in {place}\n"
         )),
+    }
+    Ok(0)
+}
+
+/// Runs `image import`.
+pub(super) fn import(invocation: &Invocation, console: &mut Console) -> Result<u8, Error> {
+    let folder = invocation.values.last("keys");
+    let imported = image::import(&seen(invocation, 0), folder.unwrap_or("keys"))?;
+    match folder {
+        Some(folder) => {
+            let place = invocation.values.last("workdir").unwrap_or_default();
+            image::write_bills(&Path::new(place).join(folder), &imported.keys)?;
+        }
+        None if !imported.keys.is_empty() => {
+            let mut sink = ToStderr::new(invocation, console);
+            let count = imported.keys.len();
+            let word = if count == 1 { "key" } else { "keys" };
+            sink.warning(&format!(
+                "W-KEYS: {count} {word} of it would be in `keys`; --keys DIR writes them"
+            ));
+        }
+        None => {}
+    }
+    console.print(&imported.yaml);
+    Ok(0)
+}
+
+/// Runs `image install-keys`.
+pub(super) fn install_keys(invocation: &Invocation, console: &mut Console) -> Result<u8, Error> {
+    let values = &invocation.values;
+    let options = options(invocation)?;
+    let root = Path::new(values.last("into").unwrap_or("/"));
+    let root = options.work_dir.join(root);
+    let mut sink = ToStderr::new(invocation, console);
+    let done = image::install_keys(&root, values.last("build-arch"), &options, &mut sink)?;
+    if values.is("json") {
+        let list: Vec<_> = (done.iter())
+            .map(|key| serde_json::json!({ "name": key.name, "url": key.url, "new": key.new }))
+            .collect();
+        console.print(&format!("{:#}\n", serde_json::Value::from(list)));
+        return Ok(0);
+    }
+    for key in &done {
+        let what = if key.new {
+            "installed from"
+        } else {
+            "was there;"
+        };
+        console.print(&format!("{} {what} {}\n", key.name, key.url));
     }
     Ok(0)
 }

@@ -1,0 +1,367 @@
+//! The same description is the same image: whoever builds, wherever, whenever, with how many cores,
+//! from whatever is in the cache; and `image verify` names the first thing that is not.
+
+use super::image_packages::{Desk, Said, Server, copy, said};
+use super::support::{self, data};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const KEY: &str = "alpine-devel@lists.alpinelinux.org-6165ee59.rsa.pub";
+
+/// Somebody who owns nothing here.
+const NOBODY: u32 = 65534;
+
+/// One way to build.
+#[derive(Clone, Copy)]
+struct Way {
+    name: &'static str,
+    /// Words that the command stands behind.
+    before: &'static [&'static str],
+    variables: &'static [(&'static str, &'static str)],
+    /// The name of a cache; an empty one is new.
+    cache: &'static str,
+    nobody: bool,
+}
+
+const WAYS: [Way; 9] = [
+    Way {
+        name: "cold",
+        before: &[],
+        variables: &[],
+        cache: "",
+        nobody: false,
+    },
+    Way {
+        name: "first of two",
+        before: &[],
+        variables: &[],
+        cache: "kept",
+        nobody: false,
+    },
+    Way {
+        name: "warm",
+        before: &[],
+        variables: &[],
+        cache: "kept",
+        nobody: false,
+    },
+    Way {
+        name: "one core",
+        before: &["taskset", "-c", "0"],
+        variables: &[],
+        cache: "",
+        nobody: false,
+    },
+    Way {
+        name: "umask 077",
+        before: &["sh", "-c", "umask 077; exec \"$@\"", "sh"],
+        variables: &[],
+        cache: "",
+        nobody: false,
+    },
+    Way {
+        name: "umask 000",
+        before: &["sh", "-c", "umask 000; exec \"$@\"", "sh"],
+        variables: &[],
+        cache: "",
+        nobody: false,
+    },
+    Way {
+        name: "elsewhere in the world",
+        before: &[],
+        variables: &[
+            ("LC_ALL", "tr_TR.UTF-8"),
+            ("LANG", "tr_TR.UTF-8"),
+            ("TZ", "Pacific/Kiritimati"),
+            ("HOSTNAME", "elsewhere"),
+            ("USER", "somebody"),
+        ],
+        cache: "",
+        nobody: false,
+    },
+    Way {
+        name: "nobody",
+        before: &[],
+        variables: &[],
+        cache: "",
+        nobody: true,
+    },
+    Way {
+        name: "nobody, warm, one core",
+        before: &["taskset", "-c", "0"],
+        variables: &[("TZ", "America/Los_Angeles")],
+        cache: "nobody",
+        nobody: true,
+    },
+];
+
+fn open(path: &Path) {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("a mode");
+}
+
+/// A folder that everybody may enter, with the program, a mirror and a description.
+struct Place {
+    folder: tempfile::TempDir,
+    program: PathBuf,
+    _server: Server,
+    address: String,
+}
+
+impl Place {
+    fn new() -> Option<Self> {
+        let repository = data("alpine-v3.19")?;
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        open(folder.path());
+        let program = folder.path().join("ibex");
+        fs::copy(support::ibex().get_program(), &program).expect("a copy");
+        open(&program);
+        let web = folder.path().join("web");
+        copy(&repository.join("x86_64"), &web.join("main/x86_64"));
+        fs::copy(repository.join("keys").join(KEY), folder.path().join(KEY)).expect("a copy");
+        let server = Server::start(web);
+        Some(Self {
+            address: format!("{}/main", server.address),
+            program,
+            folder,
+            _server: server,
+        })
+    }
+
+    /// Makes a folder to build in, each time another one.
+    fn desk(&self, name: &str, nobody: bool) -> PathBuf {
+        let path = self.folder.path().join(name.replace([' ', ','], "-"));
+        fs::create_dir(&path).expect("a new folder");
+        let text = format!(
+            "contents:\n  keyring: ['{}']\n  repositories: ['{}']\n  packages: [alpine-base, openssh, tzdata]\n\
+             archs: [amd64]\nlayering: {{strategy: origin, budget: 3}}\n\
+             accounts:\n  users: [{{username: web, uid: 10000}}]\n  run-as: web\n\
+             paths: [{{path: /srv/x, type: directory, uid: 10000, permissions: 0o750}}]\n",
+            self.folder.path().join(KEY).display(),
+            self.address
+        );
+        fs::write(path.join("a.yaml"), text).expect("a file");
+        if nobody {
+            for path in [path.join("a.yaml"), path.clone()] {
+                chown(path, Some(NOBODY), Some(NOBODY)).expect("another owner");
+            }
+        }
+        path
+    }
+
+    fn command(&self, way: &Way, desk: &Path, words: &[&str]) -> Command {
+        use std::os::unix::process::CommandExt;
+        let program = self.program.display().to_string();
+        let mut all: Vec<&str> = way.before.to_vec();
+        all.extend([program.as_str(), "image"]);
+        all.extend(words);
+        let mut command = Command::new(all[0]);
+        let cache = match way.cache {
+            "" => desk.join("cache"),
+            // It belongs to who made it first.
+            name => self.folder.path().join(format!("cache of {name}")),
+        };
+        command
+            .args(&all[1..])
+            .current_dir(desk)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", desk)
+            .env("IBEX_CACHE_DIR", cache)
+            .envs(way.variables.iter().copied());
+        if way.nobody {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        command
+    }
+
+    fn build(&self, way: &Way, desk: &Path) -> Said {
+        said(&mut self.command(way, desk, &["build", "a.yaml", "web:1", "out/"]))
+    }
+}
+
+#[test]
+fn who_where_when_and_how_make_no_difference() {
+    let Some(place) = Place::new() else { return };
+    let root = rustix::process::geteuid().is_root();
+    let shared = place.folder.path().join("cache of nobody");
+    fs::create_dir(&shared).expect("a new folder");
+    if root {
+        chown(&shared, Some(NOBODY), Some(NOBODY)).expect("another owner");
+    }
+    let mut first: Option<(String, Vec<u8>)> = None;
+    for way in WAYS {
+        if way.nobody && !root {
+            eprintln!("skipped: only root can build as somebody else");
+            continue;
+        }
+        let desk = place.desk(way.name, way.nobody);
+        let line = place.build(&way, &desk).good();
+        let index = fs::read(desk.join("out/index.json")).expect("an index");
+        let bill = fs::read(desk.join("out/sbom-x86_64.spdx.json")).expect("a bill");
+        let all = [index, bill].concat();
+        match &first {
+            None => first = Some((line, all)),
+            Some((known, bytes)) => {
+                assert_eq!(&line, known, "{}", way.name);
+                assert!(*bytes == all, "{}: index or bill differ", way.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn verify_names_the_first_difference() {
+    let desk = Desk::empty();
+    let Some(repository) = data("alpine-v3.19") else {
+        return;
+    };
+    let describe = |packages: &str, more: &str| {
+        desk.write(
+            "a.yaml",
+            &format!(
+                "contents:\n  keyring: ['{}']\n  repositories: ['{}']\n  packages: [{packages}]\narchs: [amd64]\n{more}",
+                repository.join("keys").join(KEY).display(),
+                repository.display()
+            ),
+        );
+        desk.run(&["lock", "a.yaml"]).good();
+    };
+    describe("busybox, alpine-baselayout", "");
+    let line = desk
+        .run(&["build", "--locked", "a.yaml", "a:1", "out/"])
+        .good();
+    desk.run(&["build", "--locked", "a.yaml", "a:1", "out.tar"])
+        .good();
+    let verify = |image: &str| desk.run(&["verify", "a.yaml", "a.lock.json", image]);
+    let same = verify("out").good();
+    assert!(
+        same.starts_with("amd64 sha256:") && same.ends_with(": the same\n"),
+        "{same}"
+    );
+    assert!(verify("out.tar").good().ends_with(": the same\n"));
+    let json = desk
+        .run(&["verify", "--json", "a.yaml", "a.lock.json", "out"])
+        .good();
+    assert!(
+        json.contains(line.trim().rsplit('@').next().expect("a digest")),
+        "{json}"
+    );
+    // Each time one thing is different: a path, a mode, an owner, a variable, a package.
+    let place = desk.path();
+    for (packages, more, wanted) in [
+        (
+            "busybox, alpine-baselayout",
+            "paths: [{path: /srv/new, type: directory}]\n",
+            "srv/new",
+        ),
+        (
+            "busybox, alpine-baselayout",
+            "paths: [{path: /bin/busybox, type: permissions, permissions: 0o700}]\n",
+            "bin/busybox",
+        ),
+        (
+            "busybox, alpine-baselayout",
+            "paths: [{path: /etc/fstab, type: permissions, uid: 7, permissions: 0o644}]\n",
+            "etc/fstab",
+        ),
+        ("busybox, alpine-baselayout", "environment: {A: b}\n", "A=b"),
+        ("busybox, alpine-baselayout, tzdata", "", "tzdata"),
+    ] {
+        describe(packages, more);
+        let said = verify("out");
+        assert_eq!(said.code, 3, "{}", said.err);
+        let first = said
+            .err
+            .lines()
+            .find(|line| line.starts_with("error["))
+            .expect("an error");
+        let start = format!(
+            "error[E-DIFFERS]: {}/out is not what a.lock.json gives: ",
+            place.display()
+        );
+        assert!(first.starts_with(&start), "{first}");
+        assert!(said.err.contains(wanted), "{wanted}: {}", said.err);
+    }
+}
+
+#[test]
+fn builds_that_are_killed_leave_nothing_wrong() {
+    use std::time::{Duration, Instant};
+    let desk = Desk::empty();
+    let Some(repository) = data("alpine-v3.19") else {
+        return;
+    };
+    desk.write(
+        "a.yaml",
+        &format!(
+            "contents:\n  keyring: ['{}']\n  repositories: ['{}']\n  packages: [alpine-base, openssh]\narchs: [amd64]\n",
+            repository.join("keys").join(KEY).display(),
+            repository.display()
+        ),
+    );
+    let words = ["build", "a.yaml", "a:1", "out/", "-q"];
+    let begun = Instant::now();
+    let wanted = desk.run(&words).good();
+    let whole = begun.elapsed();
+    fs::remove_dir_all(desk.path().join("out")).expect("it was made");
+    fs::remove_dir_all(desk.cache()).expect("it was made");
+    // Killed at every twelfth of the time that a whole build takes, each time with what the one
+    // before left.
+    for part in 0..12 {
+        let mut command = desk.command(&words);
+        let quiet = || std::process::Stdio::null();
+        let mut child = command
+            .stdout(quiet())
+            .stderr(quiet())
+            .spawn()
+            .expect("it runs");
+        let until = Instant::now() + whole.mul_f64(f64::from(part) / 12.0);
+        while Instant::now() < until && child.try_wait().expect("it is ours").is_none() {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        child.kill().expect("it is ours");
+        child.wait().expect("it ends");
+        let out = desk.path().join("out");
+        if out.join("index.json").exists() {
+            // Whatever is under the name is whole.
+            ibex::image::read::read(&out).expect("an image");
+        }
+    }
+    let checked = desk.run(&["cache", "verify"]).good();
+    assert!(checked.ends_with(" 0 damaged\n"), "{checked}");
+    assert_eq!(desk.run(&words).good(), wanted);
+    ibex::image::read::read(&desk.path().join("out")).expect("an image");
+}
+
+#[test]
+fn what_was_fetched_is_enough_without_a_network() {
+    let Some(place) = Place::new() else { return };
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can take the network away");
+        return;
+    }
+    let way = Way {
+        cache: "kept",
+        ..WAYS[0]
+    };
+    let desk = place.desk("fetched", false);
+    said(&mut place.command(&way, &desk, &["fetch", "a.yaml"])).good();
+    let online = place.build(&way, &desk).good();
+    // No interface at all: not even one to this machine.
+    let alone = Way {
+        before: &["unshare", "--net"],
+        ..way
+    };
+    let words = ["build", "--offline", "a.yaml", "web:1", "alone/"];
+    let offline = said(&mut place.command(&alone, &desk, &words)).good();
+    assert_eq!(offline, online);
+    // Without it having been fetched, all that is missing is told at once.
+    let empty = Way { cache: "", ..alone };
+    let missing = said(&mut place.command(&empty, &desk, &words));
+    missing.error(
+        1,
+        "error[E-OFFLINE-MISS]: offline: 1 file is not in the cache",
+    );
+}
