@@ -1501,10 +1501,10 @@ fn a_directory_that_somebody_made_gets_the_files() {
     assert!(is_due(&trial.root()) && !directory.exists());
     fs::create_dir_all(&directory).expect("a writable root");
     fs::write(directory.join("stranger"), "").expect("a writable root");
-    let recovered = trial.ibex(&["recover"]);
+    let recovered = scenario.ibex(&trial.place(), "", &["recover"]);
     assert_eq!(recovered.code, scenario.after_code, "{}", recovered.output);
     fs::remove_file(directory.join("stranger")).expect("it stays");
-    let state = scenario.judge(&trial.root(), &recovered.output);
+    let state = scenario.judge(&trial.place(), &recovered.output);
     assert_eq!(state, Ok(State::After));
 }
 
