@@ -320,18 +320,17 @@ impl History {
             let old = change.old.as_ref().map(|old| intern(&all, old));
             let new = change.new.as_ref().map(|new| intern(&all, new));
             let tag = |member: &Option<Member>| member.as_ref().and_then(|m| m.tag.clone());
-            all.execute(
-                "INSERT INTO change VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                params![
-                    id,
-                    position as i64,
-                    change.verb,
-                    old.transpose()?,
-                    tag(&change.old),
-                    new.transpose()?,
-                    tag(&change.new)
-                ],
-            )?;
+            let mut insert =
+                all.prepare_cached("INSERT INTO change VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
+            insert.execute(params![
+                id,
+                position as i64,
+                change.verb,
+                old.transpose()?,
+                tag(&change.old),
+                new.transpose()?,
+                tag(&change.new)
+            ])?;
         }
         all.commit()?;
         Ok(id)
@@ -356,10 +355,9 @@ impl History {
         )?;
         for package in &installed.packages {
             let member = Member::of(&package.package, package.pinned_tag.as_deref());
-            all.execute(
-                "INSERT OR REPLACE INTO member VALUES (?1, ?2, ?3)",
-                params![id, intern(&all, &member)?, member.tag],
-            )?;
+            let mut insert =
+                all.prepare_cached("INSERT OR REPLACE INTO member VALUES (?1, ?2, ?3)")?;
+            insert.execute(params![id, intern(&all, &member)?, member.tag])?;
         }
         for file in changed_files {
             all.execute(

@@ -114,6 +114,7 @@ impl Watch {
         let touched: HashSet<String> = differing(before, after)
             .chain(differing(after, before))
             .flat_map(|package| &package.directories)
+            .filter(|directory| directory.path.split('/').next() == Some(WATCHED))
             .flat_map(|directory| {
                 directory
                     .files

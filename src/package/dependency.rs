@@ -66,9 +66,14 @@ impl Operator {
         self.0 & (Self::LESS | Self::GREATER) == Self::LESS | Self::GREATER
     }
 
+    /// Returns whether every outcome of a comparison is accepted.
+    fn accepts_all(self) -> bool {
+        self.0 & 7 == 7
+    }
+
     /// Returns whether a provided version satisfies this operator with `wanted`.
     pub fn accepts(self, provided: &str, wanted: &str) -> bool {
-        if self.0 & 7 == 7 {
+        if self.accepts_all() {
             return true;
         }
         let (provided, wanted) = (Version(provided), Version(wanted));
@@ -250,7 +255,11 @@ impl Dependency {
     /// # Errors
     /// [`DependencyError::Format`]; a bad version is not an error here but sets `broken`.
     pub fn parse_world(text: &str) -> Result<Self, DependencyError> {
-        let written = DependencyText::split(text)?;
+        let mut written = DependencyText::split(text)?;
+        if written.operator.accepts_all() {
+            // `a>=<1` says no more than `a`. apk stores it as `a1`, which is another package.
+            (written.operator, written.version) = (Operator::ANY, "");
+        }
         let (name, tag) = match written.name.split_once('@') {
             Some((name, tag)) => (name, Some(tag.to_owned())),
             None => (written.name, None),
@@ -386,6 +395,12 @@ mod tests {
             ("x", Some("e"))
         );
         assert_eq!(pinned.to_string(), "x@e>1");
+        // What accepts everything is written so that it is read back as the same.
+        for (written, printed) in [("a>=<1", "a"), ("!a=><1", "!a"), ("a@t~><1", "a@t")] {
+            let entry = Dependency::parse_world(written).unwrap();
+            assert_eq!(entry.to_string(), printed, "{written}");
+            assert_eq!(Dependency::parse_world(printed), Ok(entry), "{written}");
+        }
     }
 
     #[test]

@@ -37,6 +37,15 @@ pub(super) enum Act {
     Remove { path: String, seen: Seen },
     /// An empty directory goes, and those above it that nobody has any more either.
     RemoveDirectory { path: String, above: Vec<String> },
+    /// A directory is there, with this owner and mode and all its files: the folder in which they
+    /// wait gets its name.
+    Adopt {
+        /// Position among the staged directories.
+        directory: u32,
+        uid: u32,
+        gid: u32,
+        mode: u32,
+    },
 }
 
 /// What was at a path.
@@ -144,6 +153,12 @@ impl Act {
                 }
                 Ok(())
             }
+            Self::Adopt {
+                directory,
+                uid,
+                gid,
+                mode,
+            } => adopt(context, *directory, (*uid, *gid), *mode),
         }
     }
 
@@ -155,6 +170,9 @@ impl Act {
             | Self::RemoveDirectory { path, .. } => path.clone(),
             Self::Own { file, .. } | Self::Place { file, .. } | Self::Discard { file } => staged
                 .map(|staged| staged.path(&staged.files[*file as usize]))
+                .unwrap_or_default(),
+            Self::Adopt { directory, .. } => staged
+                .map(|staged| staged.directories[*directory as usize].path.clone())
                 .unwrap_or_default(),
         }
     }
@@ -202,6 +220,42 @@ fn place(context: Context<'_>, file: u32, apk_new: bool) -> Result<(), RootError
         // It does not wait any more: it is in place since the first time.
         Err(error)
             if context.again && is_missing(&error.source) && from.stat(temporary)?.is_none() =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+fn adopt(
+    context: Context<'_>,
+    directory: u32,
+    (uid, gid): (u32, u32),
+    mode: u32,
+) -> Result<(), RootError> {
+    let staged = context.staged.expect("only packages with files bring any");
+    let directory = &staged.directories[directory as usize];
+    let Some(folder) = &directory.folder else {
+        return Ok(());
+    };
+    let root = context.root;
+    let adopted = || -> Result<(), RootError> {
+        let (from, name) = root.parent(folder)?;
+        if context.again && from.stat(name)?.is_none() {
+            // It has its name since the first time.
+            return Ok(());
+        }
+        if !context.usermode {
+            from.set_owner(name, uid, gid)?;
+        }
+        from.set_mode(name, mode)?;
+        let (parent, own) = split(&directory.path);
+        root.create_directories(parent)?;
+        from.rename_to(name, &*root.directory(parent)?, own)
+    };
+    match adopted() {
+        Err(error)
+            if context.again && root.directory(folder).is_err() && is_missing(&error.source) =>
         {
             Ok(())
         }

@@ -534,9 +534,57 @@ struct Deciding {
     cleared: Vec<String>,
     /// Files of the disk that stay under a new owner.
     kept: HashSet<(u64, u64)>,
+    /// Directories that are not there now, and are not anybody's way: position among the staged
+    /// ones → that of the act.
+    fresh: HashMap<usize, usize>,
 }
 
 impl Deciding {
+    /// Brings directories whole where all that is in them comes with them, instead of file by file.
+    fn adopt(&mut self, staged: &StagedPackage) {
+        // What is removed and what takes its place must not pass each other.
+        if self.decided.reshapes {
+            return;
+        }
+        let mut missing: HashMap<usize, usize> = HashMap::new();
+        for file in staged.files.iter().filter(|file| file.staged.is_some()) {
+            *missing.entry(file.directory).or_default() += 1;
+        }
+        let placed = |act: &Act| match act {
+            Act::Place {
+                file,
+                apk_new: false,
+            } => Some(staged.files[*file as usize].directory),
+            _ => None,
+        };
+        for directory in self.decided.acts.iter().filter_map(placed) {
+            missing.entry(directory).and_modify(|count| *count -= 1);
+        }
+        for (at, position) in self.fresh.drain() {
+            if staged.directories[at].folder.is_none() || missing.get(&at) != Some(&0) {
+                continue;
+            }
+            let act = &mut self.decided.acts[position];
+            if let Act::Directory { uid, gid, mode, .. } = *act {
+                let directory = at as u32;
+                *act = Act::Adopt {
+                    directory,
+                    uid,
+                    gid,
+                    mode,
+                };
+            }
+        }
+        let adopted: HashSet<usize> = (self.decided.acts.iter())
+            .filter_map(|act| match act {
+                Act::Adopt { directory, .. } => Some(*directory as usize),
+                _ => None,
+            })
+            .collect();
+        let comes_with = |act: &Act| placed(act).is_some_and(|at| adopted.contains(&at));
+        self.decided.acts.retain(|act| !comes_with(act));
+    }
+
     /// Returns whether nothing that is below a path now will be there.
     fn is_cleared(&self, path: &str) -> bool {
         self.cleared.iter().any(|cleared| is_inside(path, cleared))
@@ -652,6 +700,7 @@ impl Commit<'_, '_> {
             let mut deciding = Deciding::default();
             commit.directories(&record.package, staged, owner, before, known, &mut deciding)?;
             commit.files(index, package, staged, before, known, &mut deciding)?;
+            deciding.adopt(staged);
             if let (Some(before), Some(position)) = (before, position) {
                 commit.drop_files(before, Owner::Old(position), known, &mut deciding)?;
                 commit.release_directories(before, Owner::Old(position), &mut deciding);
@@ -741,6 +790,11 @@ impl Commit<'_, '_> {
                 Act::Place { .. } | Act::Directory { .. } => {
                     self.unflushed.contains(&act.path(staged))
                 }
+                Act::Adopt { directory, .. } => {
+                    let mut files = staged.into_iter().flat_map(|s| s.files_of(*directory));
+                    self.unflushed.contains(&act.path(staged))
+                        || files.any(|(_, path)| self.unflushed.contains(&path))
+                }
                 _ => false,
             });
             if refills || decided.reshapes {
@@ -822,6 +876,9 @@ impl Commit<'_, '_> {
             Some(Err(error)) => Some(error),
             None => None,
         };
+        if let (Act::Adopt { .. }, Some(staged)) = (act, staged) {
+            return self.place_one_by_one(number, position, act, staged, error.is_some());
+        }
         let (Act::Place { file, .. } | Act::Own { file, .. }) = act else {
             if let (Act::Directory { path, .. }, Some(error)) = (act, error) {
                 let text = format!("failed to update directory {path}: {}", error.cause());
@@ -842,6 +899,73 @@ impl Commit<'_, '_> {
         }
         Act::Discard { file: *file }.perform(context)?;
         Ok(false)
+    }
+
+    /// Brings the files of a directory that cannot come as a whole: somebody else made it meanwhile.
+    /// Unless it is `tried`, that failed the first time, and only what still waits is to go.
+    fn place_one_by_one(
+        &mut self,
+        number: u32,
+        position: u32,
+        act: &Act,
+        staged: &StagedPackage,
+        tried: bool,
+    ) -> Result<bool, Stop> {
+        let &Act::Adopt {
+            directory,
+            uid,
+            gid,
+            mode,
+        } = act
+        else {
+            return Ok(true);
+        };
+        let context = Context {
+            root: self.root,
+            usermode: self.promise.options.usermode,
+            staged: Some(staged),
+            again: true,
+        };
+        let mut failed = !tried;
+        if tried {
+            let path = act.path(Some(staged));
+            let made = Act::Directory {
+                path: path.clone(),
+                uid,
+                gid,
+                mode,
+            };
+            match made.perform(context) {
+                Err(error) if is_serious(&error) => return Err(error.into()),
+                Err(error) => {
+                    let text = format!("failed to update directory {path}: {}", error.cause());
+                    self.sink.warning(&text);
+                }
+                Ok(()) => {}
+            }
+            for (file, _) in staged.files_of(directory) {
+                let apk_new = false;
+                match (Act::Place { file, apk_new }).perform(context) {
+                    Err(error) if is_serious(&error) => return Err(error.into()),
+                    Err(error) => {
+                        let new = self.promise.plan.changes[number as usize].new.as_ref();
+                        let name = new.map(|new| new.package.full_name()).unwrap_or_default();
+                        self.sink
+                            .error(&format!("{name}: failed to commit {error}"));
+                        failed = true;
+                    }
+                    Ok(()) => {}
+                }
+            }
+            if failed && let Some(journal) = &mut self.journal {
+                // Before the files go, or they would count as in place.
+                journal.append_firmly(&Record::Failed(number, position))?;
+            }
+        }
+        for (file, _) in staged.files_of(directory) {
+            Act::Discard { file }.perform(context)?;
+        }
+        Ok(!failed)
     }
 
     /// Runs a package script; returns whether it went well.
@@ -992,7 +1116,7 @@ impl Commit<'_, '_> {
             if path.is_empty() || known.is_some() {
                 continue;
             }
-            match self.directory(path, previous.as_ref(), before, deciding) {
+            match self.directory(at, path, previous.as_ref(), before, deciding) {
                 Err(error) if is_serious(&error) => return Err(error.into()),
                 Err(error) => {
                     let cause = error.cause();
@@ -1007,6 +1131,7 @@ impl Commit<'_, '_> {
 
     fn directory(
         &self,
+        at: usize,
         path: &str,
         previous: Option<&Acl>,
         before: Option<&InstalledPackage>,
@@ -1055,6 +1180,9 @@ impl Commit<'_, '_> {
                     break;
                 }
             }
+        }
+        if found.is_none() && !deciding.is_cleared(path) {
+            deciding.fresh.insert(at, deciding.decided.acts.len());
         }
         let mode = match self.promise.options.usermode {
             true => wanted.mode | 0o300,

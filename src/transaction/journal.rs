@@ -6,7 +6,8 @@
 //! lib/apk/db/.journal.tmp    a promise being written; means nothing
 //! lib/apk/db/.journal        the promise: what is in it will be done
 //! lib/apk/db/.switch         the same file, renamed: the new database counts from here on
-//! lib/apk/db/.staged/        files that wait, under apk's temporary names
+//! lib/apk/db/.staged/N/      files that wait, under apk's temporary names
+//! lib/apk/db/.staged/N/M/    all files of a directory that is not there, under their own names
 //! lib/apk/db/.staged/rooms   other directories in which files wait, a line each
 //! lib/apk/db/.staged/spare   space kept for the database
 //! DIRECTORY/.NAME.new        a new file of the database, for DIRECTORY/NAME

@@ -287,6 +287,7 @@ impl Staging<'_> {
         &self,
         identity: Identity,
         protected: &ProtectedPaths,
+        desk: &str,
     ) -> Result<StagedPackage, StageError> {
         let folder = join(DIRECTORY, &identity.hex());
         let Some(record) = read_record(self.root, &folder, identity)? else {
@@ -302,9 +303,10 @@ impl Staging<'_> {
         };
         let mut number = 0;
         for (position, directory) in record.directories.iter().enumerate() {
-            let room = self.waiting_room(&directory.path)?;
+            let room = self.waiting_room(&directory.path, desk)?;
             staged.directories.push(StagedDirectory {
                 path: directory.path.clone(),
+                folder: None,
                 attributes: attributes(&directory.acl),
             });
             for file in &directory.files {

@@ -54,7 +54,7 @@ use files::{Claim, Claimant, Owner, Ownership};
 use journal::Promise;
 use serde::{Deserialize, Serialize};
 use stage::{StagedPackage, Staging};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -285,6 +285,8 @@ impl<'a> Transaction<'a> {
             sync: self.options.sync,
             interrupt: self.interrupt,
             waiting: Mutex::default(),
+            room_of: Mutex::default(),
+            folders: Mutex::default(),
             rooms: Mutex::default(),
             blocked: &blocked,
         };
@@ -401,7 +403,7 @@ impl<'a> Transaction<'a> {
         let slots: Vec<Mutex<Option<_>>> = changes.iter().map(|_| Mutex::new(None)).collect();
         let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
         let interrupt = self.interrupt;
-        let work = || {
+        let work = |desk: &str| {
             let stopped = || interrupt.and_then(Interrupt::wanted).is_some();
             while !failed.load(Ordering::Relaxed) && !stopped() {
                 let Some((index, source)) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) else {
@@ -412,9 +414,9 @@ impl<'a> Transaction<'a> {
                     .as_ref()
                     .expect("only new packages have a file");
                 let result = match source {
-                    Source::File(file) => staging.unpack(&new.package, file, false),
-                    Source::Unpacked(file) => staging.unpack(&new.package, file, true),
-                    _ => staging.unpack_kept(new.package.identity, protected),
+                    Source::File(file) => staging.unpack(&new.package, file, false, desk),
+                    Source::Unpacked(file) => staging.unpack(&new.package, file, true, desk),
+                    _ => staging.unpack_kept(new.package.identity, protected, desk),
                 };
                 failed.fetch_or(result.is_err(), Ordering::Relaxed);
                 *slots[*index].lock().expect("no thread panics with it") = Some(result);
@@ -426,9 +428,15 @@ impl<'a> Transaction<'a> {
             .min(8);
         // A test that counts operations needs them in the same order each time.
         if wanted.len() < 2 || threads < 2 || crate::root::is_watched() {
-            work();
+            work(&staging.desk(0)?);
         } else {
-            std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+            let desks = (0..threads).map(|number| staging.desk(number));
+            let desks = desks.collect::<Result<Vec<String>, RootError>>()?;
+            std::thread::scope(|scope| {
+                for desk in &desks {
+                    scope.spawn(|| work(desk));
+                }
+            });
         }
         if let Some(signal) = interrupt.and_then(Interrupt::wanted) {
             return Err(TransactionError::Signal(signal));
@@ -698,14 +706,18 @@ impl<'a> Transaction<'a> {
             .root
             .stat("lib/apk/db/installed")?
             .map_or(0, |stat| stat.size);
+        const DIRECTORY: u64 = 4096;
         let staged = packages.iter().flatten();
-        let new = staged.map(|package| {
+        let new = staged.clone().map(|package| {
             let scripts: usize = package.scripts.values().map(Vec::len).sum();
-            let files =
-                package.files.len() as u64 * RECORD + package.directories.len() as u64 * 4096;
-            scripts as u64 + files
+            let entries = package.files.len() + package.directories.len();
+            scripts as u64 + entries as u64 * RECORD
         });
-        Ok(old * 2 + new.sum::<u64>() + (64 << 10))
+        // What has a folder is made already.
+        let directories = staged.flat_map(|package| &package.directories);
+        let without = directories.filter(|directory| directory.folder.is_none());
+        let made: HashSet<&str> = without.map(|directory| directory.path.as_str()).collect();
+        Ok(old * 2 + new.sum::<u64>() + made.len() as u64 * DIRECTORY + (64 << 10))
     }
 }
 

@@ -9,6 +9,7 @@ use super::stage::StagedPackage;
 use crate::plan::files::join;
 use crate::root::{Root, RootError, split};
 use rustix::fs::FileType;
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 
 /// Links followed while a target is looked up; the kernel has the same bound.
@@ -26,6 +27,8 @@ pub(super) struct Obstacles<'a> {
     directories: HashSet<&'a str>,
     /// Files that the transaction brings; a link with its target.
     files: HashMap<String, Option<Vec<u8>>>,
+    /// Whether directories asked for are there; most packages ask for the same ones.
+    present: RefCell<HashMap<&'a str, bool>>,
 }
 
 impl<'a> Obstacles<'a> {
@@ -64,7 +67,21 @@ impl<'a> Obstacles<'a> {
             leaving_directories,
             directories,
             files,
+            present: RefCell::default(),
         }
+    }
+
+    /// Returns whether a directory is there now.
+    fn is_present(&self, path: &'a str) -> bool {
+        if let Some(known) = self.present.borrow().get(path) {
+            return *known;
+        }
+        let parent = split(path).0;
+        // Below a directory that is not there nothing is.
+        let present =
+            (parent.is_empty() || self.is_present(parent)) && self.root.directory(path).is_ok();
+        self.present.borrow_mut().insert(path, present);
+        present
     }
 
     /// Returns why files or directories of a package cannot be put in place, a line for each.
@@ -73,7 +90,7 @@ impl<'a> Obstacles<'a> {
     /// [`RootError`] if the tree cannot be read.
     pub(super) fn of(
         &self,
-        package: &StagedPackage,
+        package: &'a StagedPackage,
         decisions: &[Decision],
     ) -> Result<Vec<String>, RootError> {
         let mut found = Vec::new();
@@ -88,7 +105,7 @@ impl<'a> Obstacles<'a> {
                 }
             }
             // Below a directory that is not there nothing can be in the way.
-            present.push(self.root.directory(path).is_ok());
+            present.push(self.is_present(path));
         }
         for (file, decision) in package.files.iter().zip(decisions) {
             let folder = &package.directories[file.directory].path;
@@ -116,7 +133,7 @@ impl<'a> Obstacles<'a> {
     }
 
     /// Returns what keeps a directory from being made or used.
-    fn instead_of_directory(&self, path: &str) -> Result<Option<&'static str>, RootError> {
+    fn instead_of_directory(&self, path: &'a str) -> Result<Option<&'static str>, RootError> {
         match self.files.get(path) {
             Some(None) => return Ok(Some("a package brings a file there")),
             Some(Some(target)) if !self.leads_to_directory(path, target) => {
@@ -130,9 +147,12 @@ impl<'a> Obstacles<'a> {
         if path.is_empty() || self.leaving.contains_key(path) {
             return Ok(None);
         }
+        let parent = split(path).0;
+        if self.is_present(path) || !parent.is_empty() && !self.is_present(parent) {
+            return Ok(None);
+        }
         Ok(match self.root.stat(path)?.map(|stat| stat.kind) {
             None | Some(FileType::Directory) => None,
-            Some(FileType::Symlink) if self.root.directory(path).is_ok() => None,
             Some(FileType::Symlink) => {
                 let (directory, name) = self.root.parent(path)?;
                 let target = directory.read_link(name)?;

@@ -159,7 +159,7 @@ pub(super) fn clean(root: &Root) -> Result<usize, RootError> {
         return Ok(0);
     }
     journal::remove_unfinished(root)?;
-    let waiting = root.list(stage::PRIVATE)?.len();
+    let waiting = stage::waiting(root)?;
     if stage::has_private(root) {
         stage::remove_private(root)?;
     }

@@ -11,7 +11,7 @@
 
 use super::accounts::Accounts;
 use super::links::Links;
-use crate::format::apk_v2::{ControlPart, DataReader, Entry, EntryKind, PackageReader};
+use crate::format::apk_v2::{ControlPart, DataReader, Entry, EntryKind, PackageReader, WHOLE};
 use crate::format::unpacked;
 use crate::format::{FormatError, Limits};
 use crate::package::installed::Broken;
@@ -28,9 +28,10 @@ use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
+use std::hash::BuildHasher;
 use std::io::{BufReader, Read, Write};
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// Bytes moved at once from a package into a file.
 const COPY_BUFFER: usize = 128 << 10;
@@ -41,6 +42,8 @@ const READ_BUFFER: usize = 256 << 10;
 pub(super) const PRIVATE: &str = "lib/apk/db/.staged";
 /// Lists other directories in which files wait.
 const ROOMS: &str = "rooms";
+/// Directories whose rooms are known at a time.
+const ROOMS_KNOWN: usize = 1024;
 /// Space kept for the database.
 pub(super) const SPARE: &str = "spare";
 
@@ -106,6 +109,9 @@ pub(super) struct Attributes {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct StagedDirectory {
     pub(super) path: String,
+    /// Where all its files wait, and nothing else, under their own names: it can become the
+    /// directory itself.
+    pub(super) folder: Option<String>,
     pub(super) attributes: Attributes,
 }
 
@@ -164,6 +170,14 @@ impl StagedPackage {
         records
     }
 
+    /// Returns the positions and final paths of the waiting files of a directory.
+    pub(super) fn files_of(&self, directory: u32) -> impl Iterator<Item = (u32, String)> {
+        let files = self.files.iter().enumerate();
+        files
+            .filter(move |(_, file)| file.directory == directory as usize && file.staged.is_some())
+            .map(|(at, file)| (at as u32, self.path(file)))
+    }
+
     /// Returns the final path of a file.
     pub(super) fn path(&self, file: &StagedFile) -> String {
         join(&self.directories[file.directory].path, &file.name)
@@ -184,6 +198,10 @@ pub(super) struct Staging<'a> {
     /// Everything that waits under a temporary name.
     pub(super) waiting: Mutex<Vec<String>>,
     pub(super) rooms: Mutex<Rooms>,
+    /// The rooms of directories asked for of late: staging changes no directory that counts.
+    pub(super) room_of: Mutex<HashMap<String, Room>>,
+    /// Hashes of the directories that have a folder, and the number of the next folder.
+    pub(super) folders: Mutex<(HashSet<u64>, u32)>,
     /// Paths where a link or file of an old package stands that a new package wants as directory.
     pub(super) blocked: &'a HashMap<String, ()>,
 }
@@ -195,17 +213,25 @@ impl Staging<'_> {
         package: &Package,
         file: &Path,
         unpacked: bool,
+        desk: &str,
     ) -> Result<StagedPackage, StageError> {
-        let source = File::open(file)
-            .map_err(|error| RootError::new("open", &file.display().to_string(), error))?;
+        let named = |error| RootError::new("open", &file.display().to_string(), error);
+        let source = File::open(file).map_err(named)?;
         if unpacked {
             let (control, data) = unpacked::Reader::open(source, &self.limits)?;
             let links = self.hard_links.then(|| Links::of(file, self.usermode));
-            return self.place(package, control, data, links);
+            return self.place(package, control, data, links, desk);
+        }
+        let size = source.metadata().map_err(named)?.len();
+        if size <= WHOLE {
+            let mut whole = Vec::with_capacity(size as usize);
+            (source.take(size).read_to_end(&mut whole)).map_err(FormatError::from)?;
+            let (control, data) = PackageReader::open_whole(&whole, &self.limits)?;
+            return self.place(package, control, data, None, desk);
         }
         let source = BufReader::with_capacity(READ_BUFFER, source);
         let (control, data) = PackageReader::open(source, &self.limits)?;
-        self.place(package, control, data, None)
+        self.place(package, control, data, None, desk)
     }
 
     /// Places the files of a package where they wait.
@@ -215,6 +241,7 @@ impl Staging<'_> {
         control: ControlPart,
         data: impl Contents,
         links: Option<Links>,
+        desk: &str,
     ) -> Result<StagedPackage, StageError> {
         if control.identity != package.identity {
             return Err(FormatError::Integrity.into());
@@ -227,6 +254,7 @@ impl Staging<'_> {
             staging: self,
             package,
             directories: HashMap::new(),
+            rooms: Vec::new(),
             by_path: HashMap::new(),
             staged: StagedPackage {
                 replaces: control.package.replaces,
@@ -237,6 +265,7 @@ impl Staging<'_> {
             },
             buffer: vec![0; COPY_BUFFER],
             links,
+            desk,
         };
         unpacking.run(data)?;
         // What the database cannot hold is refused now, not when everything is in place.
@@ -254,6 +283,14 @@ impl Staging<'_> {
         self.root.create_directories(PRIVATE)?;
         let (directory, name) = self.root.parent(PRIVATE)?;
         directory.set_mode(name, 0o700)
+    }
+
+    /// Makes the place below the private directory where one thread lets its files wait, and
+    /// returns its path: threads that make files in one directory wait for each other.
+    pub(super) fn desk(&self, number: usize) -> Result<String, RootError> {
+        let desk = join(PRIVATE, &number.to_string());
+        self.root.create_directories(&desk)?;
+        Ok(desk)
     }
 
     /// Sets space aside for what is written when everything waits (commit.md, W15).
@@ -286,20 +323,68 @@ impl Staging<'_> {
         known
     }
 
-    /// Returns where a file for a directory can wait: privately, or in the nearest directory of
-    /// another file system that is there and stays.
+    /// Returns where a file for a directory can wait: privately, at the desk of the one who asks, or
+    /// in the nearest directory of another file system that is there and stays.
     ///
     /// No directory is made before packages are committed in their order: one of them may bring a
     /// link of the same name first, as `var/run` is.
-    pub(super) fn waiting_room(&self, path: &str) -> Result<String, RootError> {
-        let room = self.nearest(path)?;
-        let mount = |path: &str| self.root.directory(path)?.mount();
-        let same = mount(&room)? == mount(PRIVATE)?;
-        if same {
-            return Ok(PRIVATE.to_owned());
+    pub(super) fn waiting_room(&self, path: &str, desk: &str) -> Result<String, RootError> {
+        let room = self.room(path)?;
+        Ok(room.elsewhere.unwrap_or_else(|| desk.to_owned()))
+    }
+
+    fn room(&self, path: &str) -> Result<Room, RootError> {
+        let mut table = self.room_of.lock().expect("no thread panics with it");
+        if let Some(room) = table.get(path) {
+            return Ok(room.clone());
         }
-        self.open_room(&room)?;
+        let room = self.find_room(path)?;
+        // Packages may have many and long names; those that follow each other share their directory.
+        if table.len() >= ROOMS_KNOWN {
+            table.clear();
+        }
+        table.insert(path.to_owned(), room.clone());
         Ok(room)
+    }
+
+    fn find_room(&self, path: &str) -> Result<Room, RootError> {
+        let nearest = self.nearest(path)?;
+        let mount = |path: &str| self.root.directory(path)?.mount();
+        let missing = nearest != path;
+        if mount(&nearest)? == mount(PRIVATE)? {
+            return Ok(Room {
+                elsewhere: None,
+                missing,
+            });
+        }
+        self.open_room(&nearest)?;
+        Ok(Room {
+            elsewhere: Some(nearest),
+            missing,
+        })
+    }
+
+    /// Makes a folder for the files of a directory that is not there, if its first package asks; it
+    /// may become the directory itself.
+    fn folder(&self, path: &str, desk: &str) -> Result<Option<String>, RootError> {
+        let room = self.room(path)?;
+        if room.elsewhere.is_some() || !room.missing {
+            return Ok(None);
+        }
+        let number = {
+            let mut folders = self.folders.lock().expect("no thread panics with it");
+            let (known, next) = &mut *folders;
+            let hash = foldhash::fast::FixedState::default().hash_one(path);
+            if !known.insert(hash) {
+                return Ok(None);
+            }
+            *next += 1;
+            next.to_string()
+        };
+        self.root
+            .directory(desk)?
+            .create_directory(&number, 0o755)?;
+        Ok(Some(join(desk, &number)))
     }
 
     fn nearest(&self, path: &str) -> Result<String, RootError> {
@@ -350,6 +435,21 @@ pub(super) fn has_private(root: &Root) -> bool {
     matches!(root.stat(PRIVATE), Ok(Some(_)))
 }
 
+/// Returns how many files wait privately.
+pub(super) fn waiting(root: &Root) -> Result<usize, RootError> {
+    fn count(root: &Root, path: &str) -> Result<usize, RootError> {
+        let mut files = 0;
+        for name in root.list(path)? {
+            let Some(name) = name.to_str() else { continue };
+            let path = join(path, name);
+            let is_dir = root.stat(&path)?.is_some_and(|stat| stat.is_dir());
+            files += if is_dir { count(root, &path)? } else { 1 };
+        }
+        Ok(files)
+    }
+    count(root, PRIVATE)
+}
+
 /// Removes what waits: in the private directory, and in those that it lists.
 fn remove_leftovers(root: &Root) -> Result<(), RootError> {
     let names = root.list(PRIVATE)?;
@@ -360,17 +460,29 @@ fn remove_leftovers(root: &Root) -> Result<(), RootError> {
     for room in String::from_utf8_lossy(&list).lines() {
         remove_temporary(root, room)?;
     }
-    let directory = root.directory(PRIVATE)?;
     // The list goes last: it says where to look.
     for name in names.iter().filter_map(|name| name.to_str()) {
         if name != ROOMS {
-            directory.remove_file(name)?;
+            remove_tree(root, PRIVATE, name)?;
         }
     }
     match list.is_empty() && !names.iter().any(|name| name == ROOMS) {
         true => Ok(()),
-        false => directory.remove_file(ROOMS),
+        false => root.directory(PRIVATE)?.remove_file(ROOMS),
     }
+}
+
+/// Removes a name in the private directory, with all that is in it.
+fn remove_tree(root: &Root, parent: &str, name: &str) -> Result<(), RootError> {
+    let directory = root.directory(parent)?;
+    if !directory.stat(name)?.is_some_and(|stat| stat.is_dir()) {
+        return directory.remove_file(name);
+    }
+    let path = join(parent, name);
+    for name in root.list(&path)?.iter().filter_map(|name| name.to_str()) {
+        remove_tree(root, &path, name)?;
+    }
+    directory.try_remove_directory(name).map(drop)
 }
 
 /// Removes files with apk's temporary names from a directory; returns how many (commit.md, W34).
@@ -388,6 +500,15 @@ pub(super) fn remove_temporary(root: &Root, path: &str) -> Result<usize, RootErr
         }
     }
     Ok(count)
+}
+
+/// Where the files of a directory can wait.
+#[derive(Clone, Debug)]
+pub(super) struct Room {
+    /// A directory of another file system.
+    elsewhere: Option<String>,
+    /// Whether the directory is not there now.
+    missing: bool,
 }
 
 /// Directories of other file systems in which files wait.
@@ -451,14 +572,17 @@ impl Contents for unpacked::Reader {
 struct Unpacking<'a, 's> {
     staging: &'a Staging<'s>,
     package: &'a Package,
-    /// Final directory → its position, and where files for it wait.
-    directories: HashMap<String, (usize, String)>,
+    /// Final directory → its position.
+    directories: HashMap<String, usize>,
+    /// Where the files of each directory wait, once it has any.
+    rooms: Vec<Option<String>>,
     /// Final path → position of the file.
     by_path: HashMap<String, usize>,
     staged: StagedPackage,
     buffer: Vec<u8>,
     /// Files that may be shared with the cache.
     links: Option<Links>,
+    desk: &'a str,
 }
 
 impl Unpacking<'_, '_> {
@@ -483,21 +607,39 @@ impl Unpacking<'_, '_> {
     }
 
     fn directory(&mut self, path: &str, attributes: Attributes) -> Result<(), StageError> {
-        if let Some((position, _)) = self.directories.get(path) {
+        if let Some(position) = self.directories.get(path) {
             self.staged.directories[*position].attributes = attributes;
             return Ok(());
         }
         if self.by_path.contains_key(path) {
             return Err(contradiction(path, "the name comes twice"));
         }
-        let room = self.staging.waiting_room(path)?;
         let position = self.staged.directories.len();
-        self.directories.insert(path.to_owned(), (position, room));
+        self.directories.insert(path.to_owned(), position);
+        self.rooms.push(None);
         self.staged.directories.push(StagedDirectory {
             path: path.to_owned(),
+            folder: None,
             attributes,
         });
         Ok(())
+    }
+
+    /// Returns where the files of a directory wait.
+    fn room(&mut self, position: usize) -> Result<Arc<Directory>, RootError> {
+        let root = self.staging.root;
+        if let Some(room) = &self.rooms[position] {
+            return root.directory(room);
+        }
+        let staged = &mut self.staged.directories[position];
+        staged.folder = self.staging.folder(&staged.path, self.desk)?;
+        let room = match &staged.folder {
+            Some(folder) => folder.clone(),
+            None => self.staging.waiting_room(&staged.path, self.desk)?,
+        };
+        let directory = root.directory(&room)?;
+        self.rooms[position] = Some(room);
+        Ok(directory)
     }
 
     fn file(&mut self, entry: &Entry, data: &mut impl Contents) -> Result<(), StageError> {
@@ -513,7 +655,7 @@ impl Unpacking<'_, '_> {
             };
             self.directory("", root)?;
         }
-        let Some((position, room)) = self.directories.get(parent).cloned() else {
+        let Some(position) = self.directories.get(parent).copied() else {
             return Err(contradiction(&entry.path, "no dirent in archive"));
         };
         if self.by_path.contains_key(&entry.path) || self.directories.contains_key(&entry.path) {
@@ -525,9 +667,12 @@ impl Unpacking<'_, '_> {
                 .accounts
                 .ids(&header.uname, header.uid, &header.gname, header.gid);
         let attributes = attributes(entry);
-        let temporary = temporary_name(&self.package.name, &entry.path);
-        let waiting = join(&room, &temporary);
-        let directory = self.staging.root.directory(&room)?;
+        let directory = self.room(position)?;
+        let temporary = match self.staged.directories[position].folder {
+            Some(_) => name.to_owned(),
+            None => temporary_name(&self.package.name, &entry.path),
+        };
+        let waiting = directory.join(&temporary);
         let mut staged = StagedFile {
             directory: position,
             name: name.to_owned(),
@@ -556,7 +701,8 @@ impl Unpacking<'_, '_> {
                     links.share(&entry.path, header, content, &directory, &temporary)
                 });
                 if !shared {
-                    let mut file = create(&directory, &temporary, header.mode).map_err(fail)?;
+                    let create = || directory.create_file(&temporary, header.mode);
+                    let mut file = replacing(&directory, &temporary, create).map_err(fail)?;
                     self.fill(&mut file, entry, data, wanted)?;
                     self.attributes_of_file(&file, entry, (uid, gid))
                         .map_err(fail)?;
@@ -572,10 +718,8 @@ impl Unpacking<'_, '_> {
                 staged.digest.clone_from(&first.digest);
                 let from = first.staged.clone().unwrap_or_default();
                 let (from_directory, from_name) = self.staging.root.parent(&from)?;
-                directory.remove_file(&temporary).map_err(fail)?;
-                directory
-                    .create_hard_link(&from_directory, from_name, &temporary)
-                    .map_err(fail)?;
+                let link = || directory.create_hard_link(&from_directory, from_name, &temporary);
+                replacing(&directory, &temporary, link).map_err(fail)?;
             }
             EntryKind::Symlink(target) => {
                 staged.is_link = true;
@@ -587,8 +731,8 @@ impl Unpacking<'_, '_> {
                         path: entry.path.clone(),
                     });
                 }
-                directory.remove_file(&temporary).map_err(fail)?;
-                directory.create_symlink(target, &temporary).map_err(fail)?;
+                let link = || directory.create_symlink(target, &temporary);
+                replacing(&directory, &temporary, link).map_err(fail)?;
                 if !self.staging.usermode {
                     directory.set_owner(&temporary, uid, gid).map_err(fail)?;
                 }
@@ -598,8 +742,8 @@ impl Unpacking<'_, '_> {
                 if self.staging.usermode {
                     staged.staged = None;
                 } else {
-                    directory.remove_file(&temporary).map_err(fail)?;
-                    create_node(&directory, &temporary, kind, header.mode).map_err(fail)?;
+                    let node = || create_node(&directory, &temporary, kind, header.mode);
+                    replacing(&directory, &temporary, node).map_err(fail)?;
                     directory.set_owner(&temporary, uid, gid).map_err(fail)?;
                     directory.set_mode(&temporary, header.mode).map_err(fail)?;
                     directory.set_time(&temporary, header.mtime).map_err(fail)?;
@@ -703,12 +847,16 @@ fn contradiction(path: &str, reason: &str) -> StageError {
     }
 }
 
-/// Creates a temporary file; a leftover of an earlier attempt is replaced.
-fn create(directory: &Directory, name: &str, mode: u32) -> Result<NewFile, RootError> {
-    match directory.create_file(name, mode) {
+/// Makes something under a temporary name; a leftover of an earlier attempt is replaced.
+fn replacing<T>(
+    directory: &Directory,
+    name: &str,
+    make: impl Fn() -> Result<T, RootError>,
+) -> Result<T, RootError> {
+    match make() {
         Err(error) if error.source.kind() == std::io::ErrorKind::AlreadyExists => {
             directory.remove_file(name)?;
-            directory.create_file(name, mode)
+            make()
         }
         other => other,
     }

@@ -17,25 +17,32 @@ pub(super) fn arguments(
         pathname: true,
         ignore_case: false,
     };
+    let globs: Vec<(&str, bool)> = globs
+        .iter()
+        .map(|text| match text.strip_prefix('+') {
+            Some(pattern) => (pattern, true),
+            None => (text.as_str(), false),
+        })
+        .filter_map(|(pattern, only_modified)| Some((pattern.strip_prefix('/')?, only_modified)))
+        .collect();
     let mut fires = false;
     let mut passed = Vec::new();
-    for directory in all {
-        let changed = modified.contains(directory);
-        if !fresh && !changed {
+    let among = if fresh { all } else { modified };
+    for directory in among {
+        // The slash before both matches itself.
+        let mut matching = globs
+            .iter()
+            .filter(|(pattern, _)| glob::matches(pattern, directory, options));
+        let Some((_, only_modified)) = matching.next() else {
+            continue;
+        };
+        let changed = !fresh || modified.contains(directory);
+        if !fresh && !all.contains(directory) {
             continue;
         }
-        let path = format!("/{directory}");
-        for text in globs {
-            let only_modified = text.starts_with('+');
-            let pattern = text.strip_prefix('+').unwrap_or(text);
-            if !pattern.starts_with('/') || !glob::matches(pattern, &path, options) {
-                continue;
-            }
-            fires = true;
-            if changed || !only_modified {
-                passed.push(path);
-            }
-            break;
+        fires = true;
+        if changed || !only_modified {
+            passed.push(format!("/{directory}"));
         }
     }
     fires.then_some(passed)

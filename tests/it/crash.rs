@@ -1484,6 +1484,30 @@ fn killed_before_every_operation() {
     }
 }
 
+/// A directory comes as a whole, with all its files, unless somebody made it while the process was
+/// dead: then it keeps what is in it and gets the files.
+#[test]
+fn a_directory_that_somebody_made_gets_the_files() {
+    if !support::is_root() {
+        return;
+    }
+    let scenario = fresh_install();
+    let path = "usr/share/library/gone";
+    let operations = PowerCut::record(&scenario).operations;
+    let comes = |operation: &Operation| matches!(operation, Operation::Rename(_, to) if to == path);
+    let number = operations.iter().position(comes).expect("it comes whole");
+    let trial = scenario.run(&format!("stop:{number}"), &["--sync=yes"]);
+    let directory = trial.root().join(path);
+    assert!(is_due(&trial.root()) && !directory.exists());
+    fs::create_dir_all(&directory).expect("a writable root");
+    fs::write(directory.join("stranger"), "").expect("a writable root");
+    let recovered = scenario.ibex(&trial.place(), "", &["recover"]);
+    assert_eq!(recovered.code, scenario.after_code, "{}", recovered.output);
+    fs::remove_file(directory.join("stranger")).expect("it stays");
+    let state = scenario.judge(&trial.place(), &recovered.output);
+    assert_eq!(state, Ok(State::After));
+}
+
 /// Stops, fails and cuts the power at a part of the operations, or at all if everything is tried.
 fn try_all(scenario: &Scenario, every: usize, power: bool) {
     let every = if everything() { 1 } else { every };
