@@ -165,13 +165,17 @@ pub fn installed(data: &[u8]) {
 }
 
 /// Leaves out entries without a name: a blank in front of a list makes one, as in apk, and in the
-/// middle of a list there is nothing of it to read back.
+/// middle of a list, or alone, there is nothing of it to read back.
 fn without_empty(text: &str) -> String {
-    let mut text = text.to_owned();
-    while text.contains("  ") {
-        text = text.replace("  ", " ");
-    }
-    text
+    let words = |line: &str| {
+        line.split(' ')
+            .filter(|word| !word.is_empty())
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    let lines = text.lines().map(words);
+    let has_entries = |line: &String| !["D:", "p:", "i:", "r:"].contains(&line.as_str());
+    lines.filter(has_entries).collect::<Vec<_>>().join("\n")
 }
 
 /// The lines of repositories files, with variables, tags and whatever else stands there.
