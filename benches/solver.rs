@@ -15,6 +15,7 @@ use ibex::plan::{Plan, Source};
 use ibex::solver::{
     self, AddOptions, InstalledInput, RepositoryInput, Sources, Universe, UpgradeOptions,
 };
+use sha1::{Digest, Sha1};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -136,9 +137,8 @@ fn distribution(size: usize, release: &str) -> Vec<Package> {
     };
     let mut packages = Vec::with_capacity(size);
     for number in 0..size {
-        let mut identity = [0; 20];
-        identity[..8].copy_from_slice(&(number as u64).to_le_bytes());
-        identity[8..8 + release.len()].copy_from_slice(release.as_bytes());
+        // A digest, as real ones are: numbers alone would all fall into one slot of the table.
+        let identity = Sha1::digest(format!("{number} {release}")).into();
         let mut package = Package {
             identity: Identity(identity),
             name: format!("package-{number}"),
