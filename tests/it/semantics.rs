@@ -417,6 +417,11 @@ fn audit_says_in_every_mode_what_apk_says() {
     let rules = "+opt/plus\n-opt/minus\n@opt/at\n!opt/bang\n-etc/minus\n";
     case.sandbox
         .write("etc/apk/protected_paths.d/x.list", rules);
+    // Other tests change the mask of the process while they run.
+    for folder in ["etc", "etc/apk"] {
+        let usual = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(root.join(folder), usual).expect("ours");
+    }
     // The key is beside the root, so that nothing but the case is in it.
     let keys = case.sandbox.beside("keys");
     fs::rename(root.join("etc/apk/keys"), &keys).expect("it is there");
