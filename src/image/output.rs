@@ -351,23 +351,18 @@ pub(super) fn unpack_tree(tree: &Tree, path: &Path) -> Result<LeftOut, ImageErro
         ..LeftOut::default()
     };
     let mut first: HashMap<u64, &str> = HashMap::new();
-    let mask = rustix::process::umask(rustix::fs::Mode::empty());
-    let result = (|| {
-        for entry in &entries {
-            unpack(tree, &root, entry, privileged, &mut first, &mut left)?;
+    for entry in &entries {
+        unpack(tree, &root, entry, privileged, &mut first, &mut left)?;
+    }
+    // From the deepest directory up: writing below one changes its time and needs its mode.
+    for entry in entries.iter().rev() {
+        if matches!(entry.kind, EntryKind::Directory) {
+            let (directory, name) = root.parent(&entry.path)?;
+            directory.set_mode(name, entry.mode)?;
+            directory.set_time(name, entry.mtime)?;
         }
-        // From the deepest directory up: writing below one changes its time and needs its mode.
-        for entry in entries.iter().rev() {
-            if matches!(entry.kind, EntryKind::Directory) {
-                let (directory, name) = root.parent(&entry.path)?;
-                directory.set_mode(name, entry.mode)?;
-                directory.set_time(name, entry.mtime)?;
-            }
-        }
-        Ok(())
-    })();
-    rustix::process::umask(mask);
-    result.map(|()| left)
+    }
+    Ok(left)
 }
 
 fn unpack<'e>(
@@ -413,14 +408,18 @@ fn unpack<'e>(
         }
         EntryKind::Fifo => directory.create_node(name, FileType::Fifo, entry.mode, 0, 0)?,
     }
+    if privileged && !matches!(entry.kind, EntryKind::File(_)) {
+        directory.set_owner(name, entry.uid, entry.gid)?;
+    }
+    // The mask of the process is not ours to change: other threads make files, too.
+    if matches!(entry.kind, EntryKind::Device(..) | EntryKind::Fifo) {
+        directory.set_mode(name, entry.mode)?;
+    }
     if !matches!(entry.kind, EntryKind::Directory) {
         if entry.links > 1 {
             first.insert(entry.node, &entry.path);
         }
         directory.set_time(name, entry.mtime)?;
-    }
-    if privileged && !matches!(entry.kind, EntryKind::File(_)) {
-        directory.set_owner(name, entry.uid, entry.gid)?;
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 
 use super::stage::StagedPackage;
 use crate::root::{Root, RootError, Stat, is_missing, split};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -133,7 +134,9 @@ impl Act {
                     Some(stat) if !stat.is_dir() && seen.is(&stat) => {
                         directory.remove_file(name)?;
                         // What was opened through a link is not what will have its name.
-                        root.forget_directories();
+                        if stat.kind == FileType::Symlink {
+                            root.forget_directories();
+                        }
                         Ok(())
                     }
                     _ => Ok(()),

@@ -888,10 +888,7 @@ impl Commit<'_, '_> {
             return Ok(true);
         };
         if let Some(error) = error {
-            let new = self.promise.plan.changes[number as usize].new.as_ref();
-            let name = new.map(|new| new.package.full_name()).unwrap_or_default();
-            self.sink
-                .error(&format!("{name}: failed to commit {error}"));
+            self.tell_failed(number, &error);
             if let Some(journal) = &mut self.journal {
                 // Before the file goes, or it would count as in place.
                 journal.append_firmly(&Record::Failed(number, position))?;
@@ -899,6 +896,14 @@ impl Commit<'_, '_> {
         }
         Act::Discard { file: *file }.perform(context)?;
         Ok(false)
+    }
+
+    /// Says that a file of a change could not be put in place.
+    fn tell_failed(&mut self, number: u32, error: &RootError) {
+        let new = self.promise.plan.changes[number as usize].new.as_ref();
+        let name = new.map(|new| new.package.full_name()).unwrap_or_default();
+        self.sink
+            .error(&format!("{name}: failed to commit {error}"));
     }
 
     /// Brings the files of a directory that cannot come as a whole: somebody else made it meanwhile.
@@ -948,10 +953,7 @@ impl Commit<'_, '_> {
                 match (Act::Place { file, apk_new }).perform(context) {
                     Err(error) if is_serious(&error) => return Err(error.into()),
                     Err(error) => {
-                        let new = self.promise.plan.changes[number as usize].new.as_ref();
-                        let name = new.map(|new| new.package.full_name()).unwrap_or_default();
-                        self.sink
-                            .error(&format!("{name}: failed to commit {error}"));
+                        self.tell_failed(number, &error);
                         failed = true;
                     }
                     Ok(()) => {}

@@ -245,6 +245,10 @@ impl<'a> Transaction<'a> {
     /// # Errors
     /// [`TransactionError`].
     pub fn run(self, sink: &mut dyn Sink) -> Result<Outcome, TransactionError> {
+        // A tree in memory knows no mask, and other threads may make files meanwhile.
+        if self.root.tree().is_some() {
+            return self.run_unmasked(sink);
+        }
         // Modes are those that packages ask for, whatever the caller's mask.
         let mask = rustix::process::umask(rustix::fs::Mode::empty());
         let result = self.run_unmasked(sink);

@@ -417,11 +417,6 @@ fn audit_says_in_every_mode_what_apk_says() {
     let rules = "+opt/plus\n-opt/minus\n@opt/at\n!opt/bang\n-etc/minus\n";
     case.sandbox
         .write("etc/apk/protected_paths.d/x.list", rules);
-    // Other tests change the mask of the process while they run.
-    for folder in ["etc", "etc/apk"] {
-        let usual = fs::Permissions::from_mode(0o755);
-        fs::set_permissions(root.join(folder), usual).expect("ours");
-    }
     // The key is beside the root, so that nothing but the case is in it.
     let keys = case.sandbox.beside("keys");
     fs::rename(root.join("etc/apk/keys"), &keys).expect("it is there");
@@ -443,15 +438,6 @@ fn audit_says_in_every_mode_what_apk_says() {
         fs::create_dir_all(at("nd/nnd")).expect("writable");
         fs::write(at("nd/f"), "n").expect("writable");
         fs::write(at("nd/nnd/f"), "n").expect("writable");
-        let made = [("new", 0o644), ("new.apk-new", 0o644), ("nd", 0o755)];
-        let below = [("nd/f", 0o644), ("nd/nnd", 0o755), ("nd/nnd/f", 0o644)];
-        for (name, mode) in made.into_iter().chain(below) {
-            fs::set_permissions(at(name), fs::Permissions::from_mode(mode)).expect("ours");
-        }
-    }
-    for (path, mode) in [("", 0o755), ("/x.list", 0o644)] {
-        let path = root.join(format!("etc/apk/protected_paths.d{path}"));
-        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("ours");
     }
     for folder in ["opt/plus", "usr", "etc/sub"] {
         let private = fs::Permissions::from_mode(0o700);
