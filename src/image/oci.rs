@@ -282,7 +282,16 @@ pub(super) fn image(
             })
             .collect(),
     };
-    let config = document(CONFIG, &json);
+    image_documents(&json, layers, annotations)
+}
+
+/// Makes the document of a configuration, and the manifest that names it and the layers.
+fn image_documents(
+    config: &impl Serialize,
+    layers: &[Layer],
+    annotations: BTreeMap<&str, &str>,
+) -> (Document, Document) {
+    let config = document(CONFIG, config);
     let manifest = ManifestJson {
         schema_version: 2,
         media_type: MANIFEST,
@@ -336,21 +345,7 @@ pub(super) fn extended(
     let mut history = json["history"].as_array().cloned().unwrap_or_default();
     history.extend(std::iter::repeat_n(step, added));
     json["history"] = history.into();
-    let config = document(CONFIG, &json);
-    let manifest = ManifestJson {
-        schema_version: 2,
-        media_type: MANIFEST,
-        artifact_type: None,
-        config: DescriptorJson::new(&config.descriptor),
-        layers: layers
-            .iter()
-            .map(|layer| DescriptorJson::new(&layer.descriptor))
-            .collect(),
-        subject: None,
-        annotations,
-    };
-    let manifest = document(MANIFEST, &manifest);
-    (config, manifest)
+    image_documents(&json, layers, annotations)
 }
 
 /// Makes the index of images of several architectures, or of one (image.md, IMG-120).

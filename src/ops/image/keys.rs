@@ -3,13 +3,14 @@
 use super::discovery::{self, FoundKey};
 use super::resolve::BuildKey;
 use super::{Error, Options, Workshop, disk};
-use crate::config::image::Architecture;
+use crate::config::image::{Architecture, without_credentials};
 use crate::config::repositories::is_local;
+use crate::fetch::HttpError;
 use crate::fetch::package::FileRequest;
 use crate::progress::Sink;
 use crate::root::Root;
 use sha2::{Digest, Sha256};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Where the keys of a root are.
 const KEYS: &str = "etc/apk/keys";
@@ -90,6 +91,14 @@ pub fn install_keys(
     Ok(done)
 }
 
+/// Why a copy could not even be asked for.
+pub(super) enum CopyError {
+    /// Its folder in the cache cannot be made.
+    Disk(PathBuf, std::io::Error),
+    /// There is no way to the network.
+    Fetch(HttpError),
+}
+
 impl Workshop<'_> {
     /// Returns the keys that are published for a repository.
     pub(super) fn published_keys(
@@ -107,30 +116,38 @@ impl Workshop<'_> {
 
     /// Gets a file that a server may have; with no network, the copy of an earlier time.
     fn published(&self, url: &str) -> Result<Option<Vec<u8>>, String> {
+        let (copy, answer) = self.renew_copy(url).map_err(|error| match error {
+            CopyError::Disk(_, error) => crate::root::cause(&error),
+            CopyError::Fetch(error) => format!("{}: {error}", without_credentials(url)),
+        })?;
+        match answer {
+            Some(error) if error.is_missing() => Ok(None),
+            Some(error) => Err(format!("{}: {error}", without_credentials(url))),
+            None => Ok(std::fs::read(&copy).ok()),
+        }
+    }
+
+    /// Brings the copy of a file in the cache up to date, unless there is no network; returns where
+    /// it is, and why it is not newer.
+    pub(super) fn renew_copy(&self, url: &str) -> Result<(PathBuf, Option<HttpError>), CopyError> {
         let digest = data_encoding::HEXLOWER.encode(&Sha256::digest(url.as_bytes()));
         let folder = self.cache_path().join("keys");
         let copy = folder.join(digest);
-        if self.settings().network {
-            let made = std::fs::create_dir_all(&folder);
-            made.map_err(|error| crate::root::cause(&error))?;
-            let request = FileRequest {
-                urls: self.mirrored(url),
-                target: Some(copy.clone()),
-                size: 0,
-                package: None,
-                unpack: false,
-                on_disk: None,
-            };
-            let shown = crate::config::image::without_credentials(url);
-            let answers = self.fetch_all(&[request]);
-            let answers = answers.map_err(|error| format!("{shown}: {error}"))?;
-            match answers.into_iter().next() {
-                Some(Err(error)) if error.is_missing() => return Ok(None),
-                Some(Err(error)) => return Err(format!("{shown}: {error}")),
-                _ => {}
-            }
+        if !self.settings().network {
+            return Ok((copy, None));
         }
-        Ok(std::fs::read(&copy).ok())
+        let made = std::fs::create_dir_all(&folder);
+        made.map_err(|error| CopyError::Disk(folder, error))?;
+        let request = FileRequest {
+            urls: self.mirrored(url),
+            target: Some(copy.clone()),
+            size: 0,
+            package: None,
+            unpack: false,
+            on_disk: None,
+        };
+        let answers = self.fetch_all(&[request]).map_err(CopyError::Fetch)?;
+        Ok((copy, answers.into_iter().next().and_then(Result::err)))
     }
 
     /// Looks for the keys of a repository whose signature nobody here knows; returns them as keys of

@@ -1,5 +1,6 @@
 //! From a description to the packages of each architecture: indexes, world, solution (image.md, 4).
 
+use super::keys::CopyError;
 use super::{Error, Workshop, disk};
 use crate::config::image::{Architecture, ConfigError, Warning, without_credentials};
 use crate::config::repositories::is_local;
@@ -214,30 +215,17 @@ impl Workshop<'_> {
 
     /// Fetches a key, or takes the copy in the cache.
     fn remote_key(&self, url: &str) -> Result<Vec<u8>, Error> {
-        use sha2::{Digest, Sha256};
-        let digest = data_encoding::HEXLOWER.encode(&Sha256::digest(url.as_bytes()));
-        let folder = self.cache_path().join("keys");
-        std::fs::create_dir_all(&folder).map_err(|error| disk("create", &folder, &error))?;
-        let copy = folder.join(digest);
-        if self.settings().network {
-            let request = FileRequest {
-                urls: self.mirrored(url),
-                target: Some(copy.clone()),
-                size: 0,
-                package: None,
-                unpack: false,
-                on_disk: None,
-            };
-            let answer = self.fetch_all(&[request]).map_err(|error| {
-                self.fetch_error(url, &without_credentials(url), &error.to_string())
-            })?;
-            let answer = answer.into_iter().next();
-            if let Some(Err(error)) = answer
-                && !copy.exists()
-            {
-                let cause = error.to_string();
-                return Err(self.fetch_error(url, &without_credentials(url), &cause));
-            }
+        let failed = |error: &HttpError| {
+            self.fetch_error(url, &without_credentials(url), &error.to_string())
+        };
+        let (copy, answer) = self.renew_copy(url).map_err(|error| match error {
+            CopyError::Disk(folder, error) => disk("create", &folder, &error),
+            CopyError::Fetch(error) => failed(&error),
+        })?;
+        if let Some(error) = answer
+            && !copy.exists()
+        {
+            return Err(failed(&error));
         }
         std::fs::read(&copy).map_err(|_| self.offline_miss(vec![without_credentials(url)]))
     }
