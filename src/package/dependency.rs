@@ -257,6 +257,9 @@ impl Dependency {
     pub fn parse_world(text: &str) -> Result<Self, DependencyError> {
         let mut written = DependencyText::split(text)?;
         if written.operator.accepts_all() {
+            if written.name.split('@').next() == Some("") {
+                return Err(DependencyError::Format);
+            }
             // `a>=<1` says no more than `a`. apk stores it as `a1`, which is another package.
             (written.operator, written.version) = (Operator::ANY, "");
         }
@@ -395,6 +398,8 @@ mod tests {
             ("x", Some("e"))
         );
         assert_eq!(pinned.to_string(), "x@e>1");
+        let nothing = Dependency::parse_world(">=<1");
+        assert_eq!(nothing, Err(DependencyError::Format));
         // What accepts everything is written so that it is read back as the same.
         for (written, printed) in [("a>=<1", "a"), ("!a=><1", "!a"), ("a@t~><1", "a@t")] {
             let entry = Dependency::parse_world(written).unwrap();

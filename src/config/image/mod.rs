@@ -10,6 +10,7 @@ pub mod range;
 pub mod words;
 pub mod yaml;
 
+pub use super::repositories::without_credentials;
 pub use architecture::Architecture;
 pub use checks::{Warning, lint};
 pub use fields::schema;
@@ -797,18 +798,6 @@ impl ImageConfig {
         }
         public.x_build.mirrors.clear();
         serde_json::to_string(&public).expect("every field can be written")
-    }
-}
-
-/// Returns an address without user and password; a tag before it stays.
-pub fn without_credentials(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else {
-        return text.to_owned();
-    };
-    let end = rest.find('/').unwrap_or(rest.len());
-    match rest[..end].rfind('@') {
-        Some(at) => format!("{scheme}://{}", &rest[at + 1..]),
-        None => text.to_owned(),
     }
 }
 
