@@ -4,7 +4,7 @@
 //! second time, after a stop anywhere, leaves the same tree.
 
 use super::stage::StagedPackage;
-use crate::root::{Root, RootError, Stat, is_missing, split};
+use crate::root::{Directory, Root, RootError, Stat, is_missing, split};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -242,28 +242,24 @@ fn adopt(
         return Ok(());
     };
     let root = context.root;
-    let adopted = || -> Result<(), RootError> {
-        let (from, name) = root.parent(folder)?;
-        if context.again && from.stat(name)?.is_none() {
-            // It has its name since the first time.
-            return Ok(());
-        }
+    let look = |at: &Directory, name: &str| -> Result<(), RootError> {
         if !context.usermode {
-            from.set_owner(name, uid, gid)?;
+            at.set_owner(name, uid, gid)?;
         }
-        from.set_mode(name, mode)?;
-        let (parent, own) = split(&directory.path);
-        root.create_directories(parent)?;
-        from.rename_to(name, &*root.directory(parent)?, own)
+        at.set_mode(name, mode)
     };
-    match adopted() {
-        Err(error)
-            if context.again && root.directory(folder).is_err() && is_missing(&error.source) =>
-        {
-            Ok(())
-        }
-        other => other,
+    let (parent, own) = split(&directory.path);
+    if context.again && root.stat(folder)?.is_none() {
+        // It has its name since the first time; a power cut may have kept that and no more.
+        return match root.stat(&directory.path)? {
+            Some(stat) if stat.is_dir() => look(&*root.directory(parent)?, own),
+            _ => Ok(()),
+        };
     }
+    let (from, name) = root.parent(folder)?;
+    look(&from, name)?;
+    root.create_directories(parent)?;
+    from.rename_to(name, &*root.directory(parent)?, own)
 }
 
 /// Returns whether an error is about the disk or the system, not about one name: going on would

@@ -1484,6 +1484,25 @@ fn killed_before_every_operation() {
     }
 }
 
+/// Returns a run that was killed just before, or just after, a directory got its name with all its
+/// files.
+fn killed_at_directory(scenario: &Scenario, path: &str, after: bool) -> Trial {
+    let operations = PowerCut::record(scenario).operations;
+    let comes = |operation: &Operation| matches!(operation, Operation::Rename(_, to) if to == path);
+    let number = operations.iter().position(comes).expect("it comes whole");
+    let fault = format!("stop:{}", number + usize::from(after));
+    let trial = scenario.run(&fault, &["--sync=yes"]);
+    assert!(is_due(&trial.root()));
+    assert_eq!(trial.root().join(path).exists(), after);
+    trial
+}
+
+/// Finishes what was killed.
+fn recovers(scenario: &Scenario, trial: &Trial) {
+    let recovered = scenario.ibex(&trial.place(), "", &["recover"]);
+    assert_eq!(recovered.code, scenario.after_code, "{}", recovered.output);
+}
+
 /// A directory comes as a whole, with all its files, unless somebody made it while the process was
 /// dead: then it keeps what is in it and gets the files.
 #[test]
@@ -1493,18 +1512,30 @@ fn a_directory_that_somebody_made_gets_the_files() {
     }
     let scenario = fresh_install();
     let path = "usr/share/library/gone";
-    let operations = PowerCut::record(&scenario).operations;
-    let comes = |operation: &Operation| matches!(operation, Operation::Rename(_, to) if to == path);
-    let number = operations.iter().position(comes).expect("it comes whole");
-    let trial = scenario.run(&format!("stop:{number}"), &["--sync=yes"]);
+    let trial = killed_at_directory(&scenario, path, false);
     let directory = trial.root().join(path);
-    assert!(is_due(&trial.root()) && !directory.exists());
     fs::create_dir_all(&directory).expect("a writable root");
     fs::write(directory.join("stranger"), "").expect("a writable root");
-    let recovered = scenario.ibex(&trial.place(), "", &["recover"]);
-    assert_eq!(recovered.code, scenario.after_code, "{}", recovered.output);
+    recovers(&scenario, &trial);
     fs::remove_file(directory.join("stranger")).expect("it stays");
-    let state = scenario.judge(&trial.place(), &recovered.output);
+    let state = scenario.judge(&trial.place(), "");
+    assert_eq!(state, Ok(State::After));
+}
+
+/// A power cut may keep the name of such a directory and lose its mode and owner.
+#[test]
+fn a_directory_that_lost_its_mode_gets_it_again() {
+    if !support::is_root() {
+        return;
+    }
+    let scenario = fresh_install();
+    let path = "usr/bin/private";
+    let trial = killed_at_directory(&scenario, path, true);
+    let directory = trial.root().join(path);
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).expect("ours");
+    std::os::unix::fs::chown(&directory, Some(0), Some(0)).expect("ours");
+    recovers(&scenario, &trial);
+    let state = scenario.judge(&trial.place(), "");
     assert_eq!(state, Ok(State::After));
 }
 
