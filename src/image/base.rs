@@ -13,6 +13,7 @@ use crate::package::InstalledDb;
 use crate::root::tree::{Content, EntryKind, Tree, TreeEntry};
 use crate::root::{RelPath, Root, split};
 use crate::transaction::DatabaseText;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::ops::Range;
@@ -42,6 +43,36 @@ pub(super) struct Below {
     pub(super) layers: Vec<Layer>,
 }
 
+/// Checks that a configuration has the shape that what is added to it relies on; anybody may have
+/// written it (OCI image specification, config.md).
+fn check(config: &Value) -> Result<(), String> {
+    let labels = &config["config"]["Labels"];
+    let fits = |value: &Value, is_it: fn(&Value) -> bool| value.is_null() || is_it(value);
+    let texts = |value: &Value| {
+        let members = value.as_object();
+        members.is_some_and(|members| members.values().all(Value::is_string))
+    };
+    let wrong = [
+        (config.is_object(), "the whole", "an object"),
+        (config["rootfs"].is_object(), "rootfs", "an object"),
+        (
+            fits(&config["config"], Value::is_object),
+            "config",
+            "an object",
+        ),
+        (fits(labels, texts), "config.Labels", "an object of texts"),
+        (
+            fits(&config["history"], Value::is_array),
+            "history",
+            "a list",
+        ),
+    ];
+    match wrong.iter().find(|(fits, _, _)| !fits) {
+        Some((_, what, wanted)) => Err(format!("in its configuration, {what} is not {wanted}")),
+        None => Ok(()),
+    }
+}
+
 /// Makes the tree of an image.
 pub(super) fn unpack(
     base: &BaseImage,
@@ -53,6 +84,7 @@ pub(super) fn unpack(
         image: base.layout.display().to_string(),
         cause,
     };
+    check(&base.image.config).map_err(refuse)?;
     let diff_ids = base.image.config["rootfs"]["diff_ids"].as_array();
     let diff_ids = diff_ids.map(Vec::as_slice).unwrap_or_default();
     if diff_ids.len() != base.image.layers.len() {

@@ -4,7 +4,8 @@ use super::image_packages::{Desk, Server, copy, said};
 use super::image_tools::{LocalRegistry, has};
 use super::support::{data, run};
 use ibex::image::read::{self, ReadImage, RowKind};
-use serde_json::Value;
+use ibex::image::store::sha256_hex;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -182,6 +183,38 @@ fn an_image_on_an_image_is_the_image_of_both() {
     }
 }
 
+/// Puts members into the configuration of the one image of a layout, with all digests right.
+fn reconfigure(layout: &Path, members: &Value) {
+    let blob = |digest: &Value| {
+        let digest = digest.as_str().expect("a digest");
+        layout
+            .join("blobs/sha256")
+            .join(digest.trim_start_matches("sha256:"))
+    };
+    let document = |path: &Path| -> Value {
+        serde_json::from_slice(&fs::read(path).expect("a document")).expect("JSON")
+    };
+    let keep = |descriptor: &mut Value, document: &Value| {
+        let bytes = serde_json::to_vec(document).expect("JSON");
+        descriptor["digest"] = format!("sha256:{}", sha256_hex(&bytes)).into();
+        descriptor["size"] = bytes.len().into();
+        fs::write(blob(&descriptor["digest"]), bytes).expect("a writable layout");
+    };
+    let path = layout.join("index.json");
+    let mut index = document(&path);
+    // The index of the layout names that of the image.
+    let mut inner = document(&blob(&index["manifests"][0]["digest"]));
+    let mut manifest = document(&blob(&inner["manifests"][0]["digest"]));
+    let mut config = document(&blob(&manifest["config"]["digest"]));
+    for (name, value) in members.as_object().expect("members") {
+        config[name] = value.clone();
+    }
+    keep(&mut manifest["config"], &config);
+    keep(&mut inner["manifests"][0], &manifest);
+    keep(&mut index["manifests"][0], &inner);
+    fs::write(&path, index.to_string()).expect("a writable layout");
+}
+
 #[test]
 fn what_cannot_be_built_on_is_told() {
     let desk = Desk::empty();
@@ -243,6 +276,20 @@ fn what_cannot_be_built_on_is_told() {
         &no("base is no image that can be read: it has no image for arm64; it has: amd64"),
     );
     assert!(!place.join("on").exists());
+    // So is a configuration of the wrong shape; nothing is built on guesses about it.
+    for (name, settings) in [
+        ("text", json!({ "config": "text" })),
+        ("labels", json!({ "config": { "Labels": 7 } })),
+        ("label", json!({ "config": { "Labels": { "a": 7 } } })),
+        ("history", json!({ "history": "text" })),
+    ] {
+        desk.run(&["build", "base.yaml", "base:1", &format!("{name}/")])
+            .good();
+        reconfigure(&place.join(name), &settings);
+        let text = on(&format!("{{image: ./{name}}}")).err;
+        let said = format!("{}/{name} cannot be built on: in its ", place.display());
+        assert!(text.contains(&said), "{name}: {text}");
+    }
     // A damaged layer below is noticed.
     let layer = one(&place.join("base")).layers[0].digest.clone();
     let path = place

@@ -146,6 +146,10 @@ impl CredentialFiles {
         let not_json = |error: serde_json::Error| wrong(error.to_string());
         let known: File = serde_json::from_slice(&text).map_err(not_json)?;
         let mut all: serde_json::Value = serde_json::from_slice(&text).map_err(not_json)?;
+        // An empty list reads as a file without members, too.
+        if !all.is_object() {
+            return Err(wrong("it is not a JSON object".to_owned()));
+        }
         let helper = known.helpers.get(key).or(known.store.as_ref());
         if let Some(helper) = helper.filter(|name| !name.is_empty()) {
             return give(helper, key, login).map(Stored::Program);
@@ -365,6 +369,10 @@ mod tests {
             "{error}"
         );
         assert_eq!(std::fs::read(&path).unwrap(), b"no json");
+        private_file(&path, b"[]").unwrap();
+        let error = files.keep("s.io", &login("four")).unwrap_err().to_string();
+        assert!(error.contains("not a JSON object"), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"[]");
         let none = CredentialFiles::default().keep("r.io", &login("five"));
         assert!(matches!(none, Err(CredentialError::NoPlace)));
     }
