@@ -90,6 +90,8 @@ pub struct Options {
     pub kept: Vec<PathBuf>,
     /// `--mirror FROM=TO`.
     pub mirrors: Vec<(String, String)>,
+    /// `--require-sha256`: an index that is signed over SHA-1 alone is refused.
+    pub require_sha256: bool,
     /// `--arch-policy per-arch`.
     pub per_architecture: bool,
     /// `--strict`.

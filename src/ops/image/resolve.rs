@@ -14,9 +14,11 @@ use crate::ops::download::{PackageFiles, cached_package_name};
 use crate::ops::refresh::{self, LoadedRepositories, LoadedRepository, Purpose};
 use crate::package::{Package, PackageTable, World};
 use crate::plan::Source;
-use crate::progress::{Collect, Event, Sink};
+use crate::plan::lockfile::LockedIndex;
+use crate::progress::{Collect, Event, Level, Silent, Sink};
 use crate::solver::{self, Hint, InstalledInput, Request, Universe};
-use crate::trust::{Keyring, TrustError};
+use crate::trust::{Keyring, SignatureAlgorithm, TrustError};
+use data_encoding::HEXLOWER;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -45,8 +47,8 @@ pub struct Resolution {
     pub packages: Vec<Chosen>,
     /// What was asked for.
     pub world: World,
-    /// Indexes: address and description.
-    pub indexes: Vec<(String, String)>,
+    /// The indexes that were read.
+    pub indexes: Vec<LockedIndex>,
     /// The image that this one is built on; its packages are not among the others.
     pub base: Option<crate::image::BaseImage>,
 }
@@ -230,8 +232,15 @@ impl Workshop<'_> {
         std::fs::read(&copy).map_err(|_| self.offline_miss(vec![without_credentials(url)]))
     }
 
-    pub(super) fn keyring(&self) -> Result<Keyring, Error> {
+    /// Returns an empty keyring that accepts the signatures that are wanted.
+    fn new_keyring(&self) -> Keyring {
         let mut keyring = Keyring::new();
+        keyring.accept_sha1(!self.options.require_sha256);
+        keyring
+    }
+
+    pub(super) fn keyring(&self) -> Result<Keyring, Error> {
+        let mut keyring = self.new_keyring();
         for key in self.build_keys()? {
             let added = keyring.add(&key.name, &key.pem);
             added.map_err(|error| Error::Keyring {
@@ -361,7 +370,7 @@ impl Workshop<'_> {
         sink: &mut dyn Sink,
     ) -> Result<LoadedRepositories, Error> {
         let found = self.discover(repository, architecture, sink);
-        let mut more = Keyring::new();
+        let mut more = self.new_keyring();
         for key in &found {
             // What is no key is no help.
             let _ = more.add(&key.name, &key.pem);
@@ -401,7 +410,38 @@ impl Workshop<'_> {
         });
     }
 
+    /// Loads the index of a repository, and tells whose signature is over SHA-1 alone.
     fn load_index(
+        &self,
+        declared: &str,
+        architecture: &Architecture,
+        keyring: &Keyring,
+        sink: &mut dyn Sink,
+    ) -> Result<LoadedRepositories, Error> {
+        let answer = self.try_index(declared, architecture, keyring, sink);
+        if self.options.require_sha256
+            && let Err(Error::UnknownKey { url, .. }) = &answer
+        {
+            let mut lenient = keyring.clone();
+            lenient.accept_sha1(true);
+            let weak = self.try_index(declared, architecture, &lenient, &mut Silent);
+            if let Some((_, key)) = weak.ok().and_then(|weak| sha1_signers(&weak).next()) {
+                return Err(Error::WeakSignature {
+                    url: url.clone(),
+                    key,
+                });
+            }
+        }
+        let loaded = answer?;
+        for (url, key) in sha1_signers(&loaded) {
+            let url = without_credentials(&self.as_declared(&url));
+            let text = format!("index {url}: the signature of {key} is over SHA-1");
+            sink.line(Level::Info, &text);
+        }
+        Ok(loaded)
+    }
+
+    fn try_index(
         &self,
         declared: &str,
         architecture: &Architecture,
@@ -638,11 +678,19 @@ impl Workshop<'_> {
         let packages = chosen.collect();
         let index = |one: &LoadedRepository| {
             let url = without_credentials(&self.as_declared(one.repository.index_path_text()));
-            let description = one
-                .index
-                .as_ref()
-                .map(|index| index.description.trim().to_owned());
-            (url, description.unwrap_or_default())
+            let Some(index) = &one.index else {
+                return LockedIndex {
+                    url,
+                    ..LockedIndex::default()
+                };
+            };
+            LockedIndex {
+                url,
+                description: index.description.trim().to_owned(),
+                sha256: HEXLOWER.encode(&index.digest),
+                signer: (index.trusted_by.as_ref())
+                    .map_or_else(String::new, |by| by.key_name.clone()),
+            }
         };
         Ok(Resolution {
             architecture: architecture.clone(),
@@ -742,6 +790,16 @@ impl Workshop<'_> {
     fn cached_file(&self, package: &Package) -> PathBuf {
         self.cache.path.join(cached_package_name(package))
     }
+}
+
+/// Returns the indexes that are trusted by a signature over SHA-1, and whose it is.
+fn sha1_signers(loaded: &LoadedRepositories) -> impl Iterator<Item = (String, String)> {
+    let signers = loaded.repositories.iter().filter_map(|one| {
+        let by = one.index.as_ref()?.trusted_by.as_ref()?;
+        let url = one.repository.index_path_text().to_owned();
+        (by.algorithm == SignatureAlgorithm::Rsa).then(|| (url, by.key_name.clone()))
+    });
+    signers.collect::<Vec<_>>().into_iter()
 }
 
 /// What is said of a file that a server does not have.

@@ -86,6 +86,11 @@ const RESOLVE: &[Opt] = &[
         "Use this repository, too, and write it into the image",
     ),
     o(
+        "require-sha256",
+        Nothing,
+        "Refuse indexes that are signed over SHA-1 only",
+    ),
+    o(
         "timeout",
         Number("SECONDS"),
         "Longest wait for the network (60)",

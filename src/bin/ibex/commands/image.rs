@@ -237,6 +237,7 @@ pub(super) fn options(invocation: &Invocation) -> Result<Options, Error> {
         locked: values.is("locked"),
         kept: paths("kept"),
         mirrors,
+        require_sha256: values.is("require-sha256"),
         per_architecture,
         strict: values.is("strict"),
         credentials: credentials(),
