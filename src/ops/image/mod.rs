@@ -3,6 +3,7 @@
 //! The package half is that of `add`: the same indexes, solver and downloads, for an empty root.
 //! Nothing here decides which package is taken or how a tree is built; it joins who does.
 
+mod alpine_keys;
 mod base;
 mod build;
 mod cache;

@@ -1,7 +1,7 @@
 //! From a description to the packages of each architecture: indexes, world, solution (image.md, 4).
 
 use super::keys::CopyError;
-use super::{Error, Workshop, disk};
+use super::{Error, Workshop, alpine_keys, disk};
 use crate::config::image::{Architecture, ConfigError, Warning, without_credentials};
 use crate::config::repositories::is_local;
 use crate::config::{RepositorySources, Settings};
@@ -337,7 +337,13 @@ impl Workshop<'_> {
                 let tagged = tag.map_or_else(|| place.clone(), |tag| format!("@{tag} {place}"));
                 let mut answer = self.load_index(&tagged, architecture, keyring, sink);
                 if let Err(Error::UnknownKey { .. }) = answer {
-                    answer = self.with_published_keys(answer, url, &tagged, architecture, sink);
+                    let known = alpine_keys::of(url, &architecture.apk);
+                    let known = known.into_iter().map(BuildKey::from).collect();
+                    answer = self.with_more_keys(answer, known, &tagged, architecture, sink);
+                }
+                if let Err(Error::UnknownKey { .. }) = answer {
+                    let found = self.discover(url, architecture, sink);
+                    answer = self.with_more_keys(answer, found, &tagged, architecture, sink);
                 }
                 match answer {
                     Ok(mut loaded) => {
@@ -359,17 +365,16 @@ impl Workshop<'_> {
         Ok(all)
     }
 
-    /// Loads an index again that is signed by a key nobody gave, with those that its repository
-    /// publishes; returns what was known before if there are none.
-    fn with_published_keys(
+    /// Loads an index again that is signed by a key nobody gave, with those that are built in or
+    /// that its repository publishes; returns what was known before if that does not help.
+    fn with_more_keys(
         &self,
         before: Result<LoadedRepositories, Error>,
-        repository: &str,
+        found: Vec<BuildKey>,
         tagged: &str,
         architecture: &Architecture,
         sink: &mut dyn Sink,
     ) -> Result<LoadedRepositories, Error> {
-        let found = self.discover(repository, architecture, sink);
         let mut more = self.new_keyring();
         for key in &found {
             // What is no key is no help.
@@ -378,8 +383,10 @@ impl Workshop<'_> {
         if more.names().is_empty() {
             return before;
         }
-        let Ok(loaded) = self.load_index(tagged, architecture, &more, sink) else {
-            return before;
+        let loaded = match self.load_index(tagged, architecture, &more, sink) {
+            Ok(loaded) => loaded,
+            Err(error @ Error::WeakSignature { .. }) => return Err(error),
+            Err(_) => return before,
         };
         let signers = loaded
             .repositories
@@ -392,7 +399,10 @@ impl Workshop<'_> {
             let new = !discovered.iter().any(|known| known.name == key.name);
             // Only who signed is trusted from now on, and gets into the image.
             if new && signers.contains(key.name.as_str()) {
-                sink.event(Event::Note(&format!("found {} at {}", key.name, key.entry)));
+                sink.event(Event::Note(&format!(
+                    "trusting {} of {}",
+                    key.name, key.entry
+                )));
                 discovered.push(key);
             }
         }
