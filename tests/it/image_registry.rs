@@ -1005,6 +1005,17 @@ fn under_apkos_name_it_is_apko() {
         .arg("manifest.json");
     let text = said(&mut list).good();
     assert!(text.contains("\"app:1-amd64\""), "{text}");
+    let mut list = Command::new("tar");
+    list.arg("-tf").arg(desk.path().join("app.tar"));
+    let text = said(&mut list).good();
+    let names: Vec<&str> = text.lines().collect();
+    let digest = |name: &&str| name.starts_with("sha256:");
+    assert_eq!(
+        names.iter().filter(|name| digest(name)).count(),
+        2,
+        "{text}"
+    );
+    assert_eq!(names.last(), Some(&"index.json"));
     // The whole list of packages is what was asked for.
     let image = &ibex::image::read::read(&desk.path().join("app.tar")).expect("an image")[0];
     let world = String::from_utf8_lossy(&image.kept["etc/apk/world"]).into_owned();
