@@ -187,7 +187,7 @@ impl Server {
 }
 
 /// Returns a description of one repository.
-fn description(repository: &str, key: &Path, packages: &str) -> String {
+pub(crate) fn description(repository: &str, key: &Path, packages: &str) -> String {
     format!(
         "contents:\n  keyring: ['{}']\n  repositories: ['{repository}']\n  packages: [{packages}]\n\
          archs: [amd64]\n",
@@ -195,7 +195,7 @@ fn description(repository: &str, key: &Path, packages: &str) -> String {
     )
 }
 
-fn alpine_key() -> Option<PathBuf> {
+pub(crate) fn alpine_key() -> Option<PathBuf> {
     data("alpine-v3.19/keys/alpine-devel@lists.alpinelinux.org-6165ee59.rsa.pub")
 }
 

@@ -15,6 +15,7 @@ mod keys;
 mod lock;
 mod login;
 mod resolve;
+mod shadow;
 mod verify;
 mod why;
 
@@ -29,6 +30,7 @@ pub use keys::{InstalledKey, install_keys};
 pub use lock::{FetchedLock, LockOutcome, fetch, lock};
 pub use login::{Login, LoginOutcome, login};
 pub use resolve::{Chosen, Resolution};
+pub use shadow::shadow_cache;
 pub use verify::{Verified, verify};
 pub use why::{dot, explain};
 
@@ -39,6 +41,7 @@ use crate::fetch::registry::CredentialFiles;
 use crate::progress::Sink;
 use crate::root::Root;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A set of defaults (image.md, 1.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,6 +86,8 @@ pub struct Options {
     pub packages: Vec<String>,
     /// Where downloads and layers are kept; a temporary place if absent.
     pub cache_dir: Option<PathBuf>,
+    /// Keeps [`Self::cache_dir`] there while it is needed, if it is made for this command.
+    pub cache_place: Option<Arc<tempfile::TempDir>>,
     /// `--lockfile`.
     pub lockfile: Option<PathBuf>,
     /// `--locked`.

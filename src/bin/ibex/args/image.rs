@@ -44,6 +44,11 @@ const RESOLVE: &[Opt] = &[
         "Where downloads and layers are kept",
     ),
     o(
+        "cache-readonly",
+        Nothing,
+        "Read what is kept, but keep nothing new",
+    ),
+    o(
         "explain",
         Nothing,
         "Print every reason why there is no solution",
