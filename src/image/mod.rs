@@ -34,12 +34,12 @@ mod scripts;
 pub mod store;
 
 pub use base::BaseImage;
-pub use build::build;
+pub use build::{build, choose_ids};
 pub use error::ImageError;
 pub use request::{
-    Account, BuildRequest, Certificate, Compression, ContainerConfig, DatabasePlace, FileSource,
-    FileToAdd, Group, HealthCheck, Layering, NamedContent, PathKind, PathMutation, ScriptMode,
-    Service,
+    Account, AccountKind, BuildRequest, Certificate, ChosenId, Compression, ContainerConfig,
+    DatabasePlace, FileSource, FileToAdd, Group, HealthCheck, Layering, NamedContent, PathKind,
+    PathMutation, ScriptMode, Service,
 };
 pub use store::Store;
 

@@ -943,6 +943,111 @@ fn the_database_is_where_the_description_wants_it() {
 }
 
 #[test]
+fn accounts_keep_their_numbers_by_the_lock_file() {
+    let with_account = |name: &str, extra: &str| {
+        let script =
+            format!("addgroup -S {name} 2>/dev/null\nadduser -S -D -H -G {name} {extra} {name}");
+        package(
+            name,
+            "1-r0",
+            vec![directory("srv"), file(&format!("srv/{name}"), name)],
+        )
+        .script(ScriptKind::PreInstall, &script)
+    };
+    let shop = Shop::new(&[
+        base(),
+        with_account("alpha", ""),
+        with_account("beta", ""),
+        with_account("fixed", "-u 55"),
+    ]);
+    let numbers = |words: &[&str]| -> Vec<String> {
+        let rootfs = ["rootfs", "a.yaml", "root.tar", "-q"];
+        shop.desk.run(&[&rootfs, words].concat()).good();
+        let text = ["etc/passwd", "etc/group"]
+            .map(|path| shop.content(path))
+            .concat();
+        let row = |line: &str| {
+            let fields: Vec<&str> = line.split(':').collect();
+            format!("{} {}", fields[0], fields[2])
+        };
+        let rows = text.lines().map(row);
+        rows.filter(|row| !row.starts_with("root")).collect()
+    };
+    let lock = || -> Vec<String> {
+        shop.desk.run(&["lock", "a.yaml", "-q"]).good();
+        let text = shop.desk.read("a.lock.json");
+        let lock: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let accounts = lock["x"]["accounts"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let row = |one: &serde_json::Value| {
+            let text = |key: &str| one[key].as_str().expect("text").to_owned();
+            assert_eq!(text("architecture"), "x86_64");
+            format!("{} {} {}", text("kind"), text("name"), one["id"])
+        };
+        accounts.iter().map(row).collect()
+    };
+    shop.describe("a.yaml", "demo-base, fixed, beta", "");
+    let first = ["user beta 100", "group beta 100", "group fixed 101"];
+    assert_eq!(lock(), first);
+    let wanted = ["beta 100", "fixed 55", "beta 100", "fixed 101"];
+    for words in [&[][..], &["--locked"]] {
+        assert_eq!(numbers(words), wanted);
+    }
+    // One that is installed before the others changes nothing for those.
+    shop.describe("a.yaml", "demo-base, alpha, fixed, beta", "");
+    let kept = [
+        "user alpha 101",
+        "user beta 100",
+        "group alpha 102",
+        "group beta 100",
+        "group fixed 101",
+    ];
+    assert_eq!(lock(), kept);
+    let text = shop.desk.read("a.lock.json");
+    shop.desk.run(&["lock", "--check", "a.yaml"]).good();
+    assert_eq!(lock(), kept);
+    assert_eq!(shop.desk.read("a.lock.json"), text);
+    let locked = numbers(&["--locked"]);
+    let wanted = [
+        "alpha 101",
+        "beta 100",
+        "fixed 55",
+        "alpha 102",
+        "beta 100",
+        "fixed 101",
+    ];
+    assert_eq!(locked, wanted);
+    // Without a lock file they are counted as they come.
+    let free = [
+        "alpha 100",
+        "beta 101",
+        "fixed 55",
+        "alpha 100",
+        "beta 101",
+        "fixed 102",
+    ];
+    assert_eq!(numbers(&[]), free);
+    fs::remove_file(shop.desk.path().join("a.lock.json")).expect("it is there");
+    assert_eq!(lock()[..2], ["user alpha 100", "user beta 101"]);
+    // A number that something else has by now is not forced on anybody.
+    let taken = shop
+        .desk
+        .read("a.lock.json")
+        .replace("\"id\": 101", "\"id\": 55");
+    shop.desk.write("a.lock.json", &taken);
+    assert!(numbers(&["--locked"]).contains(&"beta 101".to_owned()));
+    // With scripts left alone there is nobody to count.
+    shop.describe(
+        "a.yaml",
+        "demo-base, alpha",
+        "x-build: {scripts: builtin}\n",
+    );
+    assert_eq!(lock(), [""; 0]);
+}
+
+#[test]
 fn services_run_under_s6() {
     let shop = Shop::new(&[base(), package("s6", "2-r0", vec![directory("bin")])]);
     shop.describe(

@@ -9,6 +9,7 @@ use crate::fetch::cache::Key;
 use crate::fetch::index::Rules;
 use crate::fetch::package::{FileRequest, fetch_files};
 use crate::fetch::{HttpError, IndexError, IndexLoader, Session};
+use crate::image::ChosenId;
 use crate::ops::change::solver_sources;
 use crate::ops::download::{PackageFiles, cached_package_name};
 use crate::ops::refresh::{self, LoadedRepositories, LoadedRepository, Purpose};
@@ -51,6 +52,8 @@ pub struct Resolution {
     pub indexes: Vec<LockedIndex>,
     /// The image that this one is built on; its packages are not among the others.
     pub base: Option<crate::image::BaseImage>,
+    /// Numbers of accounts that a lock file has.
+    pub ids: Vec<ChosenId>,
 }
 
 /// A trusted key of the build.
@@ -708,6 +711,7 @@ impl Workshop<'_> {
             world: asked,
             indexes: loaded.repositories.iter().map(index).collect(),
             base: base.cloned(),
+            ids: Vec::new(),
         })
     }
 
