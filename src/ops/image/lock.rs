@@ -9,7 +9,6 @@ use crate::format::Limits;
 use crate::format::apk_v2::{PackageParts, PackageReader};
 use crate::format::index_writer;
 use crate::image::{AccountKind, ChosenId};
-use crate::ops::download::cached_package_name;
 use crate::package::{Identity, Index, Package, Version};
 use crate::plan::Source;
 use crate::plan::lockfile::{
@@ -335,9 +334,8 @@ impl Workshop<'_> {
         let packages = lock
             .packages_of(&architecture.apk)
             .map(|one| (one.package(), &one.url));
-        let missing = packages.filter(|(package, url)| {
-            !is_local(url) && !self.cache.path.join(cached_package_name(package)).exists()
-        });
+        let missing =
+            packages.filter(|(package, url)| !is_local(url) && !self.cached_file(package).exists());
         let missing: Vec<(Package, Vec<String>)> = missing
             .map(|(package, url)| (package, self.mirrored(url)))
             .filter(|(_, urls)| !urls.iter().any(|url| is_local(url)))
@@ -360,7 +358,7 @@ impl Workshop<'_> {
         let wanted = locked.package();
         let file = file_name(&wanted);
         let size = locked.file_size();
-        let mut places = vec![self.cache.path.join(cached_package_name(&wanted))];
+        let mut places = vec![self.cached_file(&wanted)];
         for folder in &self.options.kept {
             let folder = self.options.work_dir.join(folder);
             places.push(folder.join(&architecture.apk).join(&file));
@@ -660,7 +658,7 @@ impl Workshop<'_> {
 
     /// Finds the file of a package that need not be read for installing.
     fn file_of(&self, chosen: &Chosen, sink: &mut dyn Sink) -> Result<PathBuf, Error> {
-        let cached = self.cache.path.join(cached_package_name(&chosen.package));
+        let cached = self.cached_file(&chosen.package);
         if std::fs::metadata(&cached).is_ok_and(|meta| meta.len() == chosen.package.size) {
             return Ok(cached);
         }

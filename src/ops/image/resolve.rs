@@ -11,7 +11,7 @@ use crate::fetch::package::{FileRequest, fetch_files};
 use crate::fetch::{HttpError, IndexError, IndexLoader, Session};
 use crate::image::ChosenId;
 use crate::ops::change::solver_sources;
-use crate::ops::download::{PackageFiles, cached_package_name};
+use crate::ops::download::PackageFiles;
 use crate::ops::refresh::{self, LoadedRepositories, LoadedRepository, Purpose};
 use crate::package::{Package, PackageTable, World};
 use crate::plan::Source;
@@ -801,8 +801,9 @@ impl Workshop<'_> {
     }
 
     /// Returns where the file of a package is in the cache.
-    fn cached_file(&self, package: &Package) -> PathBuf {
-        self.cache.path.join(cached_package_name(package))
+    pub(super) fn cached_file(&self, package: &Package) -> PathBuf {
+        // The name that packages have for all commands of the user.
+        self.cache.path.join(Key::of(package).file_name())
     }
 }
 
