@@ -32,6 +32,7 @@ mod sandbox;
 pub mod sbom;
 mod scripts;
 pub mod store;
+mod subordinate;
 
 pub use base::BaseImage;
 pub use build::{build, choose_ids};

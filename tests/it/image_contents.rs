@@ -1448,11 +1448,38 @@ fn an_ordinary_user_runs_scripts_as_root_of_a_sandbox() {
     let own = package("own", "1-r0", vec![directory("etc"), file("etc/own", "x")])
         .script(ScriptKind::PostInstall, script)
         .with(|package| package.depends = World::parse("busybox-binsh").expect("a name").entries);
-    let gives = package("gives", "1-r0", vec![directory("etc")]).script(
+    let gives = package(
+        "gives",
+        "1-r0",
+        vec![
+            directory("etc"),
+            EntrySpec {
+                uid: 7,
+                gid: 8,
+                uname: "nobody-knows".to_owned(),
+                gname: "nobody-knows".to_owned(),
+                mode: 0o2600,
+                ..file("etc/given", "x")
+            },
+        ],
+    )
+    .script(
         ScriptKind::PostInstall,
-        "echo x | cat > /etc/x\nchown 7 /etc/x",
-    );
-    let shop = Shop::new(&[own, gives]);
+        "echo x | cat > /etc/x\nchown 33:44 /etc/x\nchmod 4755 /etc/x\n\
+         mkdir -p /var/lib/gives/deep\necho secret | cat > /var/lib/gives/deep/file\n\
+         ln /var/lib/gives/deep/file /var/lib/gives/other\nln -s file /var/lib/gives/deep/link\n\
+         chown -R 1000:65000 /var/lib/gives\nchown -h 7 /var/lib/gives/deep/link\n\
+         chmod 0 /var/lib/gives/deep/file\nchmod 700 /var/lib/gives/deep /var/lib/gives\n\
+         stat -c '%u %g %a' /etc/given /etc/x | cat > /etc/seen\nid | cat >> /etc/seen",
+    )
+    .with(|package| package.depends = World::parse("busybox-binsh").expect("a name").entries);
+    let fails = package("fails", "1-r0", vec![directory("etc")])
+        .script(
+            ScriptKind::PostInstall,
+            "mkdir -p /srv/a/b\nchown -R 5:5 /srv/a\nchmod 0 /srv/a/b /srv/a\necho | cat\nexit 3",
+        )
+        .with(|package| package.depends = World::parse("busybox-binsh").expect("a name").entries);
+    let shop = Shop::new(&[own, gives, fails]);
     shop.describe("a.yaml", "own", "x-build: {scripts: run}\n");
     // What Alpine has is used by somebody who may not look into every folder here.
     let place = tempfile::tempdir().expect("a temporary directory");
@@ -1533,6 +1560,79 @@ fn an_ordinary_user_runs_scripts_as_root_of_a_sandbox() {
             .any(|row| row.starts_with("drwx------ var/lib/own")),
         "{rows:#?}"
     );
+
+    // With ids that the system lends, it is as if root built it.
+    if has("newuidmap") && has("setpriv") {
+        fs::write(place.path().join("lent"), "nobody:200000:65536\n").expect("a file");
+        let temporary = place.path().join("temporary");
+        fs::create_dir(&temporary).expect("a new directory");
+        fs::set_permissions(&temporary, fs::Permissions::from_mode(0o777)).expect("our own");
+        let build = |output: &'static str| {
+            let build = ["image", "rootfs", "a.yaml", output, "-vv", "--no-cache"];
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "sh", "-ec"]).arg(
+                "mount --bind lent /etc/subuid; mount --bind lent /etc/subgid; \
+                 exec setpriv --reuid=65534 --regid=65534 --clear-groups \"$@\"",
+            );
+            command.arg("sh").arg(program.get_program()).args(build);
+            command.current_dir(place.path()).env_clear();
+            command.env("TMPDIR", &temporary);
+            command
+                .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+                .env("APK_CONFIG", "/dev/null");
+            command
+        };
+        let lent = said(&mut build("lent.tar"));
+        assert!(
+            lent.err.contains("gives post-install: ran\n"),
+            "{}",
+            lent.err
+        );
+        lent.good();
+        let rows = run(Command::new("tar")
+            .args(["--numeric-owner", "-tvf"])
+            .arg(place.path().join("lent.tar")))
+        .success()
+        .output;
+        let row = |path: &str| {
+            let line = rows
+                .lines()
+                .find(|line| line.ends_with(path) || line.contains(&format!("{path} -> ")));
+            let fields: Vec<&str> = line.unwrap_or_default().split_whitespace().collect();
+            format!("{} {}", fields[0], fields[1])
+        };
+        assert_eq!(row(" etc/x"), "-rwsr-xr-x 33/44");
+        assert_eq!(row(" etc/given"), "-rw---S--- 7/8");
+        assert_eq!(row(" var/lib/gives/deep/file"), "---------- 1000/65000");
+        assert_eq!(row(" var/lib/gives/deep/link"), "lrwxrwxrwx 7/65000");
+        assert_eq!(row(" var/lib/gives"), "drwx------ 1000/65000");
+        let seen = run(Command::new("tar")
+            .arg("-xOf")
+            .arg(place.path().join("lent.tar"))
+            .arg("etc/seen"));
+        assert_eq!(seen.success().output, "7 8 2600\n33 44 4755\nuid=0 gid=0\n");
+        let root = ["image", "rootfs", "a.yaml", "root.tar", "--no-cache", "-q"];
+        let mut command = Command::new(program.get_program());
+        said(command.args(root).current_dir(place.path())).good();
+        let archives = ["root.tar", "lent.tar"]
+            .map(|name| fs::read(place.path().join(name)).expect("an archive"));
+        assert!(
+            archives[0] == archives[1],
+            "root and an ordinary user made different trees"
+        );
+        // Nothing is left that this user could not remove, also after a failure.
+        shop.desk
+            .write("fails.yaml", &text.replace("own, gives", "fails"));
+        let from = shop.desk.path().join("fails.yaml");
+        fs::copy(from, place.path().join("a.yaml")).expect("a copy");
+        said(&mut build("fails.tar")).error(
+            1,
+            "error[E-SCRIPT-FAILED]: post-install of fails failed: exit code 3",
+        );
+        fs::write(place.path().join("a.yaml"), &text).expect("a file");
+        let left = fs::read_dir(&temporary).expect("a folder").count();
+        assert_eq!(left, 0);
+    }
 
     // Where the kernel allows no namespaces, the setting is named before anything is done.
     let mut unshare = Command::new("unshare");
