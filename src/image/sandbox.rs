@@ -12,7 +12,6 @@
 
 use super::error::ImageError;
 use super::{output, subordinate};
-use crate::root::tree::{EntryKind, TreeEntry};
 use crate::root::{Root, RootError, split};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags};
@@ -153,7 +152,7 @@ pub(super) fn run(root: &Root, job: &Job<'_>) -> Result<String, ImageError> {
     let place = tempfile::tempdir().map_err(|error| no_sandbox(crate::root::cause(&error)))?;
     let folder = place.path().join("root");
     let tree = root.tree().expect("an image is built in memory");
-    output::unpack_tree(tree, &folder)?;
+    output::unpack_tree(tree, &folder, false)?;
     let disk = Root::open(&folder)?;
     for name in ["dev", "proc", "tmp", "run", "lib/apk/exec"] {
         disk.create_directories(name)?;
@@ -180,7 +179,7 @@ pub(super) fn run(root: &Root, job: &Job<'_>) -> Result<String, ImageError> {
             ))
         };
         ranges
-            .give_away(&folder, &gifts(ranges, &entries))
+            .give_away(&folder, &ranges.gifts(&entries))
             .map_err(failed)?;
     }
     let said = execute(&folder, &program, job, ranges);
@@ -202,26 +201,6 @@ pub(super) fn run(root: &Root, job: &Job<'_>) -> Result<String, ImageError> {
     take_over(root, &folder, &before, &after, job.build_time)?;
     root.forget_directories();
     said
-}
-
-/// Returns what of a tree is not root's, or has a mode that goes with its owner. Who is not among
-/// the lent ids has nothing inside: the file is root's there.
-fn gifts(ranges: &subordinate::Ranges, entries: &[TreeEntry]) -> Vec<subordinate::Gift> {
-    let there = entries
-        .iter()
-        .filter(|entry| !matches!(entry.kind, EntryKind::Device(..) | EntryKind::Fifo));
-    let given = there
-        .filter(|entry| (entry.uid, entry.gid) != (0, 0) && ranges.covers(entry.uid, entry.gid));
-    let gift = |entry: &TreeEntry| subordinate::Gift {
-        path: CString::new(entry.path.as_str()).expect("a tree has no NUL in names"),
-        owned: subordinate::Owned {
-            uid: entry.uid,
-            gid: entry.gid,
-            mode: entry.mode,
-        },
-        is_link: matches!(entry.kind, EntryKind::Symlink(_)),
-    };
-    given.map(gift).collect()
 }
 
 /// What a path is, so that any change of it shows.
@@ -653,7 +632,7 @@ mod tests {
         }
         let place = tempfile::tempdir().expect("a directory");
         let folder = place.path().join("root");
-        output::unpack_tree(&tree, &folder).expect("unpacked");
+        output::unpack_tree(&tree, &folder, false).expect("unpacked");
         let before = snapshot(&folder).expect("a snapshot");
         let mut file = std::fs::File::create(folder.join("a")).expect("a file");
         file.write_all(b"changed").expect("a file");

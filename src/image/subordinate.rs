@@ -8,6 +8,7 @@
 //!
 //! Between fork and exec or exit there are system calls only, on memory that was there before.
 
+use crate::root::tree::{EntryKind, TreeEntry};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RawDir, Uid};
 use rustix::io::Errno;
@@ -167,6 +168,26 @@ impl Ranges {
     /// Returns whether files of this owner can be there.
     pub(super) fn covers(&self, uid: u32, gid: u32) -> bool {
         uid <= self.users.greatest && gid <= self.groups.greatest
+    }
+
+    /// Returns what of a tree is not root's. Who is not among the lent ids has nothing inside: the file
+    /// is root's there.
+    pub(super) fn gifts(&self, entries: &[TreeEntry]) -> Vec<Gift> {
+        let there = entries.iter().filter(|entry| {
+            let left_out = matches!(entry.kind, EntryKind::Device(..) | EntryKind::Fifo);
+            let roots = (entry.uid, entry.gid) == (0, 0);
+            !left_out && !roots && self.covers(entry.uid, entry.gid)
+        });
+        let gift = |entry: &TreeEntry| Gift {
+            path: CString::new(entry.path.as_str()).expect("a tree has no NUL in names"),
+            owned: Owned {
+                uid: entry.uid,
+                gid: entry.gid,
+                mode: entry.mode,
+            },
+            is_link: matches!(entry.kind, EntryKind::Symlink(_)),
+        };
+        there.map(gift).collect()
     }
 
     /// Gives the calling process namespaces of its own, with the ids of these ranges. It must have

@@ -483,7 +483,8 @@ fn the_cache_of_the_dynamic_linker_is_that_of_ldconfig() {
         &[package("glibc", "1-r0", entries)],
     ));
     let root = folder.path().join("root");
-    output::rootfs_directory(&image, &root).expect("a root file system");
+    output::rootfs_directory(&image, &root, output::Ownership::default())
+        .expect("a root file system");
     let listed = |cache: &Path| {
         let mut command = Command::new("ldconfig");
         let said = run(command.arg("-p").arg("-C").arg(cache)).success().output;
@@ -1562,7 +1563,7 @@ fn an_ordinary_user_runs_scripts_as_root_of_a_sandbox() {
     );
 
     // With ids that the system lends, it is as if root built it.
-    if has("newuidmap") && has("setpriv") {
+    if has("newuidmap") && has("setpriv") && has("getfattr") {
         fs::write(place.path().join("lent"), "nobody:200000:65536\n").expect("a file");
         let temporary = place.path().join("temporary");
         fs::create_dir(&temporary).expect("a new directory");
@@ -1620,6 +1621,61 @@ fn an_ordinary_user_runs_scripts_as_root_of_a_sandbox() {
             archives[0] == archives[1],
             "root and an ordinary user made different trees"
         );
+        // A folder can have those owners, or what umoci reads as such; neither needs root.
+        let unpack = |option: &str| {
+            let folder = place.path().join(option.trim_start_matches('-'));
+            let mut command = build("lent.tar");
+            command.arg(option);
+            let words: Vec<_> = command.get_args().map(|word| word.to_owned()).collect();
+            let words = words.into_iter().map(|word| match word.to_str() {
+                Some("lent.tar") => folder.clone().into(),
+                _ => word,
+            });
+            let mut again = Command::new("unshare");
+            again.args(words).current_dir(place.path()).env_clear();
+            again
+                .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+                .env("APK_CONFIG", "/dev/null");
+            said(&mut again).good();
+            folder
+        };
+        let folder = unpack("--userns");
+        let owner = |path: &str| {
+            use std::os::unix::fs::MetadataExt;
+            let meta = fs::symlink_metadata(folder.join(path)).expect(path);
+            (meta.uid(), meta.gid(), meta.mode() & 0o7777)
+        };
+        assert_eq!(owner("etc/x"), (200_032, 200_043, 0o4755));
+        assert_eq!(owner("etc/given"), (200_006, 200_007, 0o2600));
+        assert_eq!(owner("var/lib/gives/deep/link").0, 200_006);
+        assert_eq!(owner("var/lib/gives"), (200_999, 264_999, 0o700));
+        assert_eq!(owner("bin"), (65534, 65534, 0o755));
+        let folder = unpack("--record-ownership");
+        let records = run(Command::new("getfattr")
+            .args([
+                "-R",
+                "-h",
+                "-d",
+                "-e",
+                "hex",
+                "-m",
+                "user.rootlesscontainers",
+            ])
+            .arg("var/lib/gives")
+            .arg("etc")
+            .current_dir(&folder))
+        .success()
+        .output;
+        // Field 1 is the uid, field 2 the gid, as protocol buffers write numbers.
+        for (path, value) in [
+            ("etc/x", "0821102c"),
+            ("etc/given", "08071008"),
+            ("var/lib/gives/deep", "08e80710e8fb03"),
+        ] {
+            let row = format!("# file: {path}\nuser.rootlesscontainers=0x{value}\n");
+            assert!(records.contains(&row), "{row} in {records}");
+        }
+        assert!(!records.contains("etc/seen"), "{records}");
         // Nothing is left that this user could not remove, also after a failure.
         shop.desk
             .write("fails.yaml", &text.replace("own, gives", "fails"));

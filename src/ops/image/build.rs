@@ -7,7 +7,7 @@ use crate::config::image::{
     without_credentials, words,
 };
 use crate::fetch::registry::CredentialFiles;
-use crate::image::output::{self, Bundle, LayoutShape};
+use crate::image::output::{self, Bundle, LayoutShape, Ownership};
 use crate::image::sbom::{self, Inventory, Provenance, Subject};
 use crate::image::{
     self as engine, Account, BuildRequest, BuiltImage, Certificate, Compression, ContainerConfig,
@@ -100,6 +100,8 @@ pub struct BuildOptions {
     pub scripts: Option<ScriptMode>,
     /// `--vcs`.
     pub vcs: Option<bool>,
+    /// Who owns a root file system that an ordinary user unpacks.
+    pub ownership: Ownership,
     /// The output is a docker archive: its layers are plain unless somebody says otherwise.
     pub plain_layers: bool,
 }
@@ -117,6 +119,8 @@ pub struct Built {
     pub source: Option<String>,
     /// Files of the user's own.
     pub added: Vec<String>,
+    /// Who owns what an ordinary user unpacks.
+    ownership: Ownership,
     /// The layers.
     store: Store,
     /// The place of the layers if it is temporary.
@@ -352,7 +356,7 @@ impl Built {
                 })?;
             }
             _ => {
-                output::rootfs_directory(image, output)?;
+                output::rootfs_directory(image, output, self.ownership)?;
             }
         }
         Ok(())
@@ -454,6 +458,7 @@ pub fn build(
         added: (plan.description.x_build.files.iter())
             .map(|file| file.path.trim_matches('/').to_owned())
             .collect(),
+        ownership: options.ownership,
         store,
         _place: place,
     })
