@@ -47,6 +47,8 @@ fn day(seconds: u64) -> String {
 /// An index that may be used.
 #[derive(Clone, Debug)]
 pub struct LoadedIndex {
+    /// The SHA-256 of its file.
+    pub digest: [u8; 32],
     /// The `DESCRIPTION`.
     pub description: String,
     /// Its records.
@@ -185,6 +187,7 @@ impl<'a> IndexLoader<'a> {
             )
         });
         LoadedIndex {
+            digest: parsed.digest,
             description: parsed.index.description,
             table: Arc::new(parsed.index.table),
             stored,
@@ -227,6 +230,7 @@ impl<'a> IndexLoader<'a> {
         }
         let table = catalogue.load(&stored, self.judge.rules.details)?;
         Some(LoadedIndex {
+            digest: stored.digest,
             description: stored.description,
             table: Arc::new(table),
             stored: Some(stored.id),

@@ -19,13 +19,15 @@ use std::path::Path;
 
 const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
-/// How an OCI layout is entered.
+/// Whose habits an OCI layout or a docker archive follows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LayoutShape {
-    /// `index.json` names the image index by its reference.
+    /// `index.json` names the image index by its reference; configurations in a docker archive are
+    /// called `HEX.json`.
     #[default]
     Named,
-    /// `index.json` is the image index itself, as apko writes it.
+    /// `index.json` is the image index itself, as apko writes it; configurations in a docker archive
+    /// are called `sha256:HEX`, and manifests and index come behind.
     Bare,
 }
 
@@ -152,7 +154,12 @@ impl<'a> Bundle<'a> {
     ///
     /// # Errors
     /// [`ImageError`].
-    pub fn docker_archive(&self, out: &mut dyn Write, host: &str) -> Result<(), ImageError> {
+    pub fn docker_archive(
+        &self,
+        out: &mut dyn Write,
+        shape: LayoutShape,
+        host: &str,
+    ) -> Result<(), ImageError> {
         #[derive(serde::Serialize)]
         #[serde(rename_all = "PascalCase")]
         struct Item {
@@ -164,7 +171,10 @@ impl<'a> Bundle<'a> {
         let mut written = BTreeSet::new();
         for image in self.images {
             let document = &image.config;
-            let name = format!("{}.json", document.descriptor.hex());
+            let name = match shape {
+                LayoutShape::Named => format!("{}.json", document.descriptor.hex()),
+                LayoutShape::Bare => document.descriptor.digest.clone(),
+            };
             if written.insert(name.clone()) {
                 let size = document.descriptor.size;
                 self.archived(out, &name, size, &Blob::Bytes(&document.bytes), "")?;
@@ -196,13 +206,15 @@ impl<'a> Bundle<'a> {
             }
         }
         let text = serde_json::to_vec(&items).expect("texts are always JSON");
-        self.archived(
-            out,
-            "manifest.json",
-            text.len() as u64,
-            &Blob::Bytes(&text),
-            "",
-        )?;
+        let mut last = vec![("manifest.json", text.as_slice())];
+        if shape == LayoutShape::Bare {
+            let manifests = self.images.iter().map(|image| &image.manifest);
+            last.extend(manifests.map(|one| (&*one.descriptor.digest, one.bytes.as_slice())));
+            last.push(("index.json", &self.index.bytes));
+        }
+        for (name, bytes) in last {
+            self.archived(out, name, bytes.len() as u64, &Blob::Bytes(bytes), "")?;
+        }
         plain(out, &[0; 2 * BLOCK])
     }
 }

@@ -167,6 +167,12 @@ pub struct LockedIndex {
     pub url: String,
     /// What its `DESCRIPTION` says, such as the release.
     pub description: String,
+    /// SHA-256 of its file, in hexadecimal.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub sha256: String,
+    /// The key that signed it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub signer: String,
 }
 
 /// Why a lock file cannot be used. The text is the first line of the report.

@@ -822,6 +822,91 @@ fn one_directory_for_libraries_has_the_database() {
     assert_eq!(layers, 4);
 }
 
+/// Returns path, mode, owner and time of each directory of a layer, by another tool's reading.
+fn directories_of(layer: &image::Layer) -> BTreeMap<String, (u32, u64, u64)> {
+    let open = output::open_layer(&layer.path, &layer.descriptor.media_type);
+    let mut archive = tar::Archive::new(open.expect("a layer"));
+    let mut found = BTreeMap::new();
+    for entry in archive.entries().expect("an archive") {
+        let entry = entry.expect("an entry");
+        let header = entry.header();
+        if header.entry_type().is_dir() {
+            let path = String::from_utf8(entry.path_bytes().into_owned()).expect("text");
+            let row = (
+                header.mode().expect("octal"),
+                header.uid().expect("octal"),
+                header.mtime().expect("octal"),
+            );
+            found.insert(path.trim_end_matches('/').to_owned(), row);
+        }
+    }
+    found
+}
+
+#[test]
+fn a_layer_of_packages_depends_on_its_own_packages_only() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let dated = |mtime: u64, entry: EntrySpec| EntrySpec { mtime, ..entry };
+    let shared = || EntrySpec {
+        mode: 0o2750,
+        uid: 7,
+        uname: "nobody-knows".to_owned(),
+        ..dated(1_650_000_000, directory("srv/shared"))
+    };
+    let own = |name: &str, time: u64, text: &str| {
+        let entries = vec![
+            dated(1_640_000_000, directory("srv")),
+            shared(),
+            dated(time, file(&format!("srv/shared/{name}"), text)),
+            dated(time + 1, file(&format!("srv/shared/{name}.z"), text)),
+        ];
+        package(name, "1-r0", entries)
+    };
+    let layers = |other: u64, text: &str| {
+        let first = own("first", 1_500_000_000, "first");
+        let made = [base(), first, own("second", other, text)];
+        let request = BuildRequest {
+            layering: image::Layering::Origin { budget: 9 },
+            ..request_for(folder.path(), &made)
+        };
+        let (image, store) = build(&request);
+        assert_eq!(image.layers.len(), 4);
+        (image, store)
+    };
+    let of = |image: &BuiltImage, name: &str| {
+        let named = |layer: &&image::Layer| layer.packages == [name];
+        image.layers.iter().find(named).expect("a layer").clone()
+    };
+    let (before, _store) = layers(1_600_000_000, "second");
+    let (after, _other_store) = layers(1_400_000_000, "another text");
+    assert_ne!(of(&before, "second").diff_id, of(&after, "second").diff_id);
+    for name in ["first", "demo-base"] {
+        assert_eq!(of(&before, name), {
+            let layer = of(&after, name);
+            image::Layer {
+                path: of(&before, name).path,
+                ..layer
+            }
+        });
+    }
+    // The time is that of the first file that needs the directory; mode and owner are its own, and
+    // the layer on top has everything as it is.
+    let rows = directories_of(&of(&before, "first"));
+    assert_eq!(rows["srv"].2, 1_500_000_000);
+    assert_eq!(rows["srv/shared"], (0o2750, 7, 1_500_000_000));
+    assert_eq!(rows["lib/apk/db"].2, 0);
+    let rows = directories_of(&of(&before, "second"));
+    assert_eq!(rows["srv/shared"], (0o2750, 7, 1_600_000_000));
+    let top = before.layers.last().expect("the layer on top");
+    let rows = directories_of(top);
+    for entry in before.root.tree().expect("a tree").entries() {
+        if matches!(entry.kind, ibex::root::tree::EntryKind::Directory) {
+            let row = (entry.mode, u64::from(entry.uid), entry.mtime);
+            assert_eq!(rows[&entry.path], row, "{}", entry.path);
+        }
+    }
+}
+
 #[test]
 fn the_database_is_where_the_description_wants_it() {
     let shop = Shop::new(&[base()]);

@@ -187,7 +187,7 @@ impl Server {
 }
 
 /// Returns a description of one repository.
-fn description(repository: &str, key: &Path, packages: &str) -> String {
+pub(crate) fn description(repository: &str, key: &Path, packages: &str) -> String {
     format!(
         "contents:\n  keyring: ['{}']\n  repositories: ['{repository}']\n  packages: [{packages}]\n\
          archs: [amd64]\n",
@@ -195,7 +195,7 @@ fn description(repository: &str, key: &Path, packages: &str) -> String {
     )
 }
 
-fn alpine_key() -> Option<PathBuf> {
+pub(crate) fn alpine_key() -> Option<PathBuf> {
     data("alpine-v3.19/keys/alpine-devel@lists.alpinelinux.org-6165ee59.rsa.pub")
 }
 
@@ -735,6 +735,41 @@ fn every_error_of_the_package_half() {
         let said = desk.run(case.words).error(case.exit, &case.line);
         assert!(said.out.is_empty(), "{}", said.out);
     }
+}
+
+#[test]
+fn signatures_over_sha1_are_told_and_can_be_refused() {
+    let Some(desk) = Desk::empty_with_alpine("musl") else {
+        return;
+    };
+    let alpine = data("alpine-v3.19").expect("it is there");
+    let index = format!("index {}/x86_64/APKINDEX.tar.gz", alpine.display());
+    let signer = "alpine-devel@lists.alpinelinux.org-6165ee59.rsa.pub";
+    let list = |more: &[&str]| desk.run(&[&["show-packages", "a.yaml"], more].concat());
+    let told = format!("{index}: the signature of {signer} is over SHA-1\n");
+    let refused = format!("error[E-SIG-SHA1]: {index} is signed by \"{signer}\" over SHA-1 only");
+    // Whether the index is read for the first time, or was kept parsed.
+    for _ in 0..2 {
+        list(&["--require-sha256"]).error(5, &refused);
+        let said = list(&["--log-level", "info"]);
+        assert!(said.err.contains(&told), "{}", said.err);
+        let quiet = list(&[]);
+        assert!(!quiet.err.contains("SHA-1"), "{}", quiet.err);
+        quiet.good();
+    }
+    // The lock file says what the index was, and whose.
+    desk.run(&["lock", "a.yaml"]).good();
+    let lock: serde_json::Value = serde_json::from_str(&desk.read("a.lock.json")).expect("JSON");
+    let mut sum = Command::new("sha256sum");
+    let sum = run(sum.arg(alpine.join("x86_64/APKINDEX.tar.gz"))).success();
+    let locked = &lock["x"]["indexes"][0];
+    assert_eq!(locked["signer"], signer);
+    assert_eq!(locked["sha256"].as_str(), sum.output.split(' ').next());
+    // Others sign over SHA-256 today.
+    let Some(apko) = Desk::apko() else { return };
+    let said = apko.run(&["show-packages", "--require-sha256", "apko.yaml", "-v"]);
+    assert!(!said.err.contains("SHA-1"), "{}", said.err);
+    said.good();
 }
 
 #[test]

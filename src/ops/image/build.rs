@@ -314,17 +314,17 @@ impl Built {
                 written(output, |out| bundle.oci_archive(out, shape))?;
             }
             OutputFormat::DockerArchive if name == "-" => {
-                bundle.docker_archive(stdout, &host.apk)?;
+                bundle.docker_archive(stdout, shape, &host.apk)?;
             }
             OutputFormat::DockerArchive if name.ends_with(".gz") => written(output, |out| {
                 let builder = flate2::GzBuilder::new().mtime(0).operating_system(255);
                 let mut encoder = builder.write(out, flate2::Compression::new(6));
-                bundle.docker_archive(&mut encoder, &host.apk)?;
+                bundle.docker_archive(&mut encoder, shape, &host.apk)?;
                 let done = encoder.finish().map(drop);
                 done.map_err(|error| engine::ImageError::output(output, &error))
             })?,
             OutputFormat::DockerArchive => {
-                written(output, |out| bundle.docker_archive(out, &host.apk))?;
+                written(output, |out| bundle.docker_archive(out, shape, &host.apk))?;
             }
             OutputFormat::RootFileSystem => self.write_rootfs(output, stdout)?,
         }

@@ -318,12 +318,7 @@ impl Workshop<'_> {
             world: self.image_world(&architecture, &self.world()?),
             architecture,
             packages,
-            indexes: lock
-                .x
-                .indexes
-                .iter()
-                .map(|i| (i.url.clone(), i.description.clone()))
-                .collect(),
+            indexes: lock.x.indexes.clone(),
         })
     }
 
@@ -584,16 +579,11 @@ impl Workshop<'_> {
                 notes.ranges.insert(entry.clone(), constraints);
             }
         }
-        let indexes: BTreeMap<&String, &String> = (resolutions.iter())
+        let indexes: BTreeMap<&String, &LockedIndex> = (resolutions.iter())
             .flat_map(|resolution| &resolution.indexes)
-            .map(|(url, description)| (url, description))
+            .map(|index| (&index.url, index))
             .collect();
-        for (url, description) in indexes {
-            notes.indexes.push(LockedIndex {
-                url: url.clone(),
-                description: description.clone(),
-            });
-        }
+        notes.indexes = indexes.into_values().cloned().collect();
         Ok(notes)
     }
 

@@ -44,6 +44,11 @@ const RESOLVE: &[Opt] = &[
         "Where downloads and layers are kept",
     ),
     o(
+        "cache-readonly",
+        Nothing,
+        "Read what is kept, but keep nothing new",
+    ),
+    o(
         "explain",
         Nothing,
         "Print every reason why there is no solution",
@@ -84,6 +89,11 @@ const RESOLVE: &[Opt] = &[
         'r',
         List("REPO"),
         "Use this repository, too, and write it into the image",
+    ),
+    o(
+        "require-sha256",
+        Nothing,
+        "Refuse indexes that are signed over SHA-1 only",
     ),
     o(
         "timeout",

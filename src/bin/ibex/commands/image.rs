@@ -208,6 +208,16 @@ pub(super) fn options(invocation: &Invocation) -> Result<Options, Error> {
         true => None,
         false => path("cache-dir").or_else(catalogue_directory),
     };
+    let mut cache_place = None;
+    let cache_dir = match cache_dir.clone().filter(|_| values.is("cache-readonly")) {
+        Some(kept) => {
+            let place = image::shadow_cache(&kept)?;
+            let path = place.path().to_owned();
+            cache_place = Some(std::sync::Arc::new(place));
+            Some(path)
+        }
+        None => cache_dir,
+    };
     let settings = Settings {
         network: !values.is("offline"),
         allow_untrusted: values.is("ignore-signatures"),
@@ -233,10 +243,12 @@ pub(super) fn options(invocation: &Invocation) -> Result<Options, Error> {
         repositories: values.all("repository-append"),
         packages: values.all("package-append"),
         cache_dir,
+        cache_place,
         lockfile: path("lockfile"),
         locked: values.is("locked"),
         kept: paths("kept"),
         mirrors,
+        require_sha256: values.is("require-sha256"),
         per_architecture,
         strict: values.is("strict"),
         credentials: credentials(),
