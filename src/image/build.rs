@@ -349,6 +349,11 @@ impl Sink for Strict<'_> {
             self.inner.event(event);
         }
     }
+
+    fn wants(&self, level: Level) -> bool {
+        // What is in an image is told by other means than the names of thousands of files.
+        level != Level::Trace
+    }
 }
 
 /// Installs the packages; returns the database, and which nodes came from packages.

@@ -662,7 +662,15 @@ fn tally(name: &str, what: &str, states: &[State]) {
 
 /// Kills the process before operation `number`; recovers; judges.
 fn kill_at(scenario: &Scenario, number: usize, more: &[&str]) -> Result<State, String> {
-    let trial = scenario.run(&format!("stop:{number}"), more);
+    recovers_from(
+        scenario,
+        scenario.run(&format!("stop:{number}"), more),
+        number,
+    )
+}
+
+/// Recovers what a killed process left; judges.
+fn recovers_from(scenario: &Scenario, trial: Trial, number: usize) -> Result<State, String> {
     if trial.run.code != 137 {
         return Err(format!(
             "not killed: {} {}",
@@ -1670,6 +1678,55 @@ fn an_error_at_every_operation() {
         } else {
             let check = |number| fail_at(&scenario, kinds[number % 5], number);
             tally(scenario.name, "errors", &for_each(&points, check));
+        }
+    }
+}
+
+/// The system may take less than all that is written: it says so, or the disk is full in between, or
+/// the process dies with half a record in the journal.
+#[test]
+fn a_write_of_which_half_happens() {
+    if !support::is_root() {
+        return;
+    }
+    for scenario in scenarios() {
+        let note = note();
+        scenario.run(&format!("record:{}", note.path().display()), &[]);
+        let operations = fault::read(note.path()).expect("a record");
+        let writes = |number: &usize| match &operations[*number] {
+            Operation::Write(_, bytes) => bytes.len() > 1,
+            _ => false,
+        };
+        let points: Vec<usize> = (0..operations.len()).filter(writes).collect();
+        let check = |kind: &str, number: usize| match kind {
+            "half" => {
+                let trial = scenario.run(&format!("half:{number}"), &[]);
+                // What a new process writes for itself is not written by this one.
+                match trial.run.code {
+                    0 => scenario.judge(&trial.place(), &trial.run.output),
+                    _ => recovers_from(&scenario, trial, number),
+                }
+            }
+            "short" => {
+                let trial = scenario.run(&format!("short:{number}"), &[]);
+                let state = scenario.judge(&trial.place(), &trial.run.output)?;
+                match (trial.run.code, state) {
+                    (0, State::After) => Ok(state),
+                    (code, _) => Err(format!("exit {code}, {state:?}: {}", trial.run.output)),
+                }
+            }
+            _ => fail_at(&scenario, kind, number),
+        };
+        let kinds = ["half", "short", "torn", "torn+"];
+        if everything() {
+            for kind in kinds {
+                let states = for_each(&points, |number| check(kind, number));
+                tally(scenario.name, &format!("half a write, {kind}"), &states);
+            }
+        } else {
+            let indexes: Vec<usize> = (0..points.len()).collect();
+            let states = for_each(&indexes, |at| check(kinds[at % 4], points[at]));
+            tally(scenario.name, "half a write", &states);
         }
     }
 }

@@ -67,6 +67,7 @@ pub fn search(view: &View<'_>, options: &SearchOptions, arguments: Arguments<'_>
             fields: options.fields,
             reverse: Reverse::Package,
             reverse_installed: false,
+            pretty: false,
         };
         if wanted.fields.is_empty() {
             wanted.fields = DEFAULT_FIELDS;

@@ -36,6 +36,7 @@ struct QueryGroup {
     format: Format,
     summarize: Option<(Field, Reverse)>,
     from: Option<From>,
+    pretty: bool,
 }
 
 impl QueryGroup {
@@ -61,6 +62,7 @@ impl QueryGroup {
                 true => Some(From::Installed),
                 false => parsed(values, "from", From::from_key)?,
             },
+            pretty: false,
         })
     }
 }
@@ -92,7 +94,14 @@ pub(crate) fn run(invocation: &Invocation, console: &mut Console) -> Result<u8, 
         console.print("Go and fetch your own coffee.\n");
         return Ok(0);
     }
-    let group = QueryGroup::new(values)?;
+    let mut group = QueryGroup::new(values)?;
+    let pretty = match values.last("pretty-print") {
+        Some("yes") => true,
+        Some("no") => false,
+        _ => console.terminal,
+    };
+    // JSON is for programs, which want the numbers.
+    group.pretty = pretty && group.format != Format::Json;
     let settings = settings(invocation);
     let applet = invocation.applet.name;
     let from = group.from.unwrap_or_else(|| default_source(invocation));
@@ -281,6 +290,7 @@ fn answer(
                 fields: group.fields,
                 format: group.format,
                 summarize: group.summarize,
+                pretty: group.pretty,
             };
             query::query(&view, &options, given)
         }
@@ -351,6 +361,7 @@ fn info(
         verbosity,
         format: group.format,
         as_query,
+        pretty: group.pretty,
     };
     query::info(&view, &options, arguments)
 }
