@@ -96,15 +96,15 @@ pub fn search(view: &View<'_>, options: &SearchOptions, arguments: Arguments<'_>
 }
 
 fn dependants(view: &View<'_>, options: &SearchOptions, packages: &[PackageRef], out: &mut String) {
-    let mut names = HashSet::new();
+    // Without headings nobody is named twice.
+    let mut seen = HashSet::new();
     for package in packages {
         if options.verbosity > 0 {
+            seen.clear();
             let _ = writeln!(out, "{} is required by:", view.get(*package).full_name());
         }
-        for dependant in view.dependants(*package) {
-            if options.verbosity > 0 || names.insert(view.get(dependant).name()) {
-                line(view, options, dependant, out);
-            }
+        for dependant in view.dependants_unseen(*package, &mut seen) {
+            line(view, options, dependant, out);
         }
     }
 }
