@@ -326,6 +326,12 @@ impl<'a> View<'a> {
         )
     }
 
+    /// Returns the place of a package's own name in apk's name table.
+    pub(super) fn own_key(&self, package: PackageRef) -> (u32, Reverse<(usize, u32)>) {
+        let name = self.get(package).record.name_ref();
+        self.table_key(package.source.into(), name)
+    }
+
     /// Returns the packages with a dependency that `package` satisfies, in apk's order: by own
     /// name and provided names, below each by the names under which those who mention it can be had,
     /// and below these whoever is offered under them.
@@ -339,23 +345,28 @@ impl<'a> View<'a> {
         package: PackageRef,
         seen: &mut HashSet<PackageRef>,
     ) -> Vec<PackageRef> {
-        self.mentions(package, PackageTable::dependents, Entry::needs, seen)
+        let asked = usize::MAX;
+        self.mentions(package, asked, PackageTable::dependents, Entry::needs, seen)
     }
 
-    /// Returns the packages whose `install_if` has a condition that `package` fulfils.
+    /// Returns the packages whose `install_if` names `package` and has a condition that it fulfils;
+    /// apk asks for no provided name here.
     pub fn install_if_dependants(&self, package: PackageRef) -> Vec<PackageRef> {
         let mut seen = HashSet::new();
         self.mentions(
             package,
+            1,
             PackageTable::triggered,
             Entry::conditions,
             &mut seen,
         )
     }
 
+    /// Returns who mentions one of the first `asked` names that `package` offers.
     fn mentions<'v, I>(
         &'v self,
         package: PackageRef,
+        asked: usize,
         list: impl Fn(&'v PackageTable, NameRef) -> I,
         needs: impl Fn(&Entry<'v>) -> Vec<TableDependency<'v>>,
         seen: &mut HashSet<PackageRef>,
@@ -383,7 +394,7 @@ impl<'a> View<'a> {
             offers.any(|(_, version)| accepts(need, version, identity))
         };
         let mut all = Vec::new();
-        for (name, _, name_hash) in &offered {
+        for (name, _, name_hash) in offered.iter().take(asked) {
             let mut names = Vec::new();
             for source in sources.clone() {
                 let table = self.table(source);
