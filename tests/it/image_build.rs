@@ -111,6 +111,7 @@ pub(crate) fn request_of(arch: &str, packages: Vec<NewPackage>) -> BuildRequest 
         services: Vec::new(),
         remove: Vec::new(),
         database: DatabasePlace::Auto,
+        ids: Vec::new(),
         scripts: ScriptMode::Emulate,
         scripts_must_run: true,
         check_scripts: false,

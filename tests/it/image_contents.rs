@@ -483,7 +483,8 @@ fn the_cache_of_the_dynamic_linker_is_that_of_ldconfig() {
         &[package("glibc", "1-r0", entries)],
     ));
     let root = folder.path().join("root");
-    output::rootfs_directory(&image, &root).expect("a root file system");
+    output::rootfs_directory(&image, &root, output::Ownership::default())
+        .expect("a root file system");
     let listed = |cache: &Path| {
         let mut command = Command::new("ldconfig");
         let said = run(command.arg("-p").arg("-C").arg(cache)).success().output;
@@ -943,6 +944,111 @@ fn the_database_is_where_the_description_wants_it() {
 }
 
 #[test]
+fn accounts_keep_their_numbers_by_the_lock_file() {
+    let with_account = |name: &str, extra: &str| {
+        let script =
+            format!("addgroup -S {name} 2>/dev/null\nadduser -S -D -H -G {name} {extra} {name}");
+        package(
+            name,
+            "1-r0",
+            vec![directory("srv"), file(&format!("srv/{name}"), name)],
+        )
+        .script(ScriptKind::PreInstall, &script)
+    };
+    let shop = Shop::new(&[
+        base(),
+        with_account("alpha", ""),
+        with_account("beta", ""),
+        with_account("fixed", "-u 55"),
+    ]);
+    let numbers = |words: &[&str]| -> Vec<String> {
+        let rootfs = ["rootfs", "a.yaml", "root.tar", "-q"];
+        shop.desk.run(&[&rootfs, words].concat()).good();
+        let text = ["etc/passwd", "etc/group"]
+            .map(|path| shop.content(path))
+            .concat();
+        let row = |line: &str| {
+            let fields: Vec<&str> = line.split(':').collect();
+            format!("{} {}", fields[0], fields[2])
+        };
+        let rows = text.lines().map(row);
+        rows.filter(|row| !row.starts_with("root")).collect()
+    };
+    let lock = || -> Vec<String> {
+        shop.desk.run(&["lock", "a.yaml", "-q"]).good();
+        let text = shop.desk.read("a.lock.json");
+        let lock: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let accounts = lock["x"]["accounts"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let row = |one: &serde_json::Value| {
+            let text = |key: &str| one[key].as_str().expect("text").to_owned();
+            assert_eq!(text("architecture"), "x86_64");
+            format!("{} {} {}", text("kind"), text("name"), one["id"])
+        };
+        accounts.iter().map(row).collect()
+    };
+    shop.describe("a.yaml", "demo-base, fixed, beta", "");
+    let first = ["user beta 100", "group beta 100", "group fixed 101"];
+    assert_eq!(lock(), first);
+    let wanted = ["beta 100", "fixed 55", "beta 100", "fixed 101"];
+    for words in [&[][..], &["--locked"]] {
+        assert_eq!(numbers(words), wanted);
+    }
+    // One that is installed before the others changes nothing for those.
+    shop.describe("a.yaml", "demo-base, alpha, fixed, beta", "");
+    let kept = [
+        "user alpha 101",
+        "user beta 100",
+        "group alpha 102",
+        "group beta 100",
+        "group fixed 101",
+    ];
+    assert_eq!(lock(), kept);
+    let text = shop.desk.read("a.lock.json");
+    shop.desk.run(&["lock", "--check", "a.yaml"]).good();
+    assert_eq!(lock(), kept);
+    assert_eq!(shop.desk.read("a.lock.json"), text);
+    let locked = numbers(&["--locked"]);
+    let wanted = [
+        "alpha 101",
+        "beta 100",
+        "fixed 55",
+        "alpha 102",
+        "beta 100",
+        "fixed 101",
+    ];
+    assert_eq!(locked, wanted);
+    // Without a lock file they are counted as they come.
+    let free = [
+        "alpha 100",
+        "beta 101",
+        "fixed 55",
+        "alpha 100",
+        "beta 101",
+        "fixed 102",
+    ];
+    assert_eq!(numbers(&[]), free);
+    fs::remove_file(shop.desk.path().join("a.lock.json")).expect("it is there");
+    assert_eq!(lock()[..2], ["user alpha 100", "user beta 101"]);
+    // A number that something else has by now is not forced on anybody.
+    let taken = shop
+        .desk
+        .read("a.lock.json")
+        .replace("\"id\": 101", "\"id\": 55");
+    shop.desk.write("a.lock.json", &taken);
+    assert!(numbers(&["--locked"]).contains(&"beta 101".to_owned()));
+    // With scripts left alone there is nobody to count.
+    shop.describe(
+        "a.yaml",
+        "demo-base, alpha",
+        "x-build: {scripts: builtin}\n",
+    );
+    assert_eq!(lock(), [""; 0]);
+}
+
+#[test]
 fn services_run_under_s6() {
     let shop = Shop::new(&[base(), package("s6", "2-r0", vec![directory("bin")])]);
     shop.describe(
@@ -1343,11 +1449,38 @@ fn an_ordinary_user_runs_scripts_as_root_of_a_sandbox() {
     let own = package("own", "1-r0", vec![directory("etc"), file("etc/own", "x")])
         .script(ScriptKind::PostInstall, script)
         .with(|package| package.depends = World::parse("busybox-binsh").expect("a name").entries);
-    let gives = package("gives", "1-r0", vec![directory("etc")]).script(
+    let gives = package(
+        "gives",
+        "1-r0",
+        vec![
+            directory("etc"),
+            EntrySpec {
+                uid: 7,
+                gid: 8,
+                uname: "nobody-knows".to_owned(),
+                gname: "nobody-knows".to_owned(),
+                mode: 0o2600,
+                ..file("etc/given", "x")
+            },
+        ],
+    )
+    .script(
         ScriptKind::PostInstall,
-        "echo x | cat > /etc/x\nchown 7 /etc/x",
-    );
-    let shop = Shop::new(&[own, gives]);
+        "echo x | cat > /etc/x\nchown 33:44 /etc/x\nchmod 4755 /etc/x\n\
+         mkdir -p /var/lib/gives/deep\necho secret | cat > /var/lib/gives/deep/file\n\
+         ln /var/lib/gives/deep/file /var/lib/gives/other\nln -s file /var/lib/gives/deep/link\n\
+         chown -R 1000:65000 /var/lib/gives\nchown -h 7 /var/lib/gives/deep/link\n\
+         chmod 0 /var/lib/gives/deep/file\nchmod 700 /var/lib/gives/deep /var/lib/gives\n\
+         stat -c '%u %g %a' /etc/given /etc/x | cat > /etc/seen\nid | cat >> /etc/seen",
+    )
+    .with(|package| package.depends = World::parse("busybox-binsh").expect("a name").entries);
+    let fails = package("fails", "1-r0", vec![directory("etc")])
+        .script(
+            ScriptKind::PostInstall,
+            "mkdir -p /srv/a/b\nchown -R 5:5 /srv/a\nchmod 0 /srv/a/b /srv/a\necho | cat\nexit 3",
+        )
+        .with(|package| package.depends = World::parse("busybox-binsh").expect("a name").entries);
+    let shop = Shop::new(&[own, gives, fails]);
     shop.describe("a.yaml", "own", "x-build: {scripts: run}\n");
     // What Alpine has is used by somebody who may not look into every folder here.
     let place = tempfile::tempdir().expect("a temporary directory");
@@ -1428,6 +1561,134 @@ fn an_ordinary_user_runs_scripts_as_root_of_a_sandbox() {
             .any(|row| row.starts_with("drwx------ var/lib/own")),
         "{rows:#?}"
     );
+
+    // With ids that the system lends, it is as if root built it.
+    if has("newuidmap") && has("setpriv") && has("getfattr") {
+        fs::write(place.path().join("lent"), "nobody:200000:65536\n").expect("a file");
+        let temporary = place.path().join("temporary");
+        fs::create_dir(&temporary).expect("a new directory");
+        fs::set_permissions(&temporary, fs::Permissions::from_mode(0o777)).expect("our own");
+        let build = |output: &'static str| {
+            let build = ["image", "rootfs", "a.yaml", output, "-vv", "--no-cache"];
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "sh", "-ec"]).arg(
+                "mount --bind lent /etc/subuid; mount --bind lent /etc/subgid; \
+                 exec setpriv --reuid=65534 --regid=65534 --clear-groups \"$@\"",
+            );
+            command.arg("sh").arg(program.get_program()).args(build);
+            command.current_dir(place.path()).env_clear();
+            command.env("TMPDIR", &temporary);
+            command
+                .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+                .env("APK_CONFIG", "/dev/null");
+            command
+        };
+        let lent = said(&mut build("lent.tar"));
+        assert!(
+            lent.err.contains("gives post-install: ran\n"),
+            "{}",
+            lent.err
+        );
+        lent.good();
+        let rows = run(Command::new("tar")
+            .args(["--numeric-owner", "-tvf"])
+            .arg(place.path().join("lent.tar")))
+        .success()
+        .output;
+        let row = |path: &str| {
+            let line = rows
+                .lines()
+                .find(|line| line.ends_with(path) || line.contains(&format!("{path} -> ")));
+            let fields: Vec<&str> = line.unwrap_or_default().split_whitespace().collect();
+            format!("{} {}", fields[0], fields[1])
+        };
+        assert_eq!(row(" etc/x"), "-rwsr-xr-x 33/44");
+        assert_eq!(row(" etc/given"), "-rw---S--- 7/8");
+        assert_eq!(row(" var/lib/gives/deep/file"), "---------- 1000/65000");
+        assert_eq!(row(" var/lib/gives/deep/link"), "lrwxrwxrwx 7/65000");
+        assert_eq!(row(" var/lib/gives"), "drwx------ 1000/65000");
+        let seen = run(Command::new("tar")
+            .arg("-xOf")
+            .arg(place.path().join("lent.tar"))
+            .arg("etc/seen"));
+        assert_eq!(seen.success().output, "7 8 2600\n33 44 4755\nuid=0 gid=0\n");
+        let root = ["image", "rootfs", "a.yaml", "root.tar", "--no-cache", "-q"];
+        let mut command = Command::new(program.get_program());
+        said(command.args(root).current_dir(place.path())).good();
+        let archives = ["root.tar", "lent.tar"]
+            .map(|name| fs::read(place.path().join(name)).expect("an archive"));
+        assert!(
+            archives[0] == archives[1],
+            "root and an ordinary user made different trees"
+        );
+        // A folder can have those owners, or what umoci reads as such; neither needs root.
+        let unpack = |option: &str| {
+            let folder = place.path().join(option.trim_start_matches('-'));
+            let mut command = build("lent.tar");
+            command.arg(option);
+            let words: Vec<_> = command.get_args().map(|word| word.to_owned()).collect();
+            let words = words.into_iter().map(|word| match word.to_str() {
+                Some("lent.tar") => folder.clone().into(),
+                _ => word,
+            });
+            let mut again = Command::new("unshare");
+            again.args(words).current_dir(place.path()).env_clear();
+            again
+                .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+                .env("APK_CONFIG", "/dev/null");
+            said(&mut again).good();
+            folder
+        };
+        let folder = unpack("--userns");
+        let owner = |path: &str| {
+            use std::os::unix::fs::MetadataExt;
+            let meta = fs::symlink_metadata(folder.join(path)).expect(path);
+            (meta.uid(), meta.gid(), meta.mode() & 0o7777)
+        };
+        assert_eq!(owner("etc/x"), (200_032, 200_043, 0o4755));
+        assert_eq!(owner("etc/given"), (200_006, 200_007, 0o2600));
+        assert_eq!(owner("var/lib/gives/deep/link").0, 200_006);
+        assert_eq!(owner("var/lib/gives"), (200_999, 264_999, 0o700));
+        assert_eq!(owner("bin"), (65534, 65534, 0o755));
+        let folder = unpack("--record-ownership");
+        let records = run(Command::new("getfattr")
+            .args([
+                "-R",
+                "-h",
+                "-d",
+                "-e",
+                "hex",
+                "-m",
+                "user.rootlesscontainers",
+            ])
+            .arg("var/lib/gives")
+            .arg("etc")
+            .current_dir(&folder))
+        .success()
+        .output;
+        // Field 1 is the uid, field 2 the gid, as protocol buffers write numbers.
+        for (path, value) in [
+            ("etc/x", "0821102c"),
+            ("etc/given", "08071008"),
+            ("var/lib/gives/deep", "08e80710e8fb03"),
+        ] {
+            let row = format!("# file: {path}\nuser.rootlesscontainers=0x{value}\n");
+            assert!(records.contains(&row), "{row} in {records}");
+        }
+        assert!(!records.contains("etc/seen"), "{records}");
+        // Nothing is left that this user could not remove, also after a failure.
+        shop.desk
+            .write("fails.yaml", &text.replace("own, gives", "fails"));
+        let from = shop.desk.path().join("fails.yaml");
+        fs::copy(from, place.path().join("a.yaml")).expect("a copy");
+        said(&mut build("fails.tar")).error(
+            1,
+            "error[E-SCRIPT-FAILED]: post-install of fails failed: exit code 3",
+        );
+        fs::write(place.path().join("a.yaml"), &text).expect("a file");
+        let left = fs::read_dir(&temporary).expect("a folder").count();
+        assert_eq!(left, 0);
+    }
 
     // Where the kernel allows no namespaces, the setting is named before anything is done.
     let mut unshare = Command::new("unshare");

@@ -180,7 +180,7 @@ impl Server {
         Self { address, status }
     }
 
-    fn answer_only(&self, status: u16) {
+    pub(crate) fn answer_only(&self, status: u16) {
         self.status
             .store(status, std::sync::atomic::Ordering::SeqCst);
     }

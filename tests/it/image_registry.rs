@@ -821,6 +821,76 @@ fn the_cache_is_measured_checked_and_emptied() {
     assert!(desk.cache().exists());
 }
 
+#[test]
+fn packages_are_kept_for_images_and_roots_alike() {
+    let (Some(repository), Some(key)) = (data("alpine-v3.19"), alpine_key()) else {
+        return;
+    };
+    let desk = Desk::empty();
+    let server = Server::start(repository.clone());
+    desk.write("a.yaml", &description(&server.address, &key, "busybox"));
+    desk.run(&["build", "a.yaml", "app:1", "out/"]).good();
+    let root = desk.path().join("root");
+    fs::create_dir(&root).expect("a new directory");
+    let plain = |words: &[&str]| {
+        let mut command = super::support::ibex();
+        command.env("IBEX_CACHE_DIR", desk.cache());
+        command.arg("--root").arg(&root);
+        command
+            .arg("--keys-dir")
+            .arg(key.parent().expect("a folder"));
+        said(command.args(words))
+    };
+    // Not only whole names: apk has the first digits in its own.
+    let packages = desk.cache().join("packages");
+    let musl = fs::read_dir(&packages).expect("a folder").flatten();
+    let musl = musl.map(|entry| entry.path());
+    let mut musl = musl.filter(|path| path.to_string_lossy().contains("/musl-1."));
+    let musl = musl.next().expect("it was fetched");
+    let name = musl
+        .file_name()
+        .expect("a name")
+        .to_string_lossy()
+        .into_owned();
+    let (stem, digits) = name
+        .trim_end_matches(".apk")
+        .rsplit_once('.')
+        .expect("a name");
+    assert_eq!(digits.len(), 40, "{name}");
+    let short = packages.join(format!("{stem}.{}.apk", &digits[..8]));
+    fs::copy(&musl, &short).expect("a copy");
+    let other = packages.join(format!("{stem}.00000000.apk"));
+    fs::copy(&musl, &other).expect("a copy");
+    let verified = plain(&["cache", "verify"]);
+    assert!(
+        verified.out.ends_with(" verified, 1 damaged\n"),
+        "{}{}",
+        verified.out,
+        verified.err
+    );
+    assert!(!other.exists() && short.exists() && musl.exists());
+    let verified = desk.run(&["cache", "verify"]).good();
+    assert!(verified.ends_with(" verified, 0 damaged\n"), "{verified}");
+    // A root takes what was fetched for an image, and the other way round, with no server.
+    desk.write("b.yaml", &description(&server.address, &key, "tzdata"));
+    let repository = ["-X", &server.address];
+    plain(
+        &[
+            &["--initdb", "--usermode=auto"],
+            &repository[..],
+            &["add", "tzdata"],
+        ]
+        .concat(),
+    )
+    .good();
+    desk.run(&["show-packages", "b.yaml"]).good();
+    server.answer_only(500);
+    let offline = ["--no-network", "--usermode=auto", "add", "busybox"];
+    plain(&[&repository[..], &offline].concat()).good();
+    desk.run(&["build", "--offline", "b.yaml", "app:1", "out/"])
+        .good();
+}
+
 /// Returns what every file of a folder is: content, mode and time.
 fn state(folder: &Path) -> Vec<(PathBuf, u32, std::time::SystemTime, Vec<u8>)> {
     let mut files = walk(folder);

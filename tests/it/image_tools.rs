@@ -86,7 +86,8 @@ impl Case {
     /// The tree as rows that `support::tree` would make of it.
     fn rows(&self) -> BTreeMap<String, String> {
         let folder = self.path("reference");
-        output::rootfs_directory(&self.image, &folder).expect("a root file system");
+        output::rootfs_directory(&self.image, &folder, output::Ownership::default())
+            .expect("a root file system");
         support::tree(&folder, i64::MAX)
     }
 }

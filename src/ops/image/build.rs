@@ -7,7 +7,7 @@ use crate::config::image::{
     without_credentials, words,
 };
 use crate::fetch::registry::CredentialFiles;
-use crate::image::output::{self, Bundle, LayoutShape};
+use crate::image::output::{self, Bundle, LayoutShape, Ownership};
 use crate::image::sbom::{self, Inventory, Provenance, Subject};
 use crate::image::{
     self as engine, Account, BuildRequest, BuiltImage, Certificate, Compression, ContainerConfig,
@@ -100,6 +100,8 @@ pub struct BuildOptions {
     pub scripts: Option<ScriptMode>,
     /// `--vcs`.
     pub vcs: Option<bool>,
+    /// Who owns a root file system that an ordinary user unpacks.
+    pub ownership: Ownership,
     /// The output is a docker archive: its layers are plain unless somebody says otherwise.
     pub plain_layers: bool,
 }
@@ -117,6 +119,8 @@ pub struct Built {
     pub source: Option<String>,
     /// Files of the user's own.
     pub added: Vec<String>,
+    /// Who owns what an ordinary user unpacks.
+    ownership: Ownership,
     /// The layers.
     store: Store,
     /// The place of the layers if it is temporary.
@@ -352,7 +356,7 @@ impl Built {
                 })?;
             }
             _ => {
-                output::rootfs_directory(image, output)?;
+                output::rootfs_directory(image, output, self.ownership)?;
             }
         }
         Ok(())
@@ -427,17 +431,7 @@ pub fn build(
     let mut plan = Recipe::new(workshop, options)?;
     let resolutions = workshop.packages(sink)?;
     plan.keys = workshop.image_keys()?;
-    let mut place = None;
-    let folder = match &workshop.options.cache_dir {
-        Some(folder) => folder.clone(),
-        None => {
-            let made = super::temporary()?;
-            let path = made.path().to_owned();
-            place = Some(made);
-            path
-        }
-    };
-    let store = Store::open(&folder.join("images"))?;
+    let (store, place) = workshop.store()?;
     let mut images = Vec::new();
     let mut provenance = Vec::new();
     let mut warnings = std::mem::take(&mut workshop.warnings);
@@ -464,6 +458,7 @@ pub fn build(
         added: (plan.description.x_build.files.iter())
             .map(|file| file.path.trim_matches('/').to_owned())
             .collect(),
+        ownership: options.ownership,
         store,
         _place: place,
     })
@@ -707,6 +702,7 @@ impl Recipe {
                 ("none", _) => DatabasePlace::None,
                 _ => DatabasePlace::Auto,
             },
+            ids: resolution.ids.clone(),
             scripts: self.scripts,
             scripts_must_run: self.scripts_must_run,
             check_scripts: self.check_scripts,
@@ -911,6 +907,34 @@ fn git_source(git: &Path) -> Option<String> {
 }
 
 impl Workshop<'_> {
+    /// Opens the store of what builds leave for each other, in a temporary place if nothing is kept.
+    fn store(&self) -> Result<(Store, Option<tempfile::TempDir>), Error> {
+        let place = match &self.options.cache_dir {
+            Some(_) => None,
+            None => Some(super::temporary()?),
+        };
+        let temporary = place.as_ref().map(tempfile::TempDir::path);
+        let folder = temporary.or(self.options.cache_dir.as_deref());
+        let folder = folder.expect("it is one or the other");
+        Ok((Store::open(&folder.join("images"))?, place))
+    }
+
+    /// Returns the numbers that accounts of scripts get in the image of a resolution whose packages
+    /// are all here.
+    pub(super) fn chosen_ids(
+        &mut self,
+        resolution: &Resolution,
+        sink: &mut dyn Sink,
+    ) -> Result<Vec<engine::ChosenId>, Error> {
+        let warnings = self.warnings.len();
+        let recipe = Recipe::new(self, &BuildOptions::default());
+        // What there is to say about the rest of the description is for who builds.
+        self.warnings.truncate(warnings);
+        let request = recipe?.request(resolution, None)?;
+        let (store, _place) = self.store()?;
+        engine::choose_ids(&request, &store, sink).map_err(beyond_limits)
+    }
+
     /// Returns the keys that the image gets: those of the lock file if one is used, else those of
     /// the description.
     fn image_keys(&mut self) -> Result<Vec<NamedContent>, Error> {

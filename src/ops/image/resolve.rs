@@ -9,8 +9,9 @@ use crate::fetch::cache::Key;
 use crate::fetch::index::Rules;
 use crate::fetch::package::{FileRequest, fetch_files};
 use crate::fetch::{HttpError, IndexError, IndexLoader, Session};
+use crate::image::ChosenId;
 use crate::ops::change::solver_sources;
-use crate::ops::download::{PackageFiles, cached_package_name};
+use crate::ops::download::PackageFiles;
 use crate::ops::refresh::{self, LoadedRepositories, LoadedRepository, Purpose};
 use crate::package::{Package, PackageTable, World};
 use crate::plan::Source;
@@ -51,6 +52,8 @@ pub struct Resolution {
     pub indexes: Vec<LockedIndex>,
     /// The image that this one is built on; its packages are not among the others.
     pub base: Option<crate::image::BaseImage>,
+    /// Numbers of accounts that a lock file has.
+    pub ids: Vec<ChosenId>,
 }
 
 /// A trusted key of the build.
@@ -708,6 +711,7 @@ impl Workshop<'_> {
             world: asked,
             indexes: loaded.repositories.iter().map(index).collect(),
             base: base.cloned(),
+            ids: Vec::new(),
         })
     }
 
@@ -797,8 +801,9 @@ impl Workshop<'_> {
     }
 
     /// Returns where the file of a package is in the cache.
-    fn cached_file(&self, package: &Package) -> PathBuf {
-        self.cache.path.join(cached_package_name(package))
+    pub(super) fn cached_file(&self, package: &Package) -> PathBuf {
+        // The name that packages have for all commands of the user.
+        self.cache.path.join(Key::of(package).file_name())
     }
 }
 

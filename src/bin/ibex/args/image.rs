@@ -393,7 +393,19 @@ pub(crate) const SUBCOMMANDS: &[Subcommand] = &[
         "rootfs",
         "CONFIG OUTPUT",
         "Write the root file system as a tar archive or a directory",
-        &[o("build-arch", Value("ARCH"), "The architecture")],
+        &[
+            o("build-arch", Value("ARCH"), "The architecture"),
+            o(
+                "record-ownership",
+                Nothing,
+                "Directory: write owners into user.rootlesscontainers"
+            ),
+            o(
+                "userns",
+                Nothing,
+                "Directory: give files to the ids of /etc/subuid that stand for their owners"
+            ),
+        ],
         &[RESOLVE, BUILD]
     ),
     subcommand!(

@@ -9,6 +9,7 @@ use ibex::config::{HostCredentials, Settings, Transport};
 use ibex::fetch::registry::CredentialFiles;
 use ibex::format::Limits;
 use ibex::image::ScriptMode;
+use ibex::image::output::Ownership;
 use ibex::ops::image::{
     self, BillFormat, BuildOptions, Built, Error, Options, OutputFormat, Profile, Resolution,
     Workshop,
@@ -568,6 +569,10 @@ fn build_options(
         compression: values.last("layer-compression").map(str::to_owned),
         scripts,
         vcs: values.choice("vcs"),
+        ownership: Ownership {
+            lent: values.is("userns"),
+            recorded: values.is("record-ownership"),
+        },
         plain_layers: format == Some(OutputFormat::DockerArchive),
     })
 }
