@@ -241,11 +241,19 @@ fn answer(
         }
         "search" => {
             let options = SearchOptions {
-                selection: group.selection,
-                all: values.is("all"),
-                description: values.is("description"),
-                exact: values.is("exact"),
-                has_origin: values.is("has-origin"),
+                selection: Selection {
+                    match_fields: match values.last_of(&["match", "description", "has-origin"]) {
+                        Some("description") => FieldSet::of(&[Field::Description]),
+                        Some("has-origin") => FieldSet::of(&[Field::Origin]),
+                        _ => group.selection.match_fields,
+                    },
+                    search: matches!(
+                        values.last_of(&["description", "exact", "has-origin", "query-search"]),
+                        None | Some("description" | "query-search")
+                    ),
+                    ..group.selection
+                },
+                all: values.is("all") || values.is("description") || values.is("has-origin"),
                 origin: values.is("origin"),
                 rdepends: values.is("rdepends"),
                 verbosity,
