@@ -34,7 +34,7 @@ fn has(program: &str) -> bool {
 }
 
 /// Makes a request for packages made here, in this order.
-fn request_for(folder: &Path, packages: &[Made]) -> BuildRequest {
+pub(crate) fn request_for(folder: &Path, packages: &[Made]) -> BuildRequest {
     let new = packages.iter().map(|made| {
         let bytes = made.build();
         let (control, _) =
