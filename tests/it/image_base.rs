@@ -49,6 +49,27 @@ fn an_image_on_an_image_is_the_image_of_both() {
         .run(&["build", "--json", "on.yaml", "on:1", "on/"])
         .good();
     desk.run(&["build", "both.yaml", "both:1", "both/"]).good();
+    // An image below is looked for where included files are, too.
+    describe(
+        &desk,
+        "else/on.yaml",
+        "openssh",
+        "  baseimage: {image: base}\n",
+    );
+    let words = [
+        "build",
+        "-C",
+        "else",
+        "on.yaml",
+        "on:1",
+        "../same/",
+        "--sbom=no",
+    ];
+    assert_eq!(desk.run(&words).code, 1);
+    desk.run(&[&words[..], &["--include-paths", "../nowhere,.."]].concat())
+        .good();
+    let same = one(&desk.path().join("same"));
+    assert_eq!(same.digest, one(&desk.path().join("on")).digest);
     let (base, on, both) = (
         one(&desk.path().join("base")),
         one(&desk.path().join("on")),

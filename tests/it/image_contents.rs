@@ -1147,6 +1147,42 @@ fn one_command_builds_for_several_processors() {
     }
     assert_eq!(platforms, ["amd64", "arm64"]);
     assert_eq!(layers.len(), 2);
+    // At the same time, or one after the other: the same image, told in the same order; and the same
+    // error, of the first one that has one.
+    let cores = |cores: &str, words: &[&str]| {
+        let build = desk.command(&[&["build", "a.yaml", "t:1"], words].concat());
+        let mut command = Command::new("taskset");
+        command
+            .args(["-c", cores])
+            .arg(build.get_program())
+            .args(build.get_args());
+        command.current_dir(desk.path());
+        said(&mut command)
+    };
+    let both = std::thread::available_parallelism().map_or(1, usize::from) > 1;
+    if has("taskset") && both {
+        let told = ["0", "0,1"].map(|number| {
+            let built = cores(number, &["cores/", "-vv", "--no-cache"]);
+            assert_eq!(built.code, 0, "{}", built.err);
+            (built.out, built.err)
+        });
+        assert_eq!(told[0].0, line);
+        assert!(
+            told[0].1.contains("aarch64: busybox trigger"),
+            "{}",
+            told[0].1
+        );
+        assert_eq!(told[0], told[1]);
+        let wrong = "paths: [{path: /bin/busybox, type: symlink, source: x}]\n";
+        desk.write("a.yaml", &format!("{text}{wrong}"));
+        for number in ["0", "0,1"] {
+            cores(number, &["cores/", "-q"]).error(
+                1,
+                "error[E-PATH]: paths[0] (line 6): symlink /bin/busybox: something is already there",
+            );
+        }
+        desk.write("a.yaml", &text);
+    }
     // Both have the links of their busybox, although one could not be run here.
     for (arch, interpreter) in [("amd64", "x86_64"), ("arm64", "aarch64")] {
         desk.run(&["rootfs", "a.yaml", "root.tar", "-q", "--build-arch", arch])

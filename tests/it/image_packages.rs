@@ -773,6 +773,86 @@ fn signatures_over_sha1_are_told_and_can_be_refused() {
 }
 
 #[test]
+fn indexes_of_the_new_format_are_refused_by_name() {
+    let Some(v3) = data("apk-v3/melmac") else {
+        return;
+    };
+    let desk = Desk::empty();
+    copy(&v3, &desk.path().join("new/x86_64"));
+    let served = Server::start(desk.path());
+    let key = test_key().expect("a key");
+    for (repository, index) in [
+        ("./new", "./new/x86_64/packages.adb".to_owned()),
+        (
+            "./new/x86_64/packages.adb",
+            "./new/x86_64/packages.adb".to_owned(),
+        ),
+        (
+            &*format!("{}/new/x86_64/packages.adb", served.address),
+            format!("{}/new/x86_64/packages.adb", served.address),
+        ),
+    ] {
+        desk.write("a.yaml", &description(repository, &key, "moci"));
+        let line = format!(
+            "error[E-INDEX]: cannot read {index}: indexes of the v3 format are not supported yet"
+        );
+        desk.run(&["show-packages", "a.yaml"]).error(1, &line);
+    }
+}
+
+#[test]
+fn a_mirror_that_lacks_a_package_is_helped_by_the_next() {
+    let (Some(alpine), Some(key)) = (data("alpine-v3.19"), alpine_key()) else {
+        return;
+    };
+    let desk = Desk::empty();
+    let only_index = desk.path().join("only-index/x86_64");
+    fs::create_dir_all(&only_index).expect("directories");
+    let index = alpine.join("x86_64/APKINDEX.tar.gz");
+    fs::copy(index, only_index.join("APKINDEX.tar.gz")).expect("a copy");
+    let first = Server::start(desk.path().join("only-index"));
+    let second = Server::start(alpine);
+    let original = "https://mirror.invalid/alpine/v3.19/main";
+    desk.write("a.yaml", &description(original, &key, "musl"));
+    let mirrors = [&first, &second].map(|server| format!("--mirror={original}={}", server.address));
+    let build = |mirrors: &[String]| {
+        let mut command = desk.command(&["rootfs", "a.yaml", "out.tar", "--no-cache"]);
+        said(command.args(mirrors))
+    };
+    assert_eq!(build(&mirrors[..1]).code, 1);
+    build(&mirrors).good();
+    // A server in trouble is no better than one without the file.
+    first.answer_only(503);
+    build(&mirrors).good();
+}
+
+#[test]
+fn without_a_place_for_a_cache_nothing_is_kept() {
+    let Some(desk) = Desk::empty_with_alpine("musl") else {
+        return;
+    };
+    let run = |place: &str, words: &[&str]| {
+        let mut command = desk.command(words);
+        said(command.env("IBEX_CACHE_DIR", place))
+    };
+    let build = ["rootfs", "a.yaml", "out.tar"];
+    let built = run("/proc/nowhere", &build);
+    let warning = "warning: W-NO-CACHE: there is no place for a cache, so nothing is kept: \
+                   /proc/nowhere: ";
+    assert!(built.err.contains(warning), "{}", built.err);
+    built.good();
+    // What was asked for by name must be there; what nobody wants is not missed.
+    let asked = run(
+        "/proc/nowhere",
+        &[&build[..], &["--cache-dir", "/proc/nowhere"]].concat(),
+    );
+    assert_eq!(asked.code, 1, "{}", asked.err);
+    let unwanted = run("/proc/nowhere", &[&build[..], &["--no-cache"]].concat());
+    assert!(!unwanted.err.contains("W-NO-CACHE"), "{}", unwanted.err);
+    unwanted.good();
+}
+
+#[test]
 fn stale_locks_are_refused() {
     let Some(desk) = Desk::apko() else { return };
     desk.run(&["lock", "apko.yaml"]).good();

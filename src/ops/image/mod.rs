@@ -100,6 +100,8 @@ pub struct Options {
     pub require_sha256: bool,
     /// `--arch-policy per-arch`.
     pub per_architecture: bool,
+    /// What was noticed while the command line was read.
+    pub notes: Vec<Warning>,
     /// `--strict`.
     pub strict: bool,
     /// Where logins to registries may be.
@@ -155,7 +157,8 @@ impl<'a> Workshop<'a> {
             }
         };
         std::fs::create_dir_all(&path).map_err(|error| disk("create", &path, &error))?;
-        let mut warnings = loaded.warnings.clone();
+        let mut warnings = options.notes.clone();
+        warnings.extend(loaded.warnings.iter().cloned());
         warnings.extend(
             image::lint(&loaded.config, false)
                 .into_iter()
@@ -183,6 +186,22 @@ impl<'a> Workshop<'a> {
             },
             _places: places,
         })
+    }
+
+    /// Finds a file or directory that a description names: from the working directory, else in those
+    /// for included files.
+    fn find(&self, name: &str) -> PathBuf {
+        let mut places = self.options.include_paths.iter();
+        let usual = self.options.work_dir.join(name);
+        let found = match usual.exists() {
+            true => None,
+            false => places.find_map(|place| {
+                let path = self.options.work_dir.join(place).join(name);
+                path.exists().then_some(path)
+            }),
+        };
+        // Without `.` in it: it is shown to people.
+        found.unwrap_or(usual).components().collect()
     }
 
     /// Returns the name of the description as it was given.

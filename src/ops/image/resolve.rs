@@ -504,6 +504,11 @@ impl Workshop<'_> {
     ) -> Error {
         let url = without_credentials(&self.as_declared(failed.repository.index_path_text()));
         if let Some(path) = failed.repository.index_path() {
+            let newer = path.with_file_name(V3_INDEX);
+            if path.ends_with(V3_INDEX) || (!path.exists() && newer.exists()) {
+                let url = url.replace("APKINDEX.tar.gz", V3_INDEX);
+                return Error::UnsupportedIndex { url };
+            }
             let rules = Rules {
                 keyring,
                 allow_untrusted: self.settings().allow_untrusted,
@@ -549,6 +554,9 @@ impl Workshop<'_> {
             line.rsplit_once(": ")
                 .map_or(line.as_str(), |(_, cause)| cause)
         });
+        if failed.repository.index_url.ends_with(V3_INDEX) {
+            return Error::UnsupportedIndex { url };
+        }
         let status = told
             .lines
             .iter()
@@ -737,7 +745,17 @@ impl Workshop<'_> {
             })
             .collect();
         let wanted: Vec<(&Package, Vec<String>)> = (remote.iter())
-            .map(|(at, url)| (&resolution.packages[*at].package, vec![url.clone()]))
+            .map(|(at, url)| {
+                let chosen = &resolution.packages[*at];
+                // First where its index is from, then where else it may be.
+                let mut urls = vec![url.clone()];
+                for other in self.mirrored(&chosen.url) {
+                    if !is_local(&other) && without_credentials(url) != other {
+                        urls.push(other);
+                    }
+                }
+                (&chosen.package, urls)
+            })
             .collect();
         let paths = self.download(&wanted, sink);
         for ((at, _), path) in remote.into_iter().zip(paths) {
@@ -816,6 +834,9 @@ fn sha1_signers(loaded: &LoadedRepositories) -> impl Iterator<Item = (String, St
     });
     signers.collect::<Vec<_>>().into_iter()
 }
+
+/// The name of an index of the v3 format.
+const V3_INDEX: &str = "packages.adb";
 
 /// What is said of a file that a server does not have.
 pub(super) const MISSING: &str = "no server has it";

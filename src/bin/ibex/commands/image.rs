@@ -205,9 +205,14 @@ pub(super) fn options(invocation: &Invocation) -> Result<Options, Error> {
     let path = |id: &str| values.last(id).map(PathBuf::from);
     let paths = |id: &str| words(values, id).into_iter().map(PathBuf::from).collect();
     let here = std::env::current_dir().unwrap_or_default();
+    let mut notes = Vec::new();
+    let usual = || match values.is("cache-readonly") {
+        true => catalogue_directory(),
+        false => usable(catalogue_directory(), &mut notes),
+    };
     let cache_dir = match values.is("no-cache") {
         true => None,
-        false => path("cache-dir").or_else(catalogue_directory),
+        false => path("cache-dir").or_else(usual),
     };
     let mut cache_place = None;
     let cache_dir = match cache_dir.clone().filter(|_| values.is("cache-readonly")) {
@@ -251,10 +256,30 @@ pub(super) fn options(invocation: &Invocation) -> Result<Options, Error> {
         mirrors,
         require_sha256: values.is("require-sha256"),
         per_architecture,
+        notes,
         strict: values.is("strict"),
         credentials: credentials(),
         settings,
     })
+}
+
+/// Returns the usual place of the cache if it can be used; else something temporary has to do, which
+/// is told.
+fn usable(place: Option<PathBuf>, notes: &mut Vec<description::Warning>) -> Option<PathBuf> {
+    let reason = match &place {
+        None => "neither IBEX_CACHE_DIR nor HOME says where it could be".to_owned(),
+        Some(path) => {
+            let made = std::fs::create_dir_all(path);
+            let writable = || rustix::fs::access(path, rustix::fs::Access::WRITE_OK);
+            match made.and_then(|()| Ok(writable()?)) {
+                Ok(()) => return place,
+                Err(error) => format!("{}: {}", path.display(), ibex::root::cause(&error)),
+            }
+        }
+    };
+    let text = format!("there is no place for a cache, so nothing is kept: {reason}");
+    notes.push(description::Warning::new("W-NO-CACHE", text));
+    None
 }
 
 /// Returns how the network is reached; credentials of the environment are for the hosts that they
