@@ -122,7 +122,7 @@ fn made(record: &Record) -> Made {
         package.provider_priority = record.priority;
         package.installed_size = record.installed_size;
     });
-    if record.name % 2 == 0 {
+    if record.name.is_multiple_of(2) {
         for kind in [
             ScriptKind::PreInstall,
             ScriptKind::PostUpgrade,
