@@ -14,7 +14,7 @@ use flate2::GzBuilder;
 use rustix::fs::FileType;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
@@ -233,7 +233,7 @@ fn plain(out: &mut dyn Write, bytes: &[u8]) -> Result<(), ImageError> {
         .map_err(|error| ImageError::output(Path::new("the output"), &error))
 }
 
-/// Writes a file beside its name and renames it.
+/// Writes a file beside its name and renames it; a device or a pipe is written to.
 ///
 /// # Errors
 /// [`ImageError`]; what was there is still there then.
@@ -241,31 +241,17 @@ pub fn write_file(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> Result<(), ImageError>,
 ) -> Result<(), ImageError> {
-    use std::os::unix::fs::PermissionsExt;
     let failed = |error: io::Error| ImageError::output(path, &error);
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let file = tempfile::Builder::new()
-        .prefix(".new.")
-        .permissions(fs::Permissions::from_mode(0o644))
-        .tempfile_in(folder)
-        .map_err(failed)?;
-    let mut out = BufWriter::with_capacity(256 << 10, file);
-    write(&mut out).map_err(|error| match error {
-        // The name that the user knows is the one to tell.
-        ImageError::Output { cause, .. } => ImageError::Output {
-            path: path.to_owned(),
-            cause,
-        },
-        other => other,
-    })?;
-    let file = out
-        .into_inner()
-        .map_err(|error| failed(error.into_error()))?;
-    file.persist(path).map_err(|error| failed(error.error))?;
-    Ok(())
+    crate::root::write_output(path, failed, |out| {
+        write(out).map_err(|error| match error {
+            // The name that the user knows is the one to tell.
+            ImageError::Output { cause, .. } => ImageError::Output {
+                path: path.to_owned(),
+                cause,
+            },
+            other => other,
+        })
+    })
 }
 
 /// Returns the tree of an image, and the names of its users and groups.
