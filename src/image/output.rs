@@ -101,14 +101,20 @@ impl<'a> Bundle<'a> {
     fn copy(&self, blob: &Blob<'_>, hex: &str, out: &mut dyn Write) -> Result<(), ImageError> {
         match blob {
             Blob::Bytes(bytes) => plain(out, bytes),
-            Blob::File(path) => match copy_verified(path, out, hex) {
-                Ok(true) => Ok(()),
-                Ok(false) => {
-                    let damaged = io::Error::new(io::ErrorKind::InvalidData, "it is damaged");
-                    Err(ImageError::store(path, &damaged))
+            Blob::File(path) => {
+                let mut watched = Watched { out, failed: false };
+                match copy_verified(path, &mut watched, hex) {
+                    Ok(true) => Ok(()),
+                    Ok(false) => {
+                        let damaged = io::Error::new(io::ErrorKind::InvalidData, "it is damaged");
+                        Err(ImageError::store(path, &damaged))
+                    }
+                    Err(error) if watched.failed => {
+                        Err(ImageError::output(Path::new("the output"), &error))
+                    }
+                    Err(error) => Err(ImageError::store(path, &error)),
                 }
-                Err(error) => Err(ImageError::store(path, &error)),
-            },
+            }
         }
     }
 
@@ -226,6 +232,25 @@ fn layer_file(descriptor: &Descriptor) -> String {
         _ => ".tar",
     };
     format!("{}{suffix}", descriptor.hex())
+}
+
+/// Remembers that writing failed, to tell it from reading.
+struct Watched<'w> {
+    out: &'w mut dyn Write,
+    failed: bool,
+}
+
+impl Write for Watched<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes);
+        let interrupted = |error: &io::Error| error.kind() == io::ErrorKind::Interrupted;
+        self.failed |= written.as_ref().is_err_and(|error| !interrupted(error));
+        written
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
 }
 
 fn plain(out: &mut dyn Write, bytes: &[u8]) -> Result<(), ImageError> {
