@@ -6,7 +6,7 @@ use crate::config::image::{
     self, HealthCheck, ImageConfig, Names, PathMutation, Warning, compression_parts, nanoseconds,
     without_credentials, words,
 };
-use crate::fetch::registry::CredentialFiles;
+use crate::fetch::registry::{CredentialFiles, Reference};
 use crate::image::output::{self, Bundle, LayoutShape, Ownership};
 use crate::image::sbom::{self, Inventory, Provenance, Subject};
 use crate::image::{
@@ -273,6 +273,8 @@ impl Built {
     }
 
     /// Writes the image; nothing is left under the name if it fails.
+    ///
+    /// `reference` is not used for a root file system; elsewhere it has passed [`check_reference`].
     ///
     /// # Errors
     /// [`enum@Error`].

@@ -671,6 +671,9 @@ fn build(invocation: &Invocation, options: &Options, console: &mut Console) -> R
 
 fn publish(invocation: &Invocation, options: &Options, console: &mut Console) -> Result<u8, Error> {
     let values = &invocation.values;
+    if format != OutputFormat::RootFileSystem {
+        image::check_reference(reference)?;
+    }
     let [_, references @ ..] = invocation.arguments.as_slice() else {
         return Err(usage("publish needs CONFIG REF..."));
     };
@@ -712,6 +715,9 @@ fn publish(invocation: &Invocation, options: &Options, console: &mut Console) ->
     );
     if let Some(path) = values.last("image-refs") {
         let text: String = published
+    for reference in references {
+        image::check_reference(reference)?;
+    }
             .references
             .iter()
             .map(|line| format!("{line}\n"))
