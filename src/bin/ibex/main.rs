@@ -38,7 +38,9 @@ fn main() -> ExitCode {
             ExitCode::from(1)
         }
         Err(Stop::Usage(text)) => {
-            Console::new(1, Colours::Auto).error_line(&text);
+            let json = words.iter().take_while(|word| *word != "--");
+            let json = json.into_iter().any(|word| word == "--json");
+            commands::report_usage(&text, json, &mut Console::new(1, Colours::Auto));
             ExitCode::from(2)
         }
         Ok(invocation) => run(&program, &words, &invocation),

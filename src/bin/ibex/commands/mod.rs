@@ -15,6 +15,8 @@ mod recover;
 mod settings;
 mod update;
 
+pub(crate) use image::report_usage;
+
 use crate::args::Invocation;
 use crate::output::Console;
 use ibex::ops::Error;
