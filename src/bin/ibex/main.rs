@@ -9,12 +9,24 @@ mod temporary;
 
 use args::{Invocation, Stop};
 use output::{Colours, Console};
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let mut words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    let mut words = std::env::args_os();
     let program = words.next().unwrap_or_default();
-    let words: Vec<String> = words.collect();
+    let program = program.to_string_lossy().into_owned();
+    let words = words.map(OsString::into_string);
+    let words: Vec<String> = match words.collect::<Result<_, _>>() {
+        Ok(words) => words,
+        Err(word) => {
+            // Another name than the one that was meant would be worse than none.
+            let word = word.as_encoded_bytes().escape_ascii();
+            let text = format!("command line: '{word}' is not UTF-8, which is not supported");
+            Console::new(1, Colours::Auto).error_line(&text);
+            return ExitCode::from(1);
+        }
+    };
     let config = read_config();
     let mut warnings = Vec::new();
     let parsed = args::parse(&program, &words, config.as_deref(), &mut warnings);
