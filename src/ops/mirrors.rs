@@ -70,6 +70,12 @@ pub fn run(
             Ok(answer)
         }
         MirrorsCommand::Use(urls) => {
+            if let Some(wrong) = urls.iter().find(|url| !mirrors::is_address(url)) {
+                return Err(refused(format!(
+                    "mirrors: '{wrong}' is no address of a mirror: http://HOST/…, https://HOST/… or a \
+                     path that begins with /"
+                )));
+            }
             let order: Vec<String> = Mirrors::new(urls).bases().to_vec();
             work.keep(&order, &known, simulate)?;
             Ok(Answer::default())
