@@ -208,7 +208,16 @@ fn mirrors_are_measured_ranked_and_kept() {
     assert_eq!(run.code, 0, "{}", run.output);
     assert!(run.output.contains(&slow.url()), "{}", run.output);
 
+    for wrong in ["notaurl", "not a url", ""] {
+        let refused = system.ibex(&["mirrors", "use", wrong]);
+        assert_eq!(refused.code, 1, "{}", refused.output);
+        assert_eq!(system.sandbox.read("etc/apk/mirrors.list"), kept);
+    }
     system.ibex(&["mirrors", "use", &dead.url()]).success();
+    // Questions go on with the index that there is.
+    let list = system.ibex(&["list", "zlib"]).success().output;
+    assert!(!list.contains("WARNING"), "{list}");
+    assert!(list.starts_with("zlib-"), "{list}");
     assert_eq!(
         system.sandbox.read("etc/apk/mirrors.list"),
         format!("{}\n", dead.url())
