@@ -169,11 +169,7 @@ impl HttpError {
                 });
             } else if words.contains("CertificateRequired") || words.contains("HandshakeFailure") {
                 return elsewhere("TLS: handshake failed (client cert needed?)");
-            } else if error.is_connect()
-                && inner
-                    .downcast_ref::<std::io::Error>()
-                    .is_some_and(|io| io.kind() == std::io::ErrorKind::InvalidData)
-            {
+            } else if words.contains("received corrupt message") {
                 // What came is no TLS, such as the answer of a server of plain HTTP.
                 return elsewhere("TLS: unspecified error");
             }
