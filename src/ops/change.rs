@@ -170,8 +170,11 @@ pub struct Report {
     pub left_as_they_are: Vec<crate::history::ChangedFile>,
     /// Files that come back as they were when they left, not as their package brought them.
     pub changed_in_place: Vec<String>,
-    /// Steps that failed.
+    /// Steps that failed, or what stands against a solution.
     pub errors: u32,
+    /// Why there is no solution.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub contradictions: Vec<solver::Contradiction>,
 }
 
 /// Asks a yes-or-no question; `true` is yes.
@@ -753,14 +756,19 @@ impl<'a> Change<'a> {
         }
         sink.error(solver::TITLE);
         sink.event(Event::Text(&report));
+        self.report.borrow_mut().errors = solution.errors;
         if self.options.explain != Explain::No
             && let Some(mut explanation) = solver::explain(universe, request)
         {
             explanation.compare(&self.database.world);
-            sink.event(Event::Text(&match self.options.explain {
-                Explain::Json => explanation.to_json(),
-                Explain::Text | Explain::No => explanation.to_string(),
-            }));
+            match self.options.explain {
+                Explain::Json => {
+                    self.report.borrow_mut().contradictions = explanation.contradictions;
+                }
+                Explain::Text | Explain::No => {
+                    sink.event(Event::Text(&explanation.to_string()));
+                }
+            }
         }
         Solved::Failed(solution.errors.min(99) as u8)
     }

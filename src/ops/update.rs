@@ -1,12 +1,14 @@
 //! `update`: refresh every index and say what there is (cli.md, 2.5).
 
 use super::Error;
+use super::change::solver_sources;
 use super::database::{Database, OpenOptions};
 use super::log::LogTee;
 use super::refresh::{self, Purpose};
 use crate::config::Settings;
 use crate::config::repositories::masked;
 use crate::progress::Sink;
+use crate::solver::InstalledInput;
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -68,6 +70,11 @@ pub fn run(settings: &Settings, options: &UpdateOptions, sink: &mut dyn Sink) ->
         cache: cache.as_ref(),
     };
     let loaded = refresh::load(context, Purpose::Update, false, sink).map_err(unreadable)?;
+    let mut sources = solver_sources(&loaded, &architectures.list);
+    sources.installed = InstalledInput::from_db(&database.installed);
+    for warning in sources.warnings() {
+        sink.warning(warning);
+    }
     let mut packages: HashSet<_> = database
         .installed
         .packages

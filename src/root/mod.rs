@@ -15,6 +15,7 @@ mod file;
 mod lock;
 mod mounts;
 mod output;
+pub mod passing;
 mod path;
 pub mod tree;
 

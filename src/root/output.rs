@@ -4,6 +4,7 @@
 //! a pipe, or what an open file of a process is seen by (such as `/dev/stdout`) is written to; it is
 //! never replaced, and never read.
 
+use super::passing;
 use rustix::fs::OFlags;
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, BufWriter, Write};
@@ -38,11 +39,13 @@ pub fn write_output<E>(
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    let file = tempfile::Builder::new()
-        .prefix(".new.")
-        .permissions(Permissions::from_mode(0o644))
-        .tempfile_in(folder)
-        .map_err(&failed)?;
+    let make = || {
+        tempfile::Builder::new()
+            .prefix(".new.")
+            .permissions(Permissions::from_mode(0o644))
+            .tempfile_in(folder)
+    };
+    let file = passing::noted(make, tempfile::NamedTempFile::path).map_err(&failed)?;
     let mut out = BufWriter::with_capacity(BUFFER, file);
     write(&mut out)?;
     let file = out

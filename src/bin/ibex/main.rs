@@ -5,7 +5,6 @@ mod commands;
 mod output;
 mod progress;
 mod table;
-mod temporary;
 
 use args::{Invocation, Stop};
 use output::{Colours, Console};

@@ -4,7 +4,6 @@
 use super::settings::catalogue_directory;
 use crate::args::{Invocation, Values, help};
 use crate::output::Console;
-use crate::temporary::Temporary;
 use ibex::config::image as description;
 use ibex::config::{HostCredentials, Settings, Transport};
 use ibex::fetch::registry::CredentialFiles;
@@ -21,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 /// Runs the subcommand; returns the exit code.
 pub(crate) fn run(invocation: &Invocation, console: &mut Console) -> u8 {
-    let _temporary = Temporary::begin();
+    super::clean_up_on_signals();
     match dispatch(invocation, console) {
         Ok(code) => code,
         Err(error) => {
