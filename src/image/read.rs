@@ -577,7 +577,7 @@ impl Place {
         let found = reader.into_inner().hash.finalize();
         let found = format!("sha256:{}", data_encoding::HEXLOWER.encode(&found));
         if let Some(digest) = digest.filter(|digest| *digest != found) {
-            return Err(ReadError::not_its_name(&name, digest, found));
+            return Err(ReadError::not_its_name(name, digest, found));
         }
         layer.digest = found;
         image.layers.push(layer);

@@ -105,11 +105,10 @@ fn follow(path: &Path) -> io::Result<(PathBuf, bool)> {
 
 /// Returns whether links in a folder are those of `/proc/PID/fd`: their text is not where they lead.
 fn is_process_folder(folder: &Path) -> bool {
-    let named_by_number = |name: &std::ffi::OsStr| name == "fd";
     let folder = std::fs::canonicalize(folder).unwrap_or_default();
-    folder.file_name().is_some_and(named_by_number)
+    folder.file_name().is_some_and(|name| name == "fd")
         && rustix::fs::statfs(&folder)
-            .is_ok_and(|found| found.f_type as i64 == rustix::fs::PROC_SUPER_MAGIC as i64)
+            .is_ok_and(|found| found.f_type == rustix::fs::PROC_SUPER_MAGIC)
 }
 
 #[cfg(test)]
