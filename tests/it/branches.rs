@@ -204,7 +204,7 @@ fn mirrors_are_measured_ranked_and_kept() {
 
     // The kept ones stand in for each other without any option.
     drop(quick);
-    let run = system.ibex(&["add", "--no-scripts", "zlib"]);
+    let run = system.ibex(&["--update-cache", "add", "--no-scripts", "zlib"]);
     assert_eq!(run.code, 0, "{}", run.output);
     assert!(run.output.contains(&slow.url()), "{}", run.output);
 
