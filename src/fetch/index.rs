@@ -51,6 +51,8 @@ pub struct LoadedIndex {
     pub description: String,
     /// Its records.
     pub table: Arc<PackageTable>,
+    /// The SHA-256 of the file that the records are all of; `None` if they are not.
+    pub digest: Option<[u8; 32]>,
     /// Its number in the catalogue, if it is there.
     pub stored: Option<i64>,
     /// Who vouches for it; `None` if nobody does.
@@ -187,6 +189,7 @@ impl<'a> IndexLoader<'a> {
         LoadedIndex {
             description: parsed.index.description,
             table: Arc::new(parsed.index.table),
+            digest: Some(parsed.digest),
             stored,
             trusted_by: parsed.trusted_by,
             freshness: parsed.index.freshness,
@@ -229,6 +232,7 @@ impl<'a> IndexLoader<'a> {
         Some(LoadedIndex {
             description: stored.description,
             table: Arc::new(table),
+            digest: Some(stored.digest),
             stored: Some(stored.id),
             trusted_by: stored.trusted_by.filter(|_| trusted),
             freshness: stored.freshness,

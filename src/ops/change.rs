@@ -1141,12 +1141,39 @@ pub fn solver_sources(repositories: &LoadedRepositories, architectures: &[String
             local: loaded.local,
             url: loaded.repository.url.clone(),
         });
-    Sources {
+    let sources = Sources {
         repositories: inputs.collect(),
         tag_order: repositories.tag_order.clone(),
         architectures: architectures.to_vec(),
         ..Sources::default()
+    };
+    if let Some(table) = kept_joined(repositories, &sources.repositories) {
+        // Nobody has asked for it yet.
+        let _ = sources.joined.set(Arc::new(table));
     }
+    sources
+}
+
+/// Returns the joined table of the repositories from the catalogue, if it is worth keeping there.
+fn kept_joined(
+    repositories: &LoadedRepositories,
+    inputs: &[RepositoryInput],
+) -> Option<PackageTable> {
+    /// So many records are joined in less time than it takes to map a file.
+    const FEW: usize = 2000;
+    let tables: Vec<&PackageTable> = inputs.iter().map(|input| input.table.as_ref()).collect();
+    if tables.len() < 2 || tables.iter().map(|table| table.len()).sum::<usize>() < FEW {
+        return None;
+    }
+    let mut digests = Vec::with_capacity(tables.len());
+    for loaded in &repositories.repositories {
+        digests.push(match &loaded.index {
+            Some(index) => index.digest?,
+            None => [0; 32],
+        });
+    }
+    let catalogue = repositories.catalogue.as_ref()?;
+    Some(catalogue.joined(&digests, || PackageTable::join(&tables)))
 }
 
 /// Tells what a solution changes; returns whether that is anything.

@@ -37,8 +37,15 @@ impl World {
         }
         self.entries
             .iter()
-            .map(|entry| format!("{entry}\n"))
+            .map(|entry| format!("{}\n", entry.stored()))
             .collect()
+    }
+
+    /// Returns the world as its file gives it back.
+    pub fn stored(&self) -> Self {
+        Self {
+            entries: self.entries.iter().map(Dependency::stored).collect(),
+        }
     }
 
     /// Sorts the entries in display order of their names, stably.

@@ -3,7 +3,7 @@
 use crate::package::installed::Broken;
 use crate::package::{Flaws, InstalledDb, Package, PackageTable};
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// One repository, in the order of declaration.
 #[derive(Clone, Debug)]
@@ -114,6 +114,8 @@ pub struct Sources {
     pub cache_files: HashMap<String, u64>,
     /// The packages that the command line brings.
     pub registered: RegisteredInput,
+    /// The tables of the repositories joined in their order, if somebody has that already.
+    pub joined: OnceLock<Arc<PackageTable>>,
 }
 
 /// Packages that the command line brings.
@@ -147,6 +149,18 @@ impl RegisteredInput {
 }
 
 impl Sources {
+    /// Returns the tables of all repositories as one ([`PackageTable::join`]).
+    pub(super) fn joined(&self) -> &PackageTable {
+        self.joined.get_or_init(|| {
+            let tables: Vec<&PackageTable> =
+                self.repositories.iter().map(|r| r.table.as_ref()).collect();
+            match self.repositories.as_slice() {
+                [only] if only.table.has_distinct_identities() => only.table.clone(),
+                _ => Arc::new(PackageTable::join(&tables)),
+            }
+        })
+    }
+
     /// Scanning the cache makes names of what stands before each `-` of a file name.
     pub(super) fn cached_names(&self) -> impl Iterator<Item = &str> {
         let files = self.cache_files.keys();

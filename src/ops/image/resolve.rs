@@ -885,5 +885,6 @@ fn keep(loaded: &mut LoadedRepositories, wanted: impl Fn(&str, &str) -> bool) {
         });
         let kept: Vec<Package> = kept.map(|at| table.package(at)).collect();
         index.table = Arc::new(PackageTable::build(&kept));
+        index.digest = None;
     }
 }

@@ -9,7 +9,7 @@
 
 use crate::package::installed::InstalledPackage;
 use crate::package::name_hash::BUCKETS;
-use crate::package::table::{Details, NameRef, Record, TableDependency, hash};
+use crate::package::table::{Details, List, NameRef, Record, TableDependency, hash};
 use crate::package::{Identity, InstalledDb, Operator, PackageTable, order};
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -385,7 +385,9 @@ impl<'a> View<'a> {
         let source = usize::from(package.source);
         let record = self.get(package).record;
         let table = self.table(source);
-        let names = || std::iter::once(record.name_ref()).chain(record.provide_names());
+        let names = || {
+            std::iter::once(record.name_ref()).chain(record.names(List::Provides).iter().copied())
+        };
         // The bucket decides nearly always, and needs no other table.
         let bucket = |name: NameRef| table.name_hash(name) % BUCKETS;
         let best = names().map(bucket).min();
