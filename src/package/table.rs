@@ -72,10 +72,69 @@ pub(crate) enum List {
     InstallIf,
 }
 
+impl List {
+    /// Where a record says where the list begins; the next word says where it ends.
+    fn column(self) -> usize {
+        match self {
+            Self::Depends => 15,
+            Self::Provides => 16,
+            Self::InstallIf => 17,
+        }
+    }
+}
+
 /// What is made of nothing but words, so that a list of it can be used where it lies in a block.
 pub(crate) trait Plain: FromBytes + Immutable + KnownLayout {}
 
 impl<T: FromBytes + Immutable + KnownLayout> Plain for T {}
+
+/// The lists of a table with the ids of its user, for those who follow many of them.
+#[derive(Clone, Copy)]
+pub(crate) struct Lists<'a, Name, Offer> {
+    names: &'a [[u32; NAME_WORDS]],
+    offers: &'a [Offer],
+    triggers: &'a [Name],
+    packages: &'a [[u32; PACKAGE_WORDS]],
+    links: &'a [Name],
+}
+
+impl<'a, Name, Offer> Lists<'a, Name, Offer> {
+    fn of_name(&self, name: u32, column: usize) -> (usize, usize) {
+        let bound = |row: usize| {
+            let row = self.names.get(row);
+            row.map_or(0, |row| (row[column] & !SHARED_BUCKET) as usize)
+        };
+        (bound(name as usize), bound(name as usize + 1))
+    }
+
+    /// Returns the offers of a name in file order.
+    pub(crate) fn offers(&self, name: u32) -> &'a [Offer] {
+        let (from, to) = self.of_name(name, 3);
+        self.offers.get(from..to).unwrap_or_default()
+    }
+
+    /// Returns the names of the packages whose install_if mentions a name: by bucket of apk's name
+    /// table and the youngest first (solver.md, Appendix A), each once.
+    pub(crate) fn triggers(&self, name: u32) -> &'a [Name] {
+        let (from, to) = self.of_name(name, 6);
+        self.triggers.get(from..to).unwrap_or_default()
+    }
+
+    /// Returns the names of one of the lists of a record, in file order.
+    pub(crate) fn links(&self, record: u32, list: List) -> &'a [Name] {
+        let Some(row) = self.packages.get(record as usize) else {
+            return &[];
+        };
+        let column = list.column();
+        let (from, to) = (row[column] as usize, row[column + 1] as usize);
+        self.links.get(from..to).unwrap_or_default()
+    }
+
+    /// Returns the own name of a record, as its number.
+    pub(crate) fn own_name(&self, record: u32) -> u32 {
+        self.packages.get(record as usize).map_or(0, |row| row[0])
+    }
+}
 
 /// Package records in flat form.
 #[derive(Clone, Debug)]
@@ -291,12 +350,13 @@ impl PackageTable {
                     }
                 });
             }
+            let lists = table.lists::<u32, [u32; 2]>();
             for name in table.names() {
                 let (id, place) = (names[name.0 as usize], |record: u32| {
                     records[record as usize]
                 });
                 let first = |record: &u32| is_first[*record as usize];
-                let offers = table.offer_list::<[u32; 2]>(name).iter();
+                let offers = lists.offers(name.0).iter();
                 let offers = offers.filter(|[record, _]| first(record));
                 let offers = offers.map(|[record, provide]| [id, place(*record), *provide]);
                 parts.offers.extend(offers);
@@ -490,20 +550,17 @@ impl PackageTable {
         self.word(CORE_HEADER + name.0 as usize * NAME_WORDS + 2)
     }
 
-    /// Returns the offers of a name as pairs of the caller's: record and index into its provides,
-    /// or [`OWN`].
-    pub(crate) fn offer_list<T: Plain>(&self, name: NameRef) -> &[T] {
-        let range = self.range(name, 3);
-        let base = self.layout.offers;
-        self.list(base + range.start * 2..base + range.end * 2)
-    }
-
-    /// Returns the names of the packages whose install_if mentions a name: by bucket of apk's name
-    /// table and the youngest first (solver.md, Appendix A), each once.
-    pub(crate) fn triggers<T: Plain>(&self, name: NameRef) -> &[T] {
-        let range = self.range(name, 6);
-        let base = self.layout.triggers;
-        self.list(base + range.start..base + range.end)
+    /// Returns the lists with names and offers of the caller's: a name is a number, an offer a
+    /// record and an index into its provides, or [`OWN`].
+    pub(crate) fn lists<Name: Plain, Offer: Plain>(&self) -> Lists<'_, Name, Offer> {
+        let layout = &self.layout;
+        Lists {
+            names: self.list(CORE_HEADER..layout.slots),
+            offers: self.list(layout.offers..layout.triggered),
+            triggers: self.list(layout.triggers..layout.packages),
+            packages: self.list(layout.packages..layout.identities),
+            links: self.list(layout.links..layout.dependencies),
+        }
     }
 
     /// Returns whether two of the triggers of a name are in one bucket, so that their order is
@@ -514,7 +571,7 @@ impl PackageTable {
     }
 
     /// Returns the names of all dependencies, one package after the other.
-    pub(crate) fn links<T: Plain>(&self) -> &[T] {
+    pub(crate) fn links(&self) -> &[NameRef] {
         self.list(self.layout.links..self.layout.dependencies)
     }
 
@@ -736,8 +793,8 @@ impl<'a> Record<'a> {
         (at < range.end).then(|| self.table.entry(at))
     }
 
-    /// Returns the names of one of the lists in file order, as the caller's kind of id.
-    pub(crate) fn names<T: Plain>(&self, list: List) -> &'a [T] {
+    /// Returns the names of one of the lists in file order.
+    pub(crate) fn names(&self, list: List) -> &'a [NameRef] {
         let range = self.link_range(list);
         let base = self.table.layout.links;
         self.table.list(base + range.start..base + range.end)
@@ -745,11 +802,7 @@ impl<'a> Record<'a> {
 
     /// Returns where the names of one of the lists are among all links of the table.
     pub(crate) fn link_range(&self, list: List) -> std::ops::Range<usize> {
-        self.range(match list {
-            List::Depends => 15,
-            List::Provides => 16,
-            List::InstallIf => 17,
-        })
+        self.range(list.column())
     }
 
     /// Returns which of the joined tables have the package, as bits; those above 63 are left out.

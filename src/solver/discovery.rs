@@ -8,12 +8,12 @@ use super::universe::{Offer, Universe};
 
 /// For each name its rank, 0 if it was not discovered; the higher ranks are decided first. Names
 /// beyond the end were not discovered, either.
-pub(super) type Ranks = Vec<u64>;
+pub(super) type Ranks = Vec<u32>;
 
-const MARKED: u64 = 1 << 33;
-const OFFERS_ITSELF: u64 = 1 << 32;
+const MARKED: u32 = 1 << 31;
+const OFFERS_ITSELF: u32 = 1 << 30;
 /// What a name has between being entered and being numbered.
-const ENTERED: u64 = 1 << 34;
+const ENTERED: u32 = u32::MAX;
 
 /// Where the walk is within one name.
 #[derive(Clone, Copy)]
@@ -42,7 +42,7 @@ const CONDITIONS_ENTERED: u8 = 4;
 struct Walk<'w, 'a> {
     universe: &'w Universe<'a>,
     marked: &'w [NameId],
-    counter: u64,
+    counter: u32,
     ranks: Ranks,
     /// What was done with each package: a name is never left, so once is enough.
     done: Vec<u8>,

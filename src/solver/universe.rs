@@ -13,7 +13,7 @@ use super::ids::{NameId, NumberSet, PackageId, TagId};
 use super::sources::{InstalledState, Registered, Sources};
 use crate::package::installed::Broken;
 use crate::package::name_hash::BUCKETS;
-use crate::package::table::{List, NameRef, OWN, Record, TableDependency, hash};
+use crate::package::table::{List, Lists, NameRef, OWN, Record, TableDependency, hash};
 use crate::package::{Dependency, Identity, Operator, Package, PackageTable, World};
 use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
@@ -149,6 +149,7 @@ pub struct Universe<'a> {
     input: &'a Sources,
     /// The repositories. Their names and records have the lowest ids here.
     joined: &'a PackageTable,
+    lists: Lists<'a, NameId, Offer>,
     sides: Vec<Side<'a>>,
     /// For each name its position in `asides` plus one.
     aside_slots: Vec<u32>,
@@ -176,6 +177,7 @@ impl<'a> Universe<'a> {
         let mut universe = Self {
             input: sources,
             joined,
+            lists: joined.lists(),
             sides: Vec::with_capacity(SIDES),
             aside_slots: vec![0; joined.name_count()],
             asides: Vec::new(),
@@ -305,7 +307,7 @@ impl<'a> Universe<'a> {
             aside.own_offers |= table.offers(local).next().is_some();
             aside.own_triggers |= table.triggered(local).next().is_some();
         }
-        let links = table.links::<NameRef>().iter();
+        let links = table.links().iter();
         let links = links.map(|local| names[local.0 as usize]).collect();
         self.sides.push(Side {
             table,
@@ -346,12 +348,12 @@ impl<'a> Universe<'a> {
         });
         if let Some(twin) = twin {
             self.replaced[twin as usize] = true;
-            let replaced = self.joined.record(twin);
-            self.aside(NameId(replaced.name_ref().0)).own_offers = true;
-            for name in replaced.names::<NameId>(List::Provides) {
+            let lists = self.lists;
+            self.aside(NameId(lists.own_name(twin))).own_offers = true;
+            for name in lists.links(twin, List::Provides) {
                 self.aside(*name).own_offers = true;
             }
-            for name in replaced.names::<NameId>(List::InstallIf) {
+            for name in lists.links(twin, List::InstallIf) {
                 self.aside(*name).own_triggers = true;
             }
         }
@@ -361,13 +363,12 @@ impl<'a> Universe<'a> {
     /// Finds the names whose triggers are in another order than in the table, because something
     /// else mentions some of them before.
     fn find_reordered_triggers(&mut self) {
-        let joined = self.joined;
+        let (joined, lists) = (self.joined, self.lists);
         let early = self.asides.iter().filter(|aside| aside.mention.is_some());
         let early: Vec<NameId> = early.map(|aside| aside.name).collect();
         for name in early {
-            for offer in self.table_offers(name) {
-                let package = joined.record(offer.package.0);
-                for condition in package.names::<NameId>(List::InstallIf) {
+            for offer in lists.offers(name.0) {
+                for condition in lists.links(offer.package.0, List::InstallIf) {
                     if joined.triggers_share_a_bucket(NameRef(condition.0)) {
                         self.aside(*condition).own_triggers = true;
                     }
@@ -391,7 +392,7 @@ impl<'a> Universe<'a> {
                 continue;
             }
             let start = offers.len() as u32;
-            let mut of_repositories = Some(self.table_offers(name));
+            let mut of_repositories = Some(self.lists.offers(name.0));
             for (number, side) in self.sides.iter().enumerate() {
                 if side.kind == SideKind::Registered {
                     let list = of_repositories.take().unwrap_or_default().iter();
@@ -400,7 +401,8 @@ impl<'a> Universe<'a> {
                 let Some(local) = locals[number].checked_sub(1) else {
                     continue;
                 };
-                for offer in side.table.offer_list::<Offer>(NameRef(local)) {
+                let lists = side.table.lists::<NameRef, Offer>();
+                for offer in lists.offers(local) {
                     let record = offer.package.0;
                     // Later records of an identity offer nothing.
                     if let Some(package) = self.made_by(number, record) {
@@ -459,12 +461,6 @@ impl<'a> Universe<'a> {
         ((name.0 as usize) < self.joined.name_count()).then_some(NameRef(name.0))
     }
 
-    fn table_offers(&self, name: NameId) -> &'a [Offer] {
-        let joined = self.joined;
-        self.in_joined(name)
-            .map_or(&[], |name| joined.offer_list(name))
-    }
-
     /// Returns the id of a name, which is made if it is new.
     pub fn intern(&mut self, text: &str) -> NameId {
         match self.joined.find_name(text, hash(text)) {
@@ -520,9 +516,7 @@ impl<'a> Universe<'a> {
         if let Some(aside) = self.find_aside(name).filter(|aside| aside.own_triggers) {
             return aside.triggers.get_or_init(|| self.collect_triggers(aside));
         }
-        let joined = self.joined;
-        self.in_joined(name)
-            .map_or(&[], |name| joined.triggers(name))
+        self.lists.triggers(name.0)
     }
 
     fn collect_triggers(&self, aside: &Aside) -> Box<[NameId]> {
@@ -612,7 +606,7 @@ impl<'a> Universe<'a> {
                 let (start, end) = aside.offers;
                 &self.offers[start as usize..end as usize]
             }
-            _ => self.table_offers(name),
+            _ => self.lists.offers(name.0),
         }
     }
 
@@ -663,7 +657,7 @@ impl<'a> Universe<'a> {
 
     fn list(&self, package: PackageId, list: List) -> &[NameId] {
         match self.side_package(package) {
-            None => self.joined.record(package.0).names(list),
+            None => self.lists.links(package.0, list),
             Some(made) => {
                 let side = &self.sides[usize::from(made.side)];
                 &side.links[side.table.record(made.record).link_range(list)]
@@ -739,7 +733,7 @@ impl<'a> Universe<'a> {
     /// Returns the own name of a package.
     pub fn own_name(&self, package: PackageId) -> NameId {
         match self.side_package(package) {
-            None => NameId(self.joined.record(package.0).name_ref().0),
+            None => NameId(self.lists.own_name(package.0)),
             Some(made) => made.name,
         }
     }
