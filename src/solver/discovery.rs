@@ -13,7 +13,7 @@ pub(super) type Ranks = Vec<u32>;
 const MARKED: u32 = 1 << 31;
 const OFFERS_ITSELF: u32 = 1 << 30;
 /// What a name has between being entered and being numbered.
-const ENTERED: u32 = u32::MAX;
+const ENTERED: u32 = 1 << 29;
 
 /// Where the walk is within one name.
 #[derive(Clone, Copy)]
@@ -41,7 +41,6 @@ const CONDITIONS_ENTERED: u8 = 4;
 
 struct Walk<'w, 'a> {
     universe: &'w Universe<'a>,
-    marked: &'w [NameId],
     counter: u32,
     ranks: Ranks,
     /// What was done with each package: a name is never left, so once is enough.
@@ -60,14 +59,22 @@ pub(super) fn discover(
         ranks: vec![0; universe.name_count()],
         done: vec![0; universe.package_count()],
         universe,
-        marked,
         counter: 0,
         stack: Vec::new(),
     };
+    for name in marked {
+        walk.ranks[name.0 as usize] = MARKED;
+    }
     for name in start {
         walk.enter(name);
         while let Some(frame) = walk.stack.pop() {
             walk.advance(frame);
+        }
+    }
+    for name in marked {
+        let rank = &mut walk.ranks[name.0 as usize];
+        if *rank == MARKED {
+            *rank = 0;
         }
     }
     walk.ranks
@@ -77,10 +84,10 @@ impl Walk<'_, '_> {
     /// Starts a name unless it is already discovered; returns whether it did.
     fn enter(&mut self, name: NameId) -> bool {
         let rank = &mut self.ranks[name.0 as usize];
-        if *rank != 0 {
+        if *rank & !MARKED != 0 {
             return false;
         }
-        *rank = ENTERED;
+        *rank |= ENTERED;
         self.stack.push(Frame {
             name,
             stage: Stage::Depends,
@@ -186,13 +193,10 @@ impl Walk<'_, '_> {
 
     fn number(&mut self, name: NameId, offers: &[Offer]) {
         self.counter += 1;
-        let mut rank = self.counter;
-        if self.marked.contains(&name) {
-            rank |= MARKED;
-        }
+        let rank = &mut self.ranks[name.0 as usize];
+        *rank = (*rank & MARKED) | self.counter;
         if offers.iter().any(|offer| offer.is_own()) {
-            rank |= OFFERS_ITSELF;
+            *rank |= OFFERS_ITSELF;
         }
-        self.ranks[name.0 as usize] = rank;
     }
 }

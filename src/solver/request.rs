@@ -197,11 +197,11 @@ pub fn add(
         world: world.clone(),
         ..Request::default()
     };
+    request.world.add_all(entries);
     for entry in entries {
         if let Some(tag) = &entry.tag {
             universe.tag(tag);
         }
-        request.world.add(entry.clone());
         request.marks.push(Mark {
             name: universe.intern(&entry.name),
             flags,
