@@ -15,17 +15,19 @@
 //! core     magic, then the number of names, slots, offers, triggered, dependents, packages,
 //!          identity slots, dependencies, text bytes and distinct identities, the flaws that
 //!          some record has, and the number of triggers; then the sections in this order:
-//! names         7 words each: text offset, text length, hash, first offer, first triggered, first
-//!               dependent, first trigger; one more at the end closes the four ranges. Ids are in
-//!               order of first mention. The upper bit of the last word says that the order of
-//!               the triggers depends on what else mentions them: see [`PackageTable::triggers`].
+//! names         3 words each: text offset, text length, hash. Ids are in order of first mention
+//! name lists    4 words for each name: first offer, triggered, dependent and trigger; one more
+//!               at the end closes the ranges. The upper bit of the last word says that two of
+//!               the triggers are in one bucket
 //! slots         name id + 1 by hash, open addressing; a power of two. The upper 8 bits are those
 //!               of the hash, so that a name that is not there costs one look as a rule
 //! offers        2 words each: package, index into its provides or OWN
 //! triggered     packages whose install_if mentions the name, in file order
 //! dependents    packages whose depends mention the name, in file order
 //! triggers      names of the packages whose install_if mentions the name, each once
-//! packages      21 words each
+//! packages      16 words each
+//! package lists 4 words for each package: own name, first link of depends, provides and
+//!               install_if; one more at the end closes the ranges
 //! identities    record + 1 by folded identity, like slots
 //! links         the names of all dependencies
 //! dependencies  3 words each: flags, version offset, version length
@@ -44,12 +46,15 @@ use hashbrown::HashTable;
 use std::hash::BuildHasher as _;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-const CORE_MAGIC: u32 = 0x3654_4249;
+const CORE_MAGIC: u32 = 0x3754_4249;
 const DETAILS_MAGIC: u32 = 0x3144_4249;
 const CORE_HEADER: usize = 13;
 const DETAILS_HEADER: usize = 3;
-const NAME_WORDS: usize = 7;
-const PACKAGE_WORDS: usize = 21;
+const NAME_WORDS: usize = 3;
+const PACKAGE_WORDS: usize = 16;
+/// Of the rows that say where the lists of a name or a package are; they are apart and small
+/// because a question follows the lists of most names.
+const LIST_WORDS: usize = 4;
 const DEPENDENCY_WORDS: usize = 3;
 const DETAILS_WORDS: usize = 16;
 /// The part of a slot that is an id plus one; the rest is a part of the hash.
@@ -72,17 +77,6 @@ pub(crate) enum List {
     InstallIf,
 }
 
-impl List {
-    /// Where a record says where the list begins; the next word says where it ends.
-    fn column(self) -> usize {
-        match self {
-            Self::Depends => 15,
-            Self::Provides => 16,
-            Self::InstallIf => 17,
-        }
-    }
-}
-
 /// What is made of nothing but words, so that a list of it can be used where it lies in a block.
 pub(crate) trait Plain: FromBytes + Immutable + KnownLayout {}
 
@@ -91,10 +85,10 @@ impl<T: FromBytes + Immutable + KnownLayout> Plain for T {}
 /// The lists of a table with the ids of its user, for those who follow many of them.
 #[derive(Clone, Copy)]
 pub(crate) struct Lists<'a, Name, Offer> {
-    names: &'a [[u32; NAME_WORDS]],
+    names: &'a [[u32; LIST_WORDS]],
     offers: &'a [Offer],
     triggers: &'a [Name],
-    packages: &'a [[u32; PACKAGE_WORDS]],
+    packages: &'a [[u32; LIST_WORDS]],
     links: &'a [Name],
 }
 
@@ -109,25 +103,31 @@ impl<'a, Name, Offer> Lists<'a, Name, Offer> {
 
     /// Returns the offers of a name in file order.
     pub(crate) fn offers(&self, name: u32) -> &'a [Offer] {
-        let (from, to) = self.of_name(name, 3);
+        let (from, to) = self.of_name(name, 0);
         self.offers.get(from..to).unwrap_or_default()
     }
 
     /// Returns the names of the packages whose install_if mentions a name: by bucket of apk's name
     /// table and the youngest first (solver.md, Appendix A), each once.
     pub(crate) fn triggers(&self, name: u32) -> &'a [Name] {
-        let (from, to) = self.of_name(name, 6);
+        let (from, to) = self.of_name(name, 3);
         self.triggers.get(from..to).unwrap_or_default()
     }
 
     /// Returns the names of one of the lists of a record, in file order.
     pub(crate) fn links(&self, record: u32, list: List) -> &'a [Name] {
-        let Some(row) = self.packages.get(record as usize) else {
+        let at = record as usize;
+        let Some([row, next]) = self.packages.get(at..at + 2) else {
             return &[];
         };
-        let column = list.column();
-        let (from, to) = (row[column] as usize, row[column + 1] as usize);
-        self.links.get(from..to).unwrap_or_default()
+        let (from, to) = match list {
+            List::Depends => (row[1], row[2]),
+            List::Provides => (row[2], row[3]),
+            List::InstallIf => (row[3], next[1]),
+        };
+        self.links
+            .get(from as usize..to as usize)
+            .unwrap_or_default()
     }
 
     /// Returns the own name of a record, as its number.
@@ -153,12 +153,14 @@ struct Layout {
     identity_slot_count: usize,
     identity_count: usize,
     dependency_count: usize,
+    name_lists: usize,
     slots: usize,
     offers: usize,
     triggered: usize,
     dependents: usize,
     triggers: usize,
     packages: usize,
+    package_lists: usize,
     identities: usize,
     links: usize,
     dependencies: usize,
@@ -186,6 +188,7 @@ pub struct TableOffer {
 pub struct Record<'a> {
     table: &'a PackageTable,
     base: usize,
+    lists: usize,
 }
 
 /// A dependency of a record.
@@ -339,7 +342,7 @@ impl PackageTable {
                 is_first.push(known.is_none());
                 records.push(match known {
                     Some(known) => {
-                        let base = known as usize * PACKAGE_WORDS + 19;
+                        let base = known as usize * PACKAGE_WORDS + 14;
                         parts.packages[base] |= bit as u32;
                         parts.packages[base + 1] |= (bit >> 32) as u32;
                         known
@@ -555,10 +558,10 @@ impl PackageTable {
     pub(crate) fn lists<Name: Plain, Offer: Plain>(&self) -> Lists<'_, Name, Offer> {
         let layout = &self.layout;
         Lists {
-            names: self.list(CORE_HEADER..layout.slots),
+            names: self.list(layout.name_lists..layout.slots),
             offers: self.list(layout.offers..layout.triggered),
             triggers: self.list(layout.triggers..layout.packages),
-            packages: self.list(layout.packages..layout.identities),
+            packages: self.list(layout.package_lists..layout.identities),
             links: self.list(layout.links..layout.dependencies),
         }
     }
@@ -566,8 +569,8 @@ impl PackageTable {
     /// Returns whether two of the triggers of a name are in one bucket, so that their order is
     /// another one if something before this table mentions one of them.
     pub(crate) fn triggers_share_a_bucket(&self, name: NameRef) -> bool {
-        let base = CORE_HEADER + name.0 as usize * NAME_WORDS;
-        self.word(base + 6) & SHARED_BUCKET != 0
+        let base = self.layout.name_lists + name.0 as usize * LIST_WORDS;
+        self.word(base + 3) & SHARED_BUCKET != 0
     }
 
     /// Returns the names of all dependencies, one package after the other.
@@ -582,7 +585,7 @@ impl PackageTable {
 
     /// Returns the offers of a name in file order.
     pub fn offers(&self, name: NameRef) -> impl Iterator<Item = TableOffer> + '_ {
-        self.range(name, 3).map(move |i| {
+        self.range(name, 0).map(move |i| {
             let base = self.layout.offers + i * 2;
             let provide = self.word(base + 1);
             TableOffer {
@@ -594,28 +597,31 @@ impl PackageTable {
 
     /// Returns the records whose install_if mentions a name, in file order.
     pub fn triggered(&self, name: NameRef) -> impl Iterator<Item = u32> + '_ {
-        self.range(name, 4)
+        self.range(name, 1)
             .map(move |i| self.word(self.layout.triggered + i))
     }
 
     /// Returns the records whose depends mention a name (conflicts count), in file order.
     pub fn dependents(&self, name: NameRef) -> impl Iterator<Item = u32> + '_ {
-        self.range(name, 5)
+        self.range(name, 2)
             .map(move |i| self.word(self.layout.dependents + i))
     }
 
     fn range(&self, name: NameRef, column: usize) -> std::ops::Range<usize> {
-        let base = CORE_HEADER + name.0 as usize * NAME_WORDS + column;
+        let base = self.layout.name_lists + name.0 as usize * LIST_WORDS + column;
         let limit = self.core.len() / 4;
         let bound = |at: usize| ((self.word(at) & !SHARED_BUCKET) as usize).min(limit);
         let start = bound(base);
-        start..bound(base + NAME_WORDS).max(start)
+        start..bound(base + LIST_WORDS).max(start)
     }
 
     /// Returns a record by its position in the file.
     pub fn record(&self, index: u32) -> Record<'_> {
-        let base = self.layout.packages + index as usize * PACKAGE_WORDS;
-        Record { table: self, base }
+        Record {
+            table: self,
+            base: self.layout.packages + index as usize * PACKAGE_WORDS,
+            lists: self.layout.package_lists + index as usize * LIST_WORDS,
+        }
     }
 
     /// Returns whether the details block was loaded.
@@ -714,7 +720,7 @@ impl<'a> Record<'a> {
 
     /// Returns the own name's id.
     pub fn name_ref(&self) -> NameRef {
-        NameRef(self.word(0))
+        NameRef(self.table.word(self.lists))
     }
 
     /// Returns the own name.
@@ -724,71 +730,71 @@ impl<'a> Record<'a> {
 
     /// Returns the version text.
     pub fn version(&self) -> &'a str {
-        self.table.text(self.word(1), self.word(2))
+        self.table.text(self.word(0), self.word(1))
     }
 
     /// Returns the architecture, if the record states one.
     pub fn arch(&self) -> Option<&'a str> {
-        let length = self.word(4);
-        (length != ABSENT).then(|| self.table.text(self.word(3), length))
+        let length = self.word(3);
+        (length != ABSENT).then(|| self.table.text(self.word(2), length))
     }
 
     /// Returns the identity.
     pub fn identity(&self) -> Identity {
         let mut bytes = [0; 20];
         for (i, part) in bytes.chunks_exact_mut(4).enumerate() {
-            part.copy_from_slice(&self.word(5 + i).to_le_bytes());
+            part.copy_from_slice(&self.word(4 + i).to_le_bytes());
         }
         Identity(bytes)
     }
 
     /// Returns the size of the package file in bytes.
     pub fn size(&self) -> u64 {
-        self.long(10)
+        self.long(9)
     }
 
     /// Returns the installed size in bytes.
     pub fn installed_size(&self) -> u64 {
-        self.long(12)
+        self.long(11)
     }
 
     /// Returns the provider priority.
     pub fn provider_priority(&self) -> u16 {
-        self.word(14) as u16
+        self.word(13) as u16
     }
 
     /// Returns what reading found wrong.
     pub fn flaws(&self) -> Flaws {
-        flaws(self.word(14) >> 16)
+        flaws(self.word(13) >> 16)
     }
 
     /// Returns the dependencies in file order.
     pub fn depends(&self) -> impl ExactSizeIterator<Item = TableDependency<'a>> + use<'a> {
-        self.list(15)
+        self.list(List::Depends)
     }
 
     /// Returns the provided names in file order.
     pub fn provides(&self) -> impl ExactSizeIterator<Item = TableDependency<'a>> + use<'a> {
-        self.list(16)
+        self.list(List::Provides)
     }
 
     /// Returns the install_if conditions in file order.
     pub fn install_if(&self) -> impl ExactSizeIterator<Item = TableDependency<'a>> + use<'a> {
-        self.list(17)
+        self.list(List::InstallIf)
     }
 
     /// Returns one dependency by its position in the list.
     pub fn depend(&self, index: u32) -> Option<TableDependency<'a>> {
-        self.one(15, index)
+        self.one(List::Depends, index)
     }
 
     /// Returns one provided name by its position in the list.
     pub fn provide(&self, index: u32) -> Option<TableDependency<'a>> {
-        self.one(16, index)
+        self.one(List::Provides, index)
     }
 
-    fn one(&self, column: usize, index: u32) -> Option<TableDependency<'a>> {
-        let range = self.range(column);
+    fn one(&self, list: List, index: u32) -> Option<TableDependency<'a>> {
+        let range = self.link_range(list);
         let at = range.start.checked_add(index as usize)?;
         (at < range.end).then(|| self.table.entry(at))
     }
@@ -802,24 +808,24 @@ impl<'a> Record<'a> {
 
     /// Returns where the names of one of the lists are among all links of the table.
     pub(crate) fn link_range(&self, list: List) -> std::ops::Range<usize> {
-        self.range(list.column())
+        let limit = self.table.layout.dependency_count;
+        let bound = |at: usize| (self.table.word(self.lists + at) as usize).min(limit);
+        let (from, to) = match list {
+            List::Depends => (bound(1), bound(2)),
+            List::Provides => (bound(2), bound(3)),
+            List::InstallIf => (bound(3), bound(LIST_WORDS + 1)),
+        };
+        from..to.max(from)
     }
 
     /// Returns which of the joined tables have the package, as bits; those above 63 are left out.
     pub(crate) fn tables(&self) -> u64 {
-        self.long(19)
+        self.long(14)
     }
 
-    fn list(&self, column: usize) -> impl ExactSizeIterator<Item = TableDependency<'a>> + use<'a> {
+    fn list(&self, list: List) -> impl ExactSizeIterator<Item = TableDependency<'a>> + use<'a> {
         let table = self.table;
-        self.range(column).map(move |i| table.entry(i))
-    }
-
-    fn range(&self, column: usize) -> std::ops::Range<usize> {
-        let limit = self.table.layout.dependency_count;
-        let from = (self.word(column) as usize).min(limit);
-        let to = (self.word(column + 1) as usize).min(limit);
-        from..to.max(from)
+        self.link_range(list).map(move |i| table.entry(i))
     }
 }
 
@@ -855,13 +861,15 @@ impl Layout {
             return None;
         }
         let count = |i: usize| word(core, i) as usize;
-        let slots = CORE_HEADER + (count(1) + 1) * NAME_WORDS;
+        let name_lists = CORE_HEADER + count(1) * NAME_WORDS;
+        let slots = name_lists + (count(1) + 1) * LIST_WORDS;
         let offers = slots + count(2);
         let triggered = offers + count(3) * 2;
         let dependents = triggered + count(4);
         let triggers = dependents + count(5);
         let packages = triggers + count(12);
-        let identities = packages + count(6) * PACKAGE_WORDS;
+        let package_lists = packages + count(6) * PACKAGE_WORDS;
+        let identities = package_lists + (count(6) + 1) * LIST_WORDS;
         let links = identities + count(7);
         let dependencies = links + count(8);
         let text = dependencies + count(8) * DEPENDENCY_WORDS;
@@ -874,12 +882,14 @@ impl Layout {
             identity_slot_count: count(7),
             identity_count: count(10),
             dependency_count: count(8),
+            name_lists,
             slots,
             offers,
             triggered,
             dependents,
             triggers,
             packages,
+            package_lists,
             identities,
             links,
             dependencies,
@@ -955,6 +965,7 @@ pub struct Builder {
     /// Name and record.
     dependents: Vec<[u32; 2]>,
     packages: Vec<u32>,
+    lists: Vec<[u32; LIST_WORDS]>,
     identities: Vec<Identity>,
     links: Vec<u32>,
     dependencies: Vec<u32>,
@@ -1020,7 +1031,6 @@ impl Builder {
                 }
             }),
         ];
-        let end = self.links.len() as u32;
         for name in &stated.mentions {
             self.name(name);
         }
@@ -1029,7 +1039,6 @@ impl Builder {
         let version = self.pool.add(stated.version);
         let arch = self.pool.add_option(stated.arch);
         self.identities.push(stated.identity);
-        self.packages.push(own);
         self.packages.extend(version);
         self.packages.extend(arch);
         for part in stated.identity.0.chunks_exact(4) {
@@ -1041,9 +1050,8 @@ impl Builder {
         }
         self.packages
             .push(u32::from(stated.provider_priority) | bits << 16);
-        self.packages.extend(starts);
-        self.packages.push(end);
         self.packages.extend([1, 0]);
+        self.lists.push([own, starts[0], starts[1], starts[2]]);
         debug_assert_eq!(self.packages.len(), self.count as usize * PACKAGE_WORDS);
         if let Some(details) = &mut self.details {
             details.add(stated);
@@ -1079,6 +1087,7 @@ impl Builder {
             triggered: self.triggered,
             dependents: self.dependents,
             packages: self.packages,
+            lists: self.lists,
             identities: self.identities,
             links: self.links,
             dependencies: self.dependencies,
@@ -1101,6 +1110,7 @@ struct Parts {
     /// Name and record.
     dependents: Vec<[u32; 2]>,
     packages: Vec<u32>,
+    lists: Vec<[u32; LIST_WORDS]>,
     identities: Vec<Identity>,
     links: Vec<u32>,
     dependencies: Vec<u32>,
@@ -1122,17 +1132,17 @@ impl Parts {
         let words = (0..PACKAGE_WORDS).map(|at| package.word(at));
         self.packages.extend(words);
         let row = &mut self.packages[base..];
-        row[0] = names[row[0] as usize];
-        row[1] += text_base;
+        row[0] += text_base;
         // The place of an architecture that is not stated does not matter.
-        row[3] = row[3].wrapping_add(text_base);
-        row[19] = tables as u32;
-        row[20] = (tables >> 32) as u32;
+        row[2] = row[2].wrapping_add(text_base);
+        row[14] = tables as u32;
+        row[15] = (tables >> 32) as u32;
+        let mut lists = [names[package.name_ref().0 as usize], 0, 0, 0];
         for (column, list) in [List::Depends, List::Provides, List::InstallIf]
             .iter()
             .enumerate()
         {
-            row[15 + column] = self.links.len() as u32;
+            lists[1 + column] = self.links.len() as u32;
             for at in package.link_range(*list) {
                 let table = package.table;
                 let dependency = table.layout.dependencies + at * DEPENDENCY_WORDS;
@@ -1145,7 +1155,7 @@ impl Parts {
                 ]);
             }
         }
-        row[18] = self.links.len() as u32;
+        self.lists.push(lists);
         self.identities.push(identity);
     }
 
@@ -1160,13 +1170,15 @@ impl Parts {
         let (triggers, trigger_starts) = self.triggers(&triggered);
         let mut core = Words(Vec::with_capacity(
             CORE_HEADER
-                + (count + 1) * NAME_WORDS
+                + count * NAME_WORDS
+                + (count + 1) * LIST_WORDS
                 + slots.len()
                 + offers.len() * 2
                 + triggered.len()
                 + dependents.len()
                 + triggers.len()
                 + self.packages.len()
+                + (self.lists.len() + 1) * LIST_WORDS
                 + identities.len()
                 + self.links.len()
                 + self.dependencies.len()
@@ -1187,11 +1199,11 @@ impl Parts {
             self.flaws,
             triggers.len() as u32,
         ]);
-        let closing = ([0; 2], 0);
-        for (i, (text, hash)) in self.names.iter().chain([&closing]).enumerate() {
-            core.extend(*text);
+        for ([offset, length], hash) in &self.names {
+            core.extend([*offset, *length, *hash]);
+        }
+        for i in 0..=count {
             core.extend([
-                *hash,
                 offer_starts[i],
                 triggered_starts[i],
                 dependent_starts[i],
@@ -1205,6 +1217,9 @@ impl Parts {
         core.extend(dependents.into_iter().map(|[_, record]| record));
         core.extend(triggers);
         core.extend(self.packages);
+        let end = self.links.len() as u32;
+        core.extend(self.lists.into_iter().flatten());
+        core.extend([0, end, end, end]);
         core.extend(identities);
         core.extend(self.links);
         core.extend(self.dependencies);
@@ -1226,9 +1241,9 @@ impl Parts {
         for group in triggered.chunk_by(|[a, _], [b, _]| a == b) {
             list.clear();
             for [_, record] in group {
-                let package = &self.packages[*record as usize * PACKAGE_WORDS..];
-                list.push(package[0]);
-                list.extend(&self.links[package[16] as usize..package[17] as usize]);
+                let [own, _, from, to] = self.lists[*record as usize];
+                list.push(own);
+                list.extend(&self.links[from as usize..to as usize]);
             }
             // The younger of two names of a bucket comes first.
             list.sort_unstable_by_key(|name| (bucket(*name), std::cmp::Reverse(*name)));
