@@ -296,25 +296,18 @@ impl Catalogue {
         );
     }
 
-    /// Returns the joined table of several indexes, given their digests in order, which is made by
-    /// `join` and kept if it is not there.
-    pub fn joined(
-        &self,
-        indexes: &[[u8; 32]],
-        join: impl FnOnce() -> PackageTable,
-    ) -> PackageTable {
-        let mut digest = Sha256::new_with_prefix(b"joined\0");
-        indexes.iter().for_each(|index| digest.update(index));
-        let digest: [u8; 32] = digest.finalize().into();
-        if let Some(table) = self.tables.load(&digest, false) {
-            return table;
-        }
-        let table = join();
-        if self.tables.write(&digest, &table) {
+    /// Returns the joined table of several indexes, given their digests in order.
+    pub fn find_joined(&self, indexes: &[[u8; 32]]) -> Option<PackageTable> {
+        self.tables.load(&digest_of_joined(indexes), false)
+    }
+
+    /// Keeps the joined table of several indexes.
+    pub fn keep_joined(&self, indexes: &[[u8; 32]], table: &PackageTable) {
+        let digest = digest_of_joined(indexes);
+        if self.tables.write(&digest, table) {
             // Noted so that it is dropped some day.
             self.note(&digest, "joined", None, Freshness::default());
         }
-        table
     }
 
     /// Loads an index; `None` if its table is missing or damaged, and then it is dropped.
@@ -328,6 +321,12 @@ impl Catalogue {
         }
         table
     }
+}
+
+fn digest_of_joined(indexes: &[[u8; 32]]) -> [u8; 32] {
+    let mut digest = Sha256::new_with_prefix(b"joined\0");
+    indexes.iter().for_each(|index| digest.update(index));
+    digest.finalize().into()
 }
 
 /// The tables beside the database.

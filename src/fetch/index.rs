@@ -49,8 +49,8 @@ fn day(seconds: u64) -> String {
 pub struct LoadedIndex {
     /// The `DESCRIPTION`.
     pub description: String,
-    /// Its records.
-    pub table: Arc<PackageTable>,
+    /// Its records; `None` if they are to be had in a joined table only ([`Depth::Choice`]).
+    pub table: Option<Arc<PackageTable>>,
     /// The SHA-256 of the file that the records are all of; `None` if they are not.
     pub digest: Option<[u8; 32]>,
     /// Its number in the catalogue, if it is there.
@@ -59,6 +59,25 @@ pub struct LoadedIndex {
     pub trusted_by: Option<TrustedBy>,
     /// How new it says it is.
     pub freshness: Freshness,
+}
+
+/// How much of the indexes a command needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Depth {
+    /// What choosing needs, of all repositories together.
+    Choice,
+    /// That of each repository.
+    Records,
+    /// Also what people read.
+    Details,
+}
+
+impl LoadedIndex {
+    /// Returns its records; none if they were not loaded.
+    pub fn table(&self) -> Arc<PackageTable> {
+        let empty = || Arc::new(PackageTable::build(&[]));
+        self.table.clone().unwrap_or_else(empty)
+    }
 }
 
 /// What an [`IndexLoader`] goes by.
@@ -70,8 +89,8 @@ pub struct Rules<'a> {
     pub allow_untrusted: bool,
     /// An index may be older than one seen before.
     pub allow_older: bool,
-    /// Load what people read, not only what choosing needs.
-    pub details: bool,
+    /// What is needed of the indexes.
+    pub depth: Depth,
     /// Bounds on what is read.
     pub limits: Limits,
 }
@@ -92,6 +111,17 @@ impl<'a> IndexLoader<'a> {
             catalogue,
             ready: HashMap::new(),
         }
+    }
+
+    /// Returns the joined table of indexes, if the catalogue has it.
+    pub fn find_joined(&self, indexes: &[[u8; 32]]) -> Option<PackageTable> {
+        self.catalogue.as_ref()?.find_joined(indexes)
+    }
+
+    /// Loads the records of each index from now on.
+    pub fn deepen(&mut self) {
+        self.judge.rules.depth = self.judge.rules.depth.max(Depth::Records);
+        self.ready.clear();
     }
 
     /// Returns the catalogue.
@@ -188,7 +218,7 @@ impl<'a> IndexLoader<'a> {
         });
         LoadedIndex {
             description: parsed.index.description,
-            table: Arc::new(parsed.index.table),
+            table: Some(Arc::new(parsed.index.table)),
             digest: Some(parsed.digest),
             stored,
             trusted_by: parsed.trusted_by,
@@ -228,10 +258,13 @@ impl<'a> IndexLoader<'a> {
         if !trusted && !self.judge.rules.allow_untrusted {
             return None;
         }
-        let table = catalogue.load(&stored, self.judge.rules.details)?;
+        let table = match self.judge.rules.depth {
+            Depth::Choice => None,
+            depth => Some(Arc::new(catalogue.load(&stored, depth == Depth::Details)?)),
+        };
         Some(LoadedIndex {
             description: stored.description,
-            table: Arc::new(table),
+            table,
             digest: Some(stored.digest),
             stored: Some(stored.id),
             trusted_by: stored.trusted_by.filter(|_| trusted),

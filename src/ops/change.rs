@@ -8,6 +8,7 @@ use super::log::LogTee;
 use super::package_file;
 use super::refresh::{self, LoadedRepositories, Purpose};
 use crate::config::{CacheDirectory, Settings};
+use crate::fetch::{Depth, LoadedIndex};
 use crate::package::{Dependency, Identity, InstalledDb, Operator, PackageTable, World};
 use crate::plan::{Plan, Source};
 use crate::progress::{Event, Level, PlannedChange, PlannedKind, Sink};
@@ -413,6 +414,11 @@ impl<'a> Change<'a> {
             .map_or(crate::config::ARCH, String::as_str);
         let mut settings = self.settings.clone();
         settings.force_refresh |= self.read_again;
+        // What is only shown needs no descriptions to be recorded.
+        let depth = match self.options.simulate {
+            true => Depth::Choice,
+            false => Depth::Details,
+        };
         let context = refresh::Context {
             root: &self.database.root,
             settings: &settings,
@@ -420,10 +426,8 @@ impl<'a> Change<'a> {
             keyring: &self.keyring,
             cache: self.cache.as_ref(),
         };
-        refresh::load(context, purpose, !self.options.simulate, sink).map_err(|error| {
-            Error::Database {
-                cause: error.cause(),
-            }
+        refresh::load(context, purpose, depth, sink).map_err(|error| Error::Database {
+            cause: error.cause(),
         })
     }
 
@@ -792,15 +796,7 @@ impl<'a> Change<'a> {
         ask: Ask<'_>,
     ) -> Result<Outcome, Error> {
         let target = history::target(&self.database, moment)?;
-        let available = |identity| {
-            let tables = sources
-                .repositories
-                .iter()
-                .map(|repository| &repository.table);
-            tables
-                .clone()
-                .any(|table| table.find_identity(identity).is_some())
-        };
+        let available = |identity| sources.joined().find_identity(identity).is_some();
         let back = history::packages_back(&self.database, &target, available)?;
         let registered: Vec<_> = back
             .iter()
@@ -1134,7 +1130,7 @@ pub fn solver_sources(repositories: &LoadedRepositories, architectures: &[String
             table: loaded
                 .index
                 .as_ref()
-                .map_or_else(|| empty.clone(), |index| index.table.clone()),
+                .map_or_else(|| empty.clone(), LoadedIndex::table),
             tags: loaded.repository.tags.clone(),
             loaded: loaded.index.is_some(),
             reachable: loaded.reachable,
@@ -1147,33 +1143,11 @@ pub fn solver_sources(repositories: &LoadedRepositories, architectures: &[String
         architectures: architectures.to_vec(),
         ..Sources::default()
     };
-    if let Some(table) = kept_joined(repositories, &sources.repositories) {
+    if let Some(table) = repositories.joined() {
         // Nobody has asked for it yet.
-        let _ = sources.joined.set(Arc::new(table));
+        let _ = sources.joined.set(table);
     }
     sources
-}
-
-/// Returns the joined table of the repositories from the catalogue, if it is worth keeping there.
-fn kept_joined(
-    repositories: &LoadedRepositories,
-    inputs: &[RepositoryInput],
-) -> Option<PackageTable> {
-    /// So many records are joined in less time than it takes to map a file.
-    const FEW: usize = 2000;
-    let tables: Vec<&PackageTable> = inputs.iter().map(|input| input.table.as_ref()).collect();
-    if tables.len() < 2 || tables.iter().map(|table| table.len()).sum::<usize>() < FEW {
-        return None;
-    }
-    let mut digests = Vec::with_capacity(tables.len());
-    for loaded in &repositories.repositories {
-        digests.push(match &loaded.index {
-            Some(index) => index.digest?,
-            None => [0; 32],
-        });
-    }
-    let catalogue = repositories.catalogue.as_ref()?;
-    Some(catalogue.joined(&digests, || PackageTable::join(&tables)))
 }
 
 /// Tells what a solution changes; returns whether that is anything.

@@ -7,6 +7,7 @@ use super::package_file;
 use super::query::{CachedPackage, From, Links, ManifestFile, PackageRef, RepositoryView, View};
 use super::refresh::{self, LoadedRepositories, LoadedRepository, Purpose};
 use crate::config::{Architectures, CacheDirectory, Settings};
+use crate::fetch::Depth;
 use crate::fetch::cache::Key;
 use crate::format::apk_v2::EntryKind;
 use crate::package::{Dependency, Digest, Identity, InstalledDb, World};
@@ -78,7 +79,8 @@ impl Known {
             keyring: &keyring,
             cache: cache.as_ref(),
         };
-        let loaded = refresh::load(context, Purpose::Read, true, sink).map_err(unreadable)?;
+        let loaded =
+            refresh::load(context, Purpose::Read, Depth::Details, sink).map_err(unreadable)?;
         let repositories = loaded.repositories.iter().filter_map(|loaded| {
             let index = loaded.index.as_ref()?;
             let repository = &loaded.repository;
@@ -88,7 +90,7 @@ impl Known {
                 base: crate::config::repositories::masked(repository.base()),
                 tags: repository.tags.clone(),
                 description: index.description.clone(),
-                table: index.table.clone(),
+                table: index.table(),
                 reachable: loaded.reachable,
                 local: loaded.local,
             })

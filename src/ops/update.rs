@@ -6,6 +6,7 @@ use super::log::LogTee;
 use super::refresh::{self, Purpose};
 use crate::config::Settings;
 use crate::config::repositories::masked;
+use crate::fetch::Depth;
 use crate::progress::Sink;
 use std::collections::HashSet;
 use std::time::Duration;
@@ -67,7 +68,8 @@ pub fn run(settings: &Settings, options: &UpdateOptions, sink: &mut dyn Sink) ->
         keyring: &keyring,
         cache: cache.as_ref(),
     };
-    let loaded = refresh::load(context, Purpose::Update, false, sink).map_err(unreadable)?;
+    let loaded =
+        refresh::load(context, Purpose::Update, Depth::Records, sink).map_err(unreadable)?;
     let mut packages: HashSet<_> = database
         .installed
         .packages
@@ -76,7 +78,8 @@ pub fn run(settings: &Settings, options: &UpdateOptions, sink: &mut dyn Sink) ->
         .collect();
     for loaded in &loaded.repositories {
         let Some(index) = &loaded.index else { continue };
-        packages.extend((0..index.table.len() as u32).map(|n| index.table.record(n).identity()));
+        let table = index.table();
+        packages.extend((0..table.len() as u32).map(|n| table.record(n).identity()));
         sink.info(&format!(
             "{} [{}]",
             index.description,

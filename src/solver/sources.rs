@@ -8,7 +8,8 @@ use std::sync::{Arc, OnceLock};
 /// One repository, in the order of declaration.
 #[derive(Clone, Debug)]
 pub struct RepositoryInput {
-    /// Its records.
+    /// Its records. They are not looked at where [`Sources::joined`] is given, but for the details
+    /// of packages.
     pub table: Arc<PackageTable>,
     /// The tags it is declared with; `None` is the default tag.
     pub tags: Vec<Option<String>>,
@@ -150,7 +151,7 @@ impl RegisteredInput {
 
 impl Sources {
     /// Returns the tables of all repositories as one ([`PackageTable::join`]).
-    pub(super) fn joined(&self) -> &PackageTable {
+    pub fn joined(&self) -> &PackageTable {
         self.joined.get_or_init(|| {
             let tables: Vec<&PackageTable> =
                 self.repositories.iter().map(|r| r.table.as_ref()).collect();
@@ -170,9 +171,8 @@ impl Sources {
     /// Returns the warnings about records that could not be read as written, in the order in
     /// which apk prints them before everything else (solver.md, 1.7).
     pub fn warnings(&self) -> Vec<&'static str> {
-        let tables = std::iter::once(&self.installed.table)
-            .chain(&self.remembered)
-            .chain(self.repositories.iter().map(|r| &r.table));
+        let own = std::iter::once(&self.installed.table).chain(&self.remembered);
+        let tables = own.map(AsRef::as_ref).chain([self.joined()]);
         let mut all = Flaws::default();
         for table in tables {
             let flaws = table.flaws();
