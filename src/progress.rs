@@ -106,6 +106,11 @@ pub trait Sink {
     /// Takes one event.
     fn event(&mut self, event: Event<'_>);
 
+    /// Returns whether anybody sees lines of a level: asked before many are made.
+    fn wants(&self, _: Level) -> bool {
+        true
+    }
+
     /// Sends a line.
     fn line(&mut self, level: Level, text: &str) {
         self.event(Event::Line(level, text));
@@ -133,6 +138,10 @@ pub struct Silent;
 
 impl Sink for Silent {
     fn event(&mut self, _: Event<'_>) {}
+
+    fn wants(&self, _: Level) -> bool {
+        false
+    }
 }
 
 /// Keeps the lines, for tests.

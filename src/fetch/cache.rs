@@ -118,6 +118,11 @@ impl Key {
         Self::new(&package.name, &package.version, package.identity)
     }
 
+    /// Returns the name of the package file.
+    pub fn file_name(&self) -> String {
+        format!("{}.apk", self.stem)
+    }
+
     /// Returns the identity.
     pub fn identity(&self) -> Identity {
         self.identity
@@ -235,9 +240,7 @@ impl Store {
 
     /// Returns where a package file belongs.
     pub fn package_path(&self, key: &Key) -> PathBuf {
-        self.directory
-            .join("packages")
-            .join(format!("{}.apk", key.stem))
+        self.directory.join("packages").join(key.file_name())
     }
 
     /// Returns where an unpacked package belongs.
@@ -509,17 +512,17 @@ impl Item {
         Some(paths)
     }
 
-    fn is_whole(&self, identity: &str, limits: &Limits) -> bool {
+    /// Returns whether it is what the digits of its name say; there may be only the first of them,
+    /// as in the names of apk's cache.
+    fn is_whole(&self, digits: &str, limits: &Limits) -> bool {
+        let is_it = |found: Identity| digits.len() >= 8 && found.hex().starts_with(digits);
         let Ok(file) = File::open(&self.path) else {
             return false;
         };
         match self.kind {
-            Kind::Unpacked => Reader::open(file, limits).is_ok_and(|(control, reader)| {
-                control.identity.hex() == identity && reader.verify().is_ok()
-            }),
-            Kind::Package => {
-                check_package(&self.path, limits).is_some_and(|found| found.hex() == identity)
-            }
+            Kind::Unpacked => Reader::open(file, limits)
+                .is_ok_and(|(control, reader)| is_it(control.identity) && reader.verify().is_ok()),
+            Kind::Package => check_package(&self.path, limits).is_some_and(is_it),
         }
     }
 }

@@ -21,7 +21,7 @@
 
 use super::mapped;
 use crate::package::PackageTable;
-use crate::trust::{Freshness, TrustedBy};
+use crate::trust::{Freshness, SignatureAlgorithm, TrustedBy};
 use rusqlite::{
     Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params,
 };
@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Raised whenever the tables or the files beside them change; other versions are made anew.
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 
 /// Indexes that were not used for so long are dropped when another one is added, in seconds.
 const KEEP: u64 = 60 * 24 * 3600;
@@ -62,6 +62,7 @@ const SCHEMA: &str = "
         description TEXT NOT NULL,
         key_name TEXT,
         key_fingerprint BLOB,
+        key_algorithm TEXT,
         made INTEGER NOT NULL,
         newest_build INTEGER NOT NULL,
         used INTEGER NOT NULL
@@ -169,7 +170,7 @@ impl Catalogue {
             .connection
             .prepare_cached(
                 "SELECT f.id, f.digest, f.description, f.key_name, f.key_fingerprint, f.made,
-                        f.newest_build
+                        f.newest_build, f.key_algorithm
                  FROM source s JOIN index_file f ON f.id = s.index_id
                  WHERE s.path = ? AND s.size = ? AND s.modified = ? AND s.inode = ?
                    AND s.device = ?",
@@ -187,7 +188,8 @@ impl Catalogue {
 
     /// Finds an index by the SHA-256 of its file.
     pub fn by_digest(&self, digest: &[u8; 32]) -> Option<Stored> {
-        let query = "SELECT id, digest, description, key_name, key_fingerprint, made, newest_build
+        let query = "SELECT id, digest, description, key_name, key_fingerprint, made, newest_build,
+                            key_algorithm
                      FROM index_file
                      WHERE digest = ?";
         self.connection
@@ -246,8 +248,9 @@ impl Catalogue {
         transaction
             .execute(
                 "INSERT OR REPLACE INTO index_file
-                 (digest, description, key_name, key_fingerprint, used, made, newest_build)
-                 VALUES (?, ?, ?, ?, ?, ?, ?)",
+                 (digest, description, key_name, key_fingerprint, used, made, newest_build,
+                  key_algorithm)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 params![
                     digest.as_slice(),
                     description,
@@ -255,7 +258,8 @@ impl Catalogue {
                     trusted_by.map(|by| by.fingerprint.as_slice()),
                     now as i64,
                     freshness.made as i64,
-                    freshness.newest_build as i64
+                    freshness.newest_build as i64,
+                    trusted_by.map(|by| by.algorithm.name())
                 ],
             )
             .ok()?;
@@ -414,16 +418,19 @@ fn stored(row: &rusqlite::Row<'_>) -> rusqlite::Result<Stored> {
     let key_name: Option<String> = row.get(3)?;
     let fingerprint: Option<Vec<u8>> = row.get(4)?;
     let fingerprint = fingerprint.and_then(|bytes| bytes.try_into().ok());
+    let algorithm: Option<String> = row.get(7)?;
+    let algorithm = algorithm.and_then(|name| SignatureAlgorithm::from_name(&name));
     Ok(Stored {
         id: row.get(0)?,
         digest: row.get(1)?,
         description: row.get(2)?,
-        trusted_by: key_name
-            .zip(fingerprint)
-            .map(|(key_name, fingerprint)| TrustedBy {
+        trusted_by: key_name.zip(fingerprint).zip(algorithm).map(
+            |((key_name, fingerprint), algorithm)| TrustedBy {
                 key_name,
                 fingerprint,
-            }),
+                algorithm,
+            },
+        ),
         freshness: freshness(row, 5)?,
     })
 }

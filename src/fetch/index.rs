@@ -47,12 +47,14 @@ fn day(seconds: u64) -> String {
 /// An index that may be used.
 #[derive(Clone, Debug)]
 pub struct LoadedIndex {
+    /// The SHA-256 of its file.
+    pub digest: [u8; 32],
     /// The `DESCRIPTION`.
     pub description: String,
     /// Its records; `None` if they are to be had in a joined table only ([`Depth::Choice`]).
     pub table: Option<Arc<PackageTable>>,
-    /// The SHA-256 of the file that the records are all of; `None` if they are not.
-    pub digest: Option<[u8; 32]>,
+    /// The records are those of the file, none left out.
+    pub whole: bool,
     /// Its number in the catalogue, if it is there.
     pub stored: Option<i64>,
     /// Who vouches for it; `None` if nobody does.
@@ -217,9 +219,10 @@ impl<'a> IndexLoader<'a> {
             )
         });
         LoadedIndex {
+            digest: parsed.digest,
             description: parsed.index.description,
             table: Some(Arc::new(parsed.index.table)),
-            digest: Some(parsed.digest),
+            whole: true,
             stored,
             trusted_by: parsed.trusted_by,
             freshness: parsed.index.freshness,
@@ -263,9 +266,10 @@ impl<'a> IndexLoader<'a> {
             depth => Some(Arc::new(catalogue.load(&stored, depth == Depth::Details)?)),
         };
         Some(LoadedIndex {
+            digest: stored.digest,
             description: stored.description,
             table,
-            digest: Some(stored.digest),
+            whole: true,
             stored: Some(stored.id),
             trusted_by: stored.trusted_by.filter(|_| trusted),
             freshness: stored.freshness,

@@ -2,7 +2,7 @@
 //! configuration change them (image.md, 3.5 and 6.3).
 
 use super::error::ImageError;
-use super::request::{Account, BuildRequest, Group};
+use super::request::{Account, AccountKind, BuildRequest, ChosenId, Group};
 use super::{Warning, tree_file};
 use crate::root::{Root, RootError, split};
 use std::collections::BTreeSet;
@@ -18,6 +18,48 @@ const COMMENT: &str = "Account created by apko";
 const SYSTEM: std::ops::RangeInclusive<u32> = 100..=999;
 /// Ids that busybox gives to others.
 const ORDINARY: std::ops::RangeInclusive<u32> = 1000..=59999;
+
+/// Gives numbers to accounts that ask for none, as busybox does: the first that is free.
+///
+/// A number that is written down for a name is that name's, if it can be; others leave it alone.
+#[derive(Debug)]
+pub(super) struct Chooser<'a> {
+    written: &'a [ChosenId],
+    /// What was given, in order.
+    pub(super) chosen: Vec<ChosenId>,
+}
+
+impl<'a> Chooser<'a> {
+    pub(super) fn new(written: &'a [ChosenId]) -> Self {
+        Self {
+            written,
+            chosen: Vec::new(),
+        }
+    }
+
+    fn choose(
+        &mut self,
+        kind: AccountKind,
+        name: &str,
+        mut range: std::ops::RangeInclusive<u32>,
+        free: impl Fn(u32) -> bool,
+    ) -> Option<u32> {
+        let of_kind = || self.written.iter().filter(|one| one.kind == kind);
+        let own = of_kind().find(|one| one.name == name).map(|one| one.id);
+        let own = own.filter(|id| range.contains(id) && free(*id));
+        let others = |id: u32| of_kind().any(|one| one.id == id);
+        let unclaimed = || range.clone().find(|id| free(*id) && !others(*id));
+        let id = own
+            .or_else(unclaimed)
+            .or_else(|| range.find(|id| free(*id)))?;
+        self.chosen.push(ChosenId {
+            kind,
+            name: name.to_owned(),
+            id,
+        });
+        Some(id)
+    }
+}
 
 /// A table of lines with fields between colons.
 #[derive(Clone, Debug, Default)]
@@ -101,7 +143,11 @@ pub(super) struct NewUser {
 }
 
 /// Adds a group as busybox does; `Err` is what it says, with exit code 1.
-pub(super) fn add_group(root: &Root, new: &NewGroup) -> Result<Result<(), String>, RootError> {
+pub(super) fn add_group(
+    root: &Root,
+    new: &NewGroup,
+    chooser: &mut Chooser<'_>,
+) -> Result<Result<(), String>, RootError> {
     let mut groups = Table::read(root, GROUP)?;
     if groups.has(&new.name) {
         return Ok(Err(format!("addgroup: group '{}' in use", new.name)));
@@ -113,8 +159,9 @@ pub(super) fn add_group(root: &Root, new: &NewGroup) -> Result<Result<(), String
         }
         Some(gid) => gid,
         None => {
-            let mut range = if new.system { SYSTEM } else { ORDINARY };
-            match range.find(|gid| !used.contains(gid)) {
+            let range = if new.system { SYSTEM } else { ORDINARY };
+            let free = |gid: u32| !used.contains(&gid);
+            match chooser.choose(AccountKind::Group, &new.name, range, free) {
                 Some(gid) => gid,
                 None => return Ok(Err("addgroup: no gids left".to_owned())),
             }
@@ -159,6 +206,7 @@ pub(super) fn add_user(
     root: &Root,
     new: &NewUser,
     day: u64,
+    chooser: &mut Chooser<'_>,
 ) -> Result<Result<(), String>, RootError> {
     let mut users = Table::read(root, PASSWD)?;
     let groups = Table::read(root, GROUP)?;
@@ -175,9 +223,9 @@ pub(super) fn add_user(
             // A user without a group of its own takes a number that is free as a group, too.
             let taken = groups.numbers();
             let pair = new.group.is_none() && !new.system;
-            let free = |uid: &u32| !(used.contains(uid) || pair && taken.contains(uid));
-            let mut range = if new.system { SYSTEM } else { ORDINARY };
-            match range.find(free) {
+            let free = |uid: u32| !(used.contains(&uid) || pair && taken.contains(&uid));
+            let range = if new.system { SYSTEM } else { ORDINARY };
+            match chooser.choose(AccountKind::User, &new.name, range, free) {
                 Some(uid) => uid,
                 None => return Ok(Err("adduser: no uids left".to_owned())),
             }
@@ -195,7 +243,7 @@ pub(super) fn add_user(
                 gid: Some(uid),
                 system: false,
             };
-            if let Err(message) = add_group(root, &group)? {
+            if let Err(message) = add_group(root, &group, chooser)? {
                 return Ok(Err(message));
             }
             uid

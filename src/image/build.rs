@@ -2,7 +2,7 @@
 
 use super::error::ImageError;
 use super::record::{self, Record};
-use super::request::{BuildRequest, DatabasePlace, ScriptMode};
+use super::request::{BuildRequest, ChosenId, DatabasePlace, ScriptMode};
 use super::scripts::Scripts;
 use super::store::Store;
 use super::{
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::format::apk_v2::{EntryKind, PackageReader};
 use crate::package::InstalledDb;
-use crate::plan::{Change, Plan, Source};
+use crate::plan::{Change, NewPackage, Plan, Source};
 use crate::progress::{Event, Level, Sink};
 use crate::root::{Root, RootError, Tree};
 use crate::transaction::{self, Transaction, TransactionError};
@@ -45,6 +45,95 @@ pub fn build(
     Ok(image)
 }
 
+/// Returns the numbers that accounts of scripts get that ask for none in particular.
+///
+/// The packages are installed for it, but no layer is made. Nothing is executed.
+///
+/// # Errors
+/// [`ImageError`].
+pub fn choose_ids(
+    request: &BuildRequest,
+    store: &Store,
+    sink: &mut dyn Sink,
+) -> Result<Vec<ChosenId>, ImageError> {
+    let mentioned = request
+        .packages
+        .iter()
+        .any(|new| makes_accounts(new, request));
+    if request.scripts < ScriptMode::Emulate || !mentioned {
+        return Ok(Vec::new());
+    }
+    let request = BuildRequest {
+        scripts: ScriptMode::Emulate,
+        fail_on_skipped_script: false,
+        ..request.clone()
+    };
+    let scripts = Scripts::new(&request);
+    let installed = Installed::new(&request, store, &scripts, sink)?;
+    scripts.finish(&installed.root, &mut Vec::new())?;
+    let mut ids = scripts.ids();
+    ids.sort();
+    Ok(ids)
+}
+
+/// Returns whether a script of a package may make users or groups; a package that cannot be read
+/// may, so that it is told.
+fn makes_accounts(new: &NewPackage, request: &BuildRequest) -> bool {
+    let Source::File(path) = &new.source else {
+        return false;
+    };
+    let opened = std::fs::File::open(path).ok();
+    let opened = opened.map(|file| PackageReader::open(BufReader::new(file), &request.limits));
+    let Some(Ok((control, _))) = opened else {
+        return true;
+    };
+    control.scripts.values().any(|text| {
+        let has = |word: &[u8]| text.windows(word.len()).any(|part| part == word);
+        has(b"adduser") || has(b"addgroup")
+    })
+}
+
+/// A tree with the packages, before anything that a description adds.
+struct Installed {
+    tree: Tree,
+    root: Root,
+    below: Option<base::Below>,
+    installed: InstalledDb,
+    /// Which nodes came from packages.
+    packaged: std::ops::Range<u64>,
+}
+
+impl Installed {
+    fn new(
+        request: &BuildRequest,
+        store: &Store,
+        scripts: &Scripts<'_>,
+        sink: &mut dyn Sink,
+    ) -> Result<Self, ImageError> {
+        let tree = Tree::new(request.build_time);
+        let root = Root::of_tree(&tree);
+        let (below, installed) = match &request.base {
+            None => {
+                skeleton(&root, request)?;
+                (None, InstalledDb::default())
+            }
+            Some(image) => {
+                let below = base::unpack(image, &tree, &root, store)?;
+                (Some(below), base::database(image, &root)?)
+            }
+        };
+        mutate::keys(&root, &request.keys, false)?;
+        let (installed, packaged) = install(&root, &tree, request, installed, scripts, sink)?;
+        Ok(Self {
+            tree,
+            root,
+            below,
+            installed,
+            packaged,
+        })
+    }
+}
+
 fn build_anew(
     request: &BuildRequest,
     store: &Store,
@@ -54,22 +143,15 @@ fn build_anew(
     if request.scripts == ScriptMode::Run {
         sandbox::available()?;
     }
-    let tree = Tree::new(request.build_time);
-    let root = Root::of_tree(&tree);
     let mut warnings = Vec::new();
-    let (below, installed) = match &request.base {
-        None => {
-            skeleton(&root, request)?;
-            (None, InstalledDb::default())
-        }
-        Some(image) => {
-            let below = base::unpack(image, &tree, &root, store)?;
-            (Some(below), base::database(image, &root)?)
-        }
-    };
-    mutate::keys(&root, &request.keys, false)?;
     let scripts = Scripts::new(request);
-    let (installed, packaged) = install(&root, &tree, request, installed, &scripts, sink)?;
+    let Installed {
+        tree,
+        root,
+        below,
+        installed,
+        packaged,
+    } = Installed::new(request, store, &scripts, sink)?;
     if below.is_none() {
         mutate::os_release(&root, &request.os_release)?;
         accounts::configure(&root, request, &mut warnings)?;
@@ -266,6 +348,11 @@ impl Sink for Strict<'_> {
         } else {
             self.inner.event(event);
         }
+    }
+
+    fn wants(&self, level: Level) -> bool {
+        // What is in an image is told by other means than the names of thousands of files.
+        level != Level::Trace
     }
 }
 

@@ -32,14 +32,15 @@ mod sandbox;
 pub mod sbom;
 mod scripts;
 pub mod store;
+mod subordinate;
 
 pub use base::BaseImage;
-pub use build::build;
+pub use build::{build, choose_ids};
 pub use error::ImageError;
 pub use request::{
-    Account, BuildRequest, Certificate, Compression, ContainerConfig, DatabasePlace, FileSource,
-    FileToAdd, Group, HealthCheck, Layering, NamedContent, PathKind, PathMutation, ScriptMode,
-    Service,
+    Account, AccountKind, BuildRequest, Certificate, ChosenId, Compression, ContainerConfig,
+    DatabasePlace, FileSource, FileToAdd, Group, HealthCheck, Layering, NamedContent, PathKind,
+    PathMutation, ScriptMode, Service,
 };
 pub use store::Store;
 

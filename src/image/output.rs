@@ -7,7 +7,7 @@ use super::archive::{BLOCK, Names, Pieces, What, Writer, plain_directory, plain_
 use super::error::ImageError;
 use super::request::Compression;
 use super::store::copy_verified;
-use super::{BuiltImage, Descriptor, Document, oci};
+use super::{BuiltImage, Descriptor, Document, oci, subordinate};
 use crate::root::Root;
 use crate::root::tree::{EntryKind, Tree, TreeEntry};
 use flate2::GzBuilder;
@@ -19,13 +19,15 @@ use std::path::Path;
 
 const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
-/// How an OCI layout is entered.
+/// Whose habits an OCI layout or a docker archive follows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LayoutShape {
-    /// `index.json` names the image index by its reference.
+    /// `index.json` names the image index by its reference; configurations in a docker archive are
+    /// called `HEX.json`.
     #[default]
     Named,
-    /// `index.json` is the image index itself, as apko writes it.
+    /// `index.json` is the image index itself, as apko writes it; configurations in a docker archive
+    /// are called `sha256:HEX`, and manifests and index come behind.
     Bare,
 }
 
@@ -152,7 +154,12 @@ impl<'a> Bundle<'a> {
     ///
     /// # Errors
     /// [`ImageError`].
-    pub fn docker_archive(&self, out: &mut dyn Write, host: &str) -> Result<(), ImageError> {
+    pub fn docker_archive(
+        &self,
+        out: &mut dyn Write,
+        shape: LayoutShape,
+        host: &str,
+    ) -> Result<(), ImageError> {
         #[derive(serde::Serialize)]
         #[serde(rename_all = "PascalCase")]
         struct Item {
@@ -164,7 +171,10 @@ impl<'a> Bundle<'a> {
         let mut written = BTreeSet::new();
         for image in self.images {
             let document = &image.config;
-            let name = format!("{}.json", document.descriptor.hex());
+            let name = match shape {
+                LayoutShape::Named => format!("{}.json", document.descriptor.hex()),
+                LayoutShape::Bare => document.descriptor.digest.clone(),
+            };
             if written.insert(name.clone()) {
                 let size = document.descriptor.size;
                 self.archived(out, &name, size, &Blob::Bytes(&document.bytes), "")?;
@@ -196,13 +206,15 @@ impl<'a> Bundle<'a> {
             }
         }
         let text = serde_json::to_vec(&items).expect("texts are always JSON");
-        self.archived(
-            out,
-            "manifest.json",
-            text.len() as u64,
-            &Blob::Bytes(&text),
-            "",
-        )?;
+        let mut last = vec![("manifest.json", text.as_slice())];
+        if shape == LayoutShape::Bare {
+            let manifests = self.images.iter().map(|image| &image.manifest);
+            last.extend(manifests.map(|one| (&*one.descriptor.digest, one.bytes.as_slice())));
+            last.push(("index.json", &self.index.bytes));
+        }
+        for (name, bytes) in last {
+            self.archived(out, name, bytes.len() as u64, &Blob::Bytes(bytes), "")?;
+        }
         plain(out, &[0; 2 * BLOCK])
     }
 }
@@ -313,6 +325,36 @@ pub fn rootfs_archive(
     }
 }
 
+/// What becomes of owners when an ordinary user unpacks; root gives everything its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ownership {
+    /// Files belong to the ids that the system lends to the user, as in a container of that user.
+    pub lent: bool,
+    /// They are written down beside each file and directory, in the attribute that umoci uses.
+    pub recorded: bool,
+}
+
+/// The attribute with the owner that a file would have.
+const RECORD: &str = "user.rootlesscontainers";
+
+/// Returns the value of that attribute: a protocol buffer with uid and gid, of which what is 0 is
+/// left out.
+fn record(uid: u32, gid: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (tag, mut number) in [(0x08, uid), (0x10, gid)] {
+        if number == 0 {
+            continue;
+        }
+        bytes.push(tag);
+        while number > 0x7f {
+            bytes.push(number as u8 | 0x80);
+            number >>= 7;
+        }
+        bytes.push(number as u8);
+    }
+    bytes
+}
+
 /// What unpacking left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LeftOut {
@@ -324,19 +366,42 @@ pub struct LeftOut {
 
 /// Unpacks the root file system of an image into a directory that is empty or missing.
 ///
-/// An ordinary user gets the modes, but is the owner of everything, and has no devices.
+/// An ordinary user gets the modes and has no devices; `ownership` says who owns what.
 ///
 /// # Errors
 /// [`ImageError`].
-pub fn rootfs_directory(image: &BuiltImage, path: &Path) -> Result<LeftOut, ImageError> {
-    unpack_tree(
-        image.root.tree().expect("an image is built in memory"),
-        path,
-    )
+pub fn rootfs_directory(
+    image: &BuiltImage,
+    path: &Path,
+    ownership: Ownership,
+) -> Result<LeftOut, ImageError> {
+    let tree = image.root.tree().expect("an image is built in memory");
+    let lent = ownership.lent && !rustix::process::geteuid().is_root();
+    if !lent {
+        return unpack_tree(tree, path, ownership.recorded);
+    }
+    let refuse = |reason: String| ImageError::NoSandbox { reason };
+    let ranges = subordinate::ranges().ok_or_else(|| {
+        refuse(
+            "no ids are lent: /etc/subuid and /etc/subgid have none for this user, or newuidmap and \
+             newgidmap are missing"
+                .to_owned(),
+        )
+    })?;
+    let mut left = unpack_tree(tree, path, ownership.recorded)?;
+    let given = ranges.give_away(path, &ranges.gifts(&tree.entries()));
+    given.map_err(|error| {
+        refuse(format!(
+            "files cannot be given away: {}",
+            crate::root::cause(&error)
+        ))
+    })?;
+    left.owners = false;
+    Ok(left)
 }
 
 /// Unpacks a tree into a directory that is empty or missing.
-pub(super) fn unpack_tree(tree: &Tree, path: &Path) -> Result<LeftOut, ImageError> {
+pub(super) fn unpack_tree(tree: &Tree, path: &Path, recorded: bool) -> Result<LeftOut, ImageError> {
     let failed = |error: io::Error| ImageError::output(path, &error);
     match fs::read_dir(path).map(|mut entries| entries.next().is_none()) {
         Ok(true) => {}
@@ -352,12 +417,23 @@ pub(super) fn unpack_tree(tree: &Tree, path: &Path) -> Result<LeftOut, ImageErro
     };
     let mut first: HashMap<u64, &str> = HashMap::new();
     for entry in &entries {
-        unpack(tree, &root, entry, privileged, &mut first, &mut left)?;
+        let way = Way {
+            privileged,
+            recorded,
+        };
+        unpack(tree, &root, entry, way, &mut first, &mut left)?;
     }
     // From the deepest directory up: writing below one changes its time and needs its mode.
     for entry in entries.iter().rev() {
         if matches!(entry.kind, EntryKind::Directory) {
             let (directory, name) = root.parent(&entry.path)?;
+            if recorded && (entry.uid, entry.gid) != (0, 0) {
+                let at = path.join(&entry.path);
+                let flags = rustix::fs::XattrFlags::empty();
+                let value = record(entry.uid, entry.gid);
+                let noted = rustix::fs::lsetxattr(&at, RECORD, &value, flags);
+                noted.map_err(|errno| ImageError::output(&at, &errno.into()))?;
+            }
             directory.set_mode(name, entry.mode)?;
             directory.set_time(name, entry.mtime)?;
         }
@@ -365,11 +441,23 @@ pub(super) fn unpack_tree(tree: &Tree, path: &Path) -> Result<LeftOut, ImageErro
     Ok(left)
 }
 
+/// How a tree is unpacked.
+#[derive(Clone, Copy)]
+struct Way {
+    /// By root.
+    privileged: bool,
+    /// Owners are written down.
+    recorded: bool,
+}
+
 fn unpack<'e>(
     tree: &Tree,
     root: &Root,
     entry: &'e TreeEntry,
-    privileged: bool,
+    Way {
+        privileged,
+        recorded,
+    }: Way,
     first: &mut HashMap<u64, &'e str>,
     left: &mut LeftOut,
 ) -> Result<(), ImageError> {
@@ -388,12 +476,16 @@ fn unpack<'e>(
             if privileged {
                 file.set_owner(entry.uid, entry.gid)?;
             }
-            file.set_mode(entry.mode)?;
             for (key, value) in &entry.xattrs {
                 if privileged || key.starts_with("user.") {
                     file.set_attribute(key, value)?;
                 }
             }
+            if recorded && (entry.uid, entry.gid) != (0, 0) {
+                file.set_attribute(RECORD, &record(entry.uid, entry.gid))?;
+            }
+            // Attributes can be set only as long as the file can be written.
+            file.set_mode(entry.mode)?;
         }
         EntryKind::Device(..) | EntryKind::Fifo if !privileged => {
             left.devices.push(entry.path.clone());

@@ -205,7 +205,9 @@ impl ReadImage {
 /// [`ReadError`].
 pub fn read(path: &Path) -> Result<Vec<ReadImage>, ReadError> {
     let mut place = Place::open(path)?;
-    if place.has("index.json") {
+    // apko puts an index behind a docker archive, too.
+    let docker = place.has("manifest.json") && !place.has("oci-layout");
+    if place.has("index.json") && !docker {
         let index = place.document("index.json")?;
         let mut images = Vec::new();
         place.index(&index, 0, &mut images)?;
@@ -215,7 +217,7 @@ pub fn read(path: &Path) -> Result<Vec<ReadImage>, ReadError> {
         images.sort_by(|a, b| a.platform.cmp(&b.platform));
         return Ok(images);
     }
-    if place.has("manifest.json") {
+    if docker {
         return place.docker();
     }
     Err(ReadError::new(

@@ -174,6 +174,26 @@ pub struct FileToAdd {
     pub place: String,
 }
 
+/// What a number is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AccountKind {
+    /// A user.
+    User,
+    /// A group.
+    Group,
+}
+
+/// The number of an account whose script asks for none in particular.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ChosenId {
+    /// Of what.
+    pub kind: AccountKind,
+    /// Its name.
+    pub name: String,
+    /// The number.
+    pub id: u32,
+}
+
 /// A supervised service of a service bundle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
@@ -271,6 +291,8 @@ pub struct BuildRequest {
     pub remove: Vec<String>,
     /// Where the database is.
     pub database: DatabasePlace,
+    /// Numbers that accounts of scripts had before, and get again where that is possible.
+    pub ids: Vec<ChosenId>,
     /// How scripts are treated.
     pub scripts: ScriptMode,
     /// Scripts of a processor that this machine does not have are an error, not left out.

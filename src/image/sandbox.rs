@@ -5,12 +5,13 @@
 //! and without privileges outside. What it changed is taken over into the tree; what it left in
 //! `/tmp`, `/run` and the caches is not.
 //!
-//! As an ordinary user the script is root over the files of that user alone: it cannot give files to
-//! others. This and `transaction::scripts` are the files with `unsafe`: what a child does between
-//! fork and exec can only be said there.
+//! As an ordinary user the script is root over the ids that the system lends to that user
+//! ([`super::subordinate`]); without such it is root over the files of that user alone, and cannot
+//! give files to others. This, `subordinate` and `transaction::scripts` are the files with `unsafe`:
+//! what a child does between fork and exec can only be said there.
 
 use super::error::ImageError;
-use super::output;
+use super::{output, subordinate};
 use crate::root::{Root, RootError, split};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags};
@@ -88,10 +89,10 @@ fn is_translated(architecture: &str) -> bool {
 }
 
 /// Returns the command by which a script gives files to others, which only root can make true: an
-/// ordinary user has the one user id that is root's inside.
+/// ordinary user without lent ids has the one user id that is root's inside.
 pub(super) fn gives_away(text: &[u8]) -> Option<&'static str> {
     const COMMANDS: [&str; 2] = ["chown", "chgrp"];
-    if rustix::process::geteuid().is_root() {
+    if rustix::process::geteuid().is_root() || subordinate::ranges().is_some() {
         return None;
     }
     let part = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
@@ -151,17 +152,52 @@ pub(super) fn run(root: &Root, job: &Job<'_>) -> Result<String, ImageError> {
     let place = tempfile::tempdir().map_err(|error| no_sandbox(crate::root::cause(&error)))?;
     let folder = place.path().join("root");
     let tree = root.tree().expect("an image is built in memory");
-    output::unpack_tree(tree, &folder)?;
+    output::unpack_tree(tree, &folder, false)?;
     let disk = Root::open(&folder)?;
     for name in ["dev", "proc", "tmp", "run", "lib/apk/exec"] {
         disk.create_directories(name)?;
     }
     let program = format!("lib/apk/exec/{}-{}.{}", job.package, job.version, job.kind);
     disk.replace(&program, job.text, 0o755, false)?;
-    let before = snapshot(&folder)?;
-    let said = execute(&folder, &program, job);
+    let mut before = snapshot(&folder)?;
+    let ranges = subordinate::ranges();
+    if let Some(ranges) = ranges {
+        let entries = tree.entries();
+        for entry in &entries {
+            if let Some(seen) = before.get_mut(&entry.path) {
+                seen.mode = entry.mode;
+                (seen.uid, seen.gid) = match ranges.covers(entry.uid, entry.gid) {
+                    true => (entry.uid, entry.gid),
+                    false => (0, 0),
+                };
+            }
+        }
+        let failed = |error: io::Error| {
+            no_sandbox(format!(
+                "files cannot be given away: {}",
+                crate::root::cause(&error)
+            ))
+        };
+        ranges
+            .give_away(&folder, &ranges.gifts(&entries))
+            .map_err(failed)?;
+    }
+    let said = execute(&folder, &program, job, ranges);
+    // Before anything else, and whatever came of it: only then can this user remove it all.
+    let owned = ranges.map(|ranges| ranges.take_back(&folder)).transpose();
+    let owned = owned.map_err(|error| {
+        no_sandbox(format!(
+            "files cannot be taken back: {}",
+            crate::root::cause(&error)
+        ))
+    })?;
     // What a script did before it failed stays, as on a machine.
-    let after = snapshot(&folder)?;
+    let mut after = snapshot(&folder)?;
+    for seen in after.values_mut() {
+        if let Some(owned) = owned.as_ref().and_then(|owned| owned.get(&seen.inode)) {
+            (seen.uid, seen.gid, seen.mode) = (owned.uid, owned.gid, owned.mode);
+        }
+    }
     take_over(root, &folder, &before, &after, job.build_time)?;
     root.forget_directories();
     said
@@ -239,7 +275,7 @@ fn take_over(
     after: &BTreeMap<String, Seen>,
     time: u64,
 ) -> Result<(), ImageError> {
-    let privileged = rustix::process::geteuid().is_root();
+    let privileged = rustix::process::geteuid().is_root() || subordinate::ranges().is_some();
     // The deepest first, so that directories are empty when their turn comes.
     for path in before
         .keys()
@@ -317,12 +353,22 @@ struct Cage {
     proc: CString,
     temporary: Vec<CString>,
     devices: Vec<(CString, CString)>,
-    /// Texts for the id maps of a user namespace; none for root.
-    identity: Option<(Vec<u8>, Vec<u8>)>,
+    /// Who the script is.
+    identity: Identity,
+}
+
+/// Who a script is inside, and outside.
+enum Identity {
+    /// Root, without a user namespace.
+    Root,
+    /// Root over one user and group id; texts for the maps.
+    One(Vec<u8>, Vec<u8>),
+    /// Root over lent ids.
+    Lent(&'static subordinate::Ranges),
 }
 
 impl Cage {
-    fn new(folder: &Path) -> Self {
+    fn new(folder: &Path, ranges: Option<&'static subordinate::Ranges>) -> Self {
         let text = |path: &Path| {
             CString::new(path.as_os_str().as_bytes()).expect("a path of the system has no NUL")
         };
@@ -339,29 +385,44 @@ impl Cage {
                 .map(|name| text(&folder.join(name)))
                 .collect(),
             devices: devices.collect(),
-            identity: (!uid.is_root()).then(|| {
-                (
-                    format!("0 {} 1", uid.as_raw()).into_bytes(),
-                    format!("0 {} 1", gid.as_raw()).into_bytes(),
-                )
-            }),
+            identity: match ranges {
+                _ if uid.is_root() => Identity::Root,
+                Some(ranges) => Identity::Lent(ranges),
+                None => {
+                    let map = |id: u32| format!("0 {id} 1").into_bytes();
+                    Identity::One(map(uid.as_raw()), map(gid.as_raw()))
+                }
+            },
         }
     }
 
     /// Runs in the child: system calls only.
     fn enter(&self) -> rustix::io::Result<()> {
         use rustix::thread::unshare_unsafe;
-        let flags = namespaces(self.identity.is_some());
-        #[expect(
-            unsafe_code,
-            reason = "the call is unsafe for its flag FILES, not given here"
-        )]
-        // SAFETY: the child has one thread, and its descriptor table is not unshared.
-        unsafe { unshare_unsafe(flags) }?;
-        if let Some((uids, gids)) = &self.identity {
-            write_file(c"/proc/self/setgroups", b"deny")?;
-            write_file(c"/proc/self/uid_map", uids)?;
-            write_file(c"/proc/self/gid_map", gids)?;
+        let flags = namespaces(!matches!(self.identity, Identity::Root));
+        let alone = || {
+            #[expect(
+                unsafe_code,
+                reason = "the call is unsafe for its flag FILES, not given here"
+            )]
+            // SAFETY: the child has one thread, and its descriptor table is not unshared.
+            unsafe {
+                unshare_unsafe(flags)
+            }
+        };
+        match &self.identity {
+            Identity::Root => alone()?,
+            Identity::One(uids, gids) => {
+                alone()?;
+                write_file(c"/proc/self/setgroups", b"deny")?;
+                write_file(c"/proc/self/uid_map", uids)?;
+                write_file(c"/proc/self/gid_map", gids)?;
+            }
+            Identity::Lent(ranges) => {
+                ranges.enter(flags)?;
+                // The groups of who builds are nobody's inside.
+                let _ = rustix::thread::set_thread_groups(&[]);
+            }
         }
         become_first_process()?;
         self.mounts()?;
@@ -439,7 +500,12 @@ fn become_first_process() -> rustix::io::Result<()> {
 }
 
 /// Runs the script; returns what it said.
-fn execute(folder: &Path, program: &str, job: &Job<'_>) -> Result<String, ImageError> {
+fn execute(
+    folder: &Path,
+    program: &str,
+    job: &Job<'_>,
+    ranges: Option<&'static subordinate::Ranges>,
+) -> Result<String, ImageError> {
     let failed = |reason: String| ImageError::ScriptFailed {
         package: job.package.to_owned(),
         script: job.kind.to_owned(),
@@ -449,7 +515,7 @@ fn execute(folder: &Path, program: &str, job: &Job<'_>) -> Result<String, ImageE
         reason: explain(&error),
     };
     let (mut reader, writer) = io::pipe().map_err(no_sandbox)?;
-    let cage = Cage::new(folder);
+    let cage = Cage::new(folder, ranges);
     let mut command = Command::new(format!("/{program}"));
     command
         .args(job.arguments)
@@ -566,7 +632,7 @@ mod tests {
         }
         let place = tempfile::tempdir().expect("a directory");
         let folder = place.path().join("root");
-        output::unpack_tree(&tree, &folder).expect("unpacked");
+        output::unpack_tree(&tree, &folder, false).expect("unpacked");
         let before = snapshot(&folder).expect("a snapshot");
         let mut file = std::fs::File::create(folder.join("a")).expect("a file");
         file.write_all(b"changed").expect("a file");

@@ -184,6 +184,10 @@ fn has_its_trailer(path: &Path, length: u64) -> io::Result<bool> {
 
 /// Tells the age of a file by its last use.
 pub(super) fn touch(path: &Path) {
+    if path.is_symlink() {
+        // It is in a cache that is only read.
+        return;
+    }
     if let Ok(file) = File::options().append(true).open(path) {
         // Only pruning looks at it.
         let _ = file.set_modified(SystemTime::now());

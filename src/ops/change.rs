@@ -864,6 +864,7 @@ impl<'a> Change<'a> {
     ) -> Result<u8, Error> {
         let options = self.options;
         let verbosity = u32::from(options.verbosity);
+        self.tell_directories(sink);
         let shown = options.show_plan && show_plan(universe, solution, repositories, sink);
         if shown {
             let asked = options.interactive && !options.simulate;
@@ -956,6 +957,30 @@ impl<'a> Change<'a> {
         Ok(signal.map_or(errors.min(99) as u8, |signal| 128 + signal as u8))
     }
 
+    fn fixes_directories(&self) -> bool {
+        matches!(
+            self.options.command,
+            Command::Fix {
+                directory_permissions: true,
+                ..
+            }
+        )
+    }
+
+    /// Names the directories that are given their mode and owner.
+    fn tell_directories(&self, sink: &mut dyn Sink) {
+        if !self.fixes_directories() || !sink.wants(Level::Detail) {
+            return;
+        }
+        let database = &self.database;
+        let wrong =
+            transaction::wrong_directories(&database.root, &database.installed, database.usermode);
+        // What cannot be looked at is an error of the change itself.
+        for path in wrong.unwrap_or_default() {
+            sink.line(Level::Detail, &format!("fixing directory {path}"));
+        }
+    }
+
     fn last_line(&self, totals: Totals, sink: &mut dyn Sink) {
         let db = &self.database.installed;
         sink.info(&match self.options.verbosity {
@@ -981,13 +1006,7 @@ impl<'a> Change<'a> {
         let replaced = self.settings.sources.replaced.iter();
         let replaced = replaced.map(|(path, text)| (path.clone(), text.clone().into_bytes()));
         options.files = replaced.collect();
-        options.fix_directories = matches!(
-            self.options.command,
-            Command::Fix {
-                directory_permissions: true,
-                ..
-            }
-        );
+        options.fix_directories = self.fixes_directories();
         let mut again = true;
         loop {
             let mut plan = Plan::from_solution(universe, solution, |package| {

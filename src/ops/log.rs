@@ -63,6 +63,10 @@ impl Sink for LogTee<'_> {
         }
         self.inner.event(event);
     }
+
+    fn wants(&self, level: Level) -> bool {
+        shown(level, self.verbosity)
+    }
 }
 
 /// Returns whether a line is shown at a verbosity (cli.md, 1.9).

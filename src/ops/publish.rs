@@ -4,7 +4,7 @@ use crate::fetch::registry::{
     Blob, BlobSource, CredentialFiles, Manifest, Push, Pushed, Reference, ReferenceError, Registry,
     RegistryError,
 };
-use crate::image::output::Bundle;
+use crate::image::output::{Bundle, LayoutShape};
 use crate::image::{BuiltImage, Descriptor, Document, ImageError, Store, oci};
 use std::collections::BTreeMap;
 use std::io;
@@ -237,7 +237,7 @@ pub fn load_locally(bundle: &Bundle<'_>, host: &str) -> Result<(), PublishError>
             }
         };
         let written = match child.stdin.take() {
-            Some(mut input) => bundle.docker_archive(&mut input, host),
+            Some(mut input) => bundle.docker_archive(&mut input, LayoutShape::Named, host),
             None => Ok(()),
         };
         let ended = child.wait_with_output();

@@ -174,4 +174,8 @@ impl Sink for OnlyProblems<'_> {
             self.0.event(event);
         }
     }
+
+    fn wants(&self, level: Level) -> bool {
+        matches!(level, Level::Error | Level::Warning)
+    }
 }

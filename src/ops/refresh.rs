@@ -94,7 +94,10 @@ impl LoadedRepositories {
     fn digests(&self) -> Option<Vec<[u8; 32]>> {
         let indexes = self.repositories.iter().map(|one| one.index.as_ref());
         indexes
-            .map(|index| index.map_or(Some([0; 32]), |index| index.digest))
+            .map(|index| match index {
+                Some(index) => index.whole.then_some(index.digest),
+                None => Some([0; 32]),
+            })
             .collect()
     }
 

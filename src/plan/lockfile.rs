@@ -151,12 +151,29 @@ pub struct LockNotes {
     /// The indexes that were read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub indexes: Vec<LockedIndex>,
+    /// Numbers of users and groups that scripts of packages make without asking for one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub accounts: Vec<LockedAccount>,
 }
 
 impl LockNotes {
     fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+}
+
+/// The number of a user or group.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LockedAccount {
+    /// apk's name of the architecture.
+    pub architecture: String,
+    /// `user` or `group`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// The number.
+    pub id: u32,
 }
 
 /// An index that was read.
@@ -167,6 +184,12 @@ pub struct LockedIndex {
     pub url: String,
     /// What its `DESCRIPTION` says, such as the release.
     pub description: String,
+    /// SHA-256 of its file, in hexadecimal.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub sha256: String,
+    /// The key that signed it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub signer: String,
 }
 
 /// Why a lock file cannot be used. The text is the first line of the report.

@@ -9,6 +9,9 @@
 //! | `stop:N` | the process kills itself before operation N, counted from 0 |
 //! | `eio:N`, `enospc:N` | operation N fails so, once |
 //! | `eio+:N`, `enospc+:N`, `erofs+:N` | operation N and all later ones fail so |
+//! | `short:N` | operation N, if it writes, writes half of its bytes and says so |
+//! | `torn:N`, `torn+:N` | it writes half, then the disk is full, once or from then on |
+//! | `half:N` | it writes half, then the process kills itself |
 //! | `int:N`, `term:N` | the process sends itself that signal before operation N |
 //! | `record:FILE` | every operation is appended to FILE, for `read` |
 //!
@@ -28,6 +31,29 @@ mod off {
         Ok(())
     }
 
+    /// Lets a write happen.
+    #[inline(always)]
+    #[expect(
+        clippy::unnecessary_wraps,
+        reason = "the same as the one that can fail"
+    )]
+    pub(crate) fn write(
+        _: usize,
+        _: impl FnOnce() -> super::Operation,
+    ) -> Result<Option<AfterHalf>, Errno> {
+        Ok(None)
+    }
+
+    /// Nothing ever comes after half of a write.
+    #[derive(Debug)]
+    pub(crate) enum AfterHalf {}
+
+    impl AfterHalf {
+        pub(crate) fn end(self, _: usize) -> std::io::Result<usize> {
+            match self {}
+        }
+    }
+
     /// Returns that nobody looks.
     #[inline(always)]
     pub(crate) fn is_active() -> bool {
@@ -36,11 +62,11 @@ mod off {
 }
 
 #[cfg(not(feature = "testing"))]
-pub(crate) use off::{is_active, step};
+pub(crate) use off::{is_active, step, write};
 #[cfg(feature = "testing")]
 pub use on::read;
 #[cfg(feature = "testing")]
-pub(crate) use on::{is_active, step};
+pub(crate) use on::{is_active, step, write};
 
 use serde::{Deserialize, Serialize};
 
@@ -122,7 +148,30 @@ mod on {
         Stop(u64),
         Signal(rustix::process::Signal, u64),
         Fail(Errno, u64, bool),
+        Half(AfterHalf, u64),
         Record(Mutex<std::fs::File>),
+    }
+
+    /// What comes after half of a write.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) enum AfterHalf {
+        /// The number of bytes is told.
+        Short,
+        /// The disk is full; from then on if so.
+        Full(bool),
+        /// The process is killed.
+        Killed,
+    }
+
+    impl AfterHalf {
+        /// Ends a write of which so many bytes happened.
+        pub(crate) fn end(self, count: usize) -> std::io::Result<usize> {
+            match self {
+                Self::Short => Ok(count),
+                Self::Full(_) => Err(Errno::NOSPC.into()),
+                Self::Killed => kill(),
+            }
+        }
     }
 
     static FAULT: OnceLock<Option<Fault>> = OnceLock::new();
@@ -143,6 +192,10 @@ mod on {
                 "enospc" => Fault::Fail(Errno::NOSPC, number(), false),
                 "eio+" => Fault::Fail(Errno::IO, number(), true),
                 "enospc+" => Fault::Fail(Errno::NOSPC, number(), true),
+                "short" => Fault::Half(AfterHalf::Short, number()),
+                "torn" => Fault::Half(AfterHalf::Full(false), number()),
+                "torn+" => Fault::Half(AfterHalf::Full(true), number()),
+                "half" => Fault::Half(AfterHalf::Killed, number()),
                 "record" => {
                     let file = std::fs::File::create(value).expect("IBEX_FAULT names a file");
                     Fault::Record(Mutex::new(file))
@@ -168,12 +221,10 @@ mod on {
                 std::fs::write(path, (number + 1).to_string()).expect("the count can be written");
             }
             Fault::Stop(at) if *at == number => {
-                let me = rustix::process::getpid();
-                let _ = rustix::process::kill_process(me, rustix::process::Signal::KILL);
-                // The signal may take a moment; nothing must happen in it.
-                loop {
-                    std::thread::park();
-                }
+                kill();
+            }
+            Fault::Half(AfterHalf::Full(true), at) if number > *at => {
+                return Err(Errno::NOSPC);
             }
             Fault::Fail(errno, at, all) if number == *at || (*all && number > *at) => {
                 return Err(*errno);
@@ -181,7 +232,7 @@ mod on {
             Fault::Signal(signal, at) if *at == number => {
                 let _ = rustix::process::kill_process(rustix::process::getpid(), *signal);
             }
-            Fault::Stop(_) | Fault::Fail(..) | Fault::Signal(..) => {}
+            Fault::Stop(_) | Fault::Fail(..) | Fault::Signal(..) | Fault::Half(..) => {}
             Fault::Record(file) => {
                 let bytes = postcard::to_stdvec(&operation()).expect("memory takes everything");
                 let mut file = file.lock().expect("no thread panics with it");
@@ -192,6 +243,29 @@ mod on {
             }
         }
         Ok(())
+    }
+
+    /// Lets a write of so many bytes happen, or not, or only half of it.
+    pub(crate) fn write(
+        length: usize,
+        operation: impl FnOnce() -> Operation,
+    ) -> Result<Option<AfterHalf>, Errno> {
+        let next = NUMBER.load(Ordering::SeqCst);
+        step(operation)?;
+        Ok(match fault() {
+            Some(Fault::Half(after, at)) if *at == next && length > 1 => Some(*after),
+            _ => None,
+        })
+    }
+
+    /// Ends the process at once.
+    fn kill() -> ! {
+        let me = rustix::process::getpid();
+        let _ = rustix::process::kill_process(me, rustix::process::Signal::KILL);
+        // The signal may take a moment; nothing must happen in it.
+        loop {
+            std::thread::park();
+        }
     }
 
     /// Reads what `record` wrote.

@@ -236,11 +236,18 @@ impl NewFile {
 
 impl Write for NewFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        fault::step(|| Operation::Write(self.handle, bytes.to_vec()))?;
+        let after_half = fault::write(bytes.len(), || {
+            Operation::Write(self.handle, bytes.to_vec())
+        })?;
         let file = match &mut self.place {
             Place::Disk(file) => file,
             Place::Tree(file) => return file.write(bytes),
         };
+        if let Some(after) = after_half {
+            let half = &bytes[..bytes.len() / 2];
+            file.write_all(half)?;
+            return after.end(half.len());
+        }
         // A test sees the operation as a whole, so it must happen as a whole.
         if fault::is_active() {
             return file.write_all(bytes).map(|()| bytes.len());

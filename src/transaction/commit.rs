@@ -138,13 +138,13 @@ pub(super) fn carry_out(
         known.filter_map(|(at, package)| Some((package.as_ref()?.package.identity, at)));
     let positions: HashMap<_, _> = positions.collect();
     let mut references = HashMap::new();
-    let mut directory_owners = DirectoryOwners::default();
-    for (at, package) in old.iter().enumerate() {
-        let Some(package) = package else { continue };
-        for directory in &package.directories {
-            *references.entry(directory.path.clone()).or_insert(0) += 1;
-            directory_owners.add(&package.package, Owner::Old(at), directory);
-        }
+    let directory_owners = DirectoryOwners::of(old.iter().flatten());
+    for directory in old
+        .iter()
+        .flatten()
+        .flat_map(|package| &package.directories)
+    {
+        *references.entry(directory.path.clone()).or_insert(0) += 1;
     }
     // Directories of the overlay stay, whoever else leaves them.
     for path in &options.overlay {
@@ -434,7 +434,32 @@ struct DirectoryOwner {
 #[derive(Default)]
 struct DirectoryOwners(HashMap<String, Vec<DirectoryOwner>>);
 
+/// Returns the directories that are there, but not as their packages ask for: what
+/// `fix --directory-permissions` changes, and tells before anything else.
+///
+/// # Errors
+/// [`RootError`] if a directory cannot be looked at.
+pub fn wrong_directories(
+    root: &Root,
+    installed: &InstalledDb,
+    usermode: bool,
+) -> Result<Vec<String>, RootError> {
+    let owners = DirectoryOwners::of(&installed.packages);
+    Ok(owners.wrong(root, usermode)?.modified)
+}
+
 impl DirectoryOwners {
+    /// Returns the owners that installed packages are, by their position.
+    fn of<'p>(packages: impl IntoIterator<Item = &'p InstalledPackage>) -> Self {
+        let mut owners = Self::default();
+        for (at, package) in packages.into_iter().enumerate() {
+            for directory in &package.directories {
+                owners.add(&package.package, Owner::Old(at), directory);
+            }
+        }
+        owners
+    }
+
     fn add(&mut self, package: &Package, owner: Owner, directory: &InstalledDirectory) {
         let instance = DirectoryOwner {
             name: package.name.clone(),
@@ -453,6 +478,38 @@ impl DirectoryOwners {
         if let Some(instances) = self.0.get_mut(path) {
             instances.retain(|known| known.owner != owner);
         }
+    }
+
+    /// Decides what gives directories the owner and mode that they should have.
+    fn wrong(&self, root: &Root, usermode: bool) -> Result<Decided, RootError> {
+        let mut decided = Decided::default();
+        let mut paths: Vec<&String> = self.0.keys().filter(|path| !path.is_empty()).collect();
+        paths.sort();
+        for path in paths {
+            let Some(acl) = self.deciding(path).map(|owner| &owner.acl) else {
+                continue;
+            };
+            let mode = match usermode {
+                true => acl.mode | 0o300,
+                false => acl.mode,
+            };
+            match root.stat(path)? {
+                Some(stat) if !stat.is_dir() => continue,
+                Some(stat) if (stat.mode, stat.uid, stat.gid) == (acl.mode, acl.uid, acl.gid) => {
+                    continue;
+                }
+                Some(_) => decided.modified.push(path.clone()),
+                // What is missing comes back; that is no change for a trigger, as with apk.
+                None => {}
+            }
+            decided.acts.push(Act::Directory {
+                path: path.clone(),
+                uid: acl.uid,
+                gid: acl.gid,
+                mode,
+            });
+        }
+        Ok(decided)
     }
 
     /// Returns the instance that decides.
@@ -696,6 +753,11 @@ impl Commit<'_, '_> {
             _ => (ScriptKind::PreUpgrade, ScriptKind::PostUpgrade),
         };
         let pre_failed = !self.script(index, &record, pre, &arguments)?;
+        if self.sink.wants(Level::Trace) {
+            for line in staged.entry_lines() {
+                self.sink.line(Level::Trace, &line);
+            }
+        }
         let (directories, broken_files) = self.files_of(index, Some(staged), |commit, known| {
             let mut deciding = Deciding::default();
             commit.directories(&record.package, staged, owner, before, known, &mut deciding)?;
@@ -1371,7 +1433,8 @@ impl Commit<'_, '_> {
         let decided = match self.progress.decided.remove(&DIRECTORIES) {
             Some(decided) => decided,
             None => {
-                let decided = self.wrong_directories()?;
+                let usermode = self.promise.options.usermode;
+                let decided = self.directory_owners.wrong(self.root, usermode)?;
                 let record = Record::Decided(DIRECTORIES, decided.clone());
                 if let Some(journal) = &mut self.journal {
                     journal.append_firmly(&record)?;
@@ -1381,10 +1444,6 @@ impl Commit<'_, '_> {
         };
         if !self.progress.fixed {
             for (position, act) in decided.acts.iter().enumerate() {
-                self.sink.line(
-                    Level::Detail,
-                    &format!("fixing directory {}", act.path(None)),
-                );
                 self.act(DIRECTORIES, position as u32, act, None, self.again)?;
             }
             if let Some(journal) = &mut self.journal {
@@ -1399,38 +1458,6 @@ impl Commit<'_, '_> {
         }
         self.modified.extend(decided.modified);
         Ok(())
-    }
-
-    fn wrong_directories(&self) -> Result<Decided, Stop> {
-        let mut decided = Decided::default();
-        let owners = &self.directory_owners;
-        let mut paths: Vec<&String> = owners.0.keys().filter(|path| !path.is_empty()).collect();
-        paths.sort();
-        for path in paths {
-            let Some(acl) = owners.deciding(path).map(|owner| &owner.acl) else {
-                continue;
-            };
-            let mode = match self.promise.options.usermode {
-                true => acl.mode | 0o300,
-                false => acl.mode,
-            };
-            match self.root.stat(path)? {
-                Some(stat) if !stat.is_dir() => continue,
-                Some(stat) if (stat.mode, stat.uid, stat.gid) == (acl.mode, acl.uid, acl.gid) => {
-                    continue;
-                }
-                Some(_) => decided.modified.push(path.clone()),
-                // What is missing comes back; that is no change for a trigger, as with apk.
-                None => {}
-            }
-            decided.acts.push(Act::Directory {
-                path: path.clone(),
-                uid: acl.uid,
-                gid: acl.gid,
-                mode,
-            });
-        }
-        Ok(decided)
     }
 
     /// Returns where the record of an installed package is now that the plan keeps as it is.

@@ -19,7 +19,8 @@
 use super::commit::disk_digest;
 use super::protect::ProtectedPaths;
 use super::stage::{
-    Attributes, StageError, StagedDirectory, StagedFile, StagedPackage, Staging, temporary_name,
+    Attributes, StageError, StagedDirectory, StagedEntry, StagedFile, StagedPackage, Staging,
+    temporary_name,
 };
 use crate::format::{FormatError, Limits, installed, scripts, triggers};
 use crate::package::{Acl, Identity, InstalledDb, InstalledFile, InstalledPackage};
@@ -309,7 +310,10 @@ impl Staging<'_> {
                 folder: None,
                 attributes: attributes(&directory.acl),
             });
+            let told = StagedEntry::Directory(position as u32);
+            staged.entries.push(told);
             for file in &directory.files {
+                staged.entries.push(StagedEntry::File(number as u32));
                 let path = join(&directory.path, &file.name);
                 let original = is_original(self.root, &folder, number, file)?;
                 let usable = match original {

@@ -34,7 +34,7 @@ mod scripts;
 mod stage;
 mod triggers;
 
-pub use commit::{CutScript, Staged, disk_digest};
+pub use commit::{CutScript, Staged, disk_digest, wrong_directories};
 pub use database::{DatabaseError, DatabaseText};
 pub use interrupt::Interrupt;
 pub use journal::{Ending, JournalError};

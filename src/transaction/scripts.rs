@@ -355,8 +355,10 @@ fn spawn(
 ) -> std::io::Result<Child> {
     let mut command = Command::new(path);
     command.arg0(program.name).args(program.arguments);
+    // At its end already, and there even where the system has no `/dev/null`.
+    let (standard_input, _) = std::io::pipe()?;
     command
-        .stdin(Stdio::null())
+        .stdin(standard_input)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     command.env_clear();

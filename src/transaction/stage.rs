@@ -142,6 +142,16 @@ pub(super) struct StagedPackage {
     pub(super) directories: Vec<StagedDirectory>,
     pub(super) files: Vec<StagedFile>,
     pub(super) broken: Broken,
+    /// The entries of the archive in its order. They are only told, so the journal has none.
+    #[serde(skip)]
+    pub(super) entries: Vec<StagedEntry>,
+}
+
+/// An entry of the archive, by its position among the directories or files.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum StagedEntry {
+    Directory(u32),
+    File(u32),
 }
 
 impl StagedPackage {
@@ -176,6 +186,14 @@ impl StagedPackage {
         files
             .filter(move |(_, file)| file.directory == directory as usize && file.staged.is_some())
             .map(|(at, file)| (at as u32, self.path(file)))
+    }
+
+    /// Returns what is told of the entries.
+    pub(super) fn entry_lines(&self) -> impl Iterator<Item = String> {
+        self.entries.iter().map(|entry| match *entry {
+            StagedEntry::Directory(at) => format!("{}/ (dir)", self.directories[at as usize].path),
+            StagedEntry::File(at) => self.path(&self.files[at as usize]),
+        })
     }
 
     /// Returns the final path of a file.
@@ -594,9 +612,13 @@ impl Unpacking<'_, '_> {
                 return Err(StageError::Malicious { path, reason });
             }
             if entry.header.kind == EntryKind::Directory {
-                self.directory(&entry.path, attributes(&entry))?;
+                let position = self.directory(&entry.path, attributes(&entry))?;
+                let told = StagedEntry::Directory(position as u32);
+                self.staged.entries.push(told);
             } else {
+                let told = StagedEntry::File(self.staged.files.len() as u32);
                 self.file(&entry, &mut data)?;
+                self.staged.entries.push(told);
             }
         }
         data.finish()?;
@@ -606,10 +628,11 @@ impl Unpacking<'_, '_> {
         Ok(())
     }
 
-    fn directory(&mut self, path: &str, attributes: Attributes) -> Result<(), StageError> {
+    /// Returns the position of a directory that has these attributes now.
+    fn directory(&mut self, path: &str, attributes: Attributes) -> Result<usize, StageError> {
         if let Some(position) = self.directories.get(path) {
             self.staged.directories[*position].attributes = attributes;
-            return Ok(());
+            return Ok(*position);
         }
         if self.by_path.contains_key(path) {
             return Err(contradiction(path, "the name comes twice"));
@@ -622,7 +645,7 @@ impl Unpacking<'_, '_> {
             folder: None,
             attributes,
         });
-        Ok(())
+        Ok(position)
     }
 
     /// Returns where the files of a directory wait.

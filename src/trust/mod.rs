@@ -88,6 +88,8 @@ pub struct TrustedBy {
     pub key_name: String,
     /// SHA-256 of the key's file.
     pub fingerprint: [u8; 32],
+    /// Over which digest it signed.
+    pub algorithm: SignatureAlgorithm,
 }
 
 /// A value whose signature was checked. Only this module makes one.
@@ -151,6 +153,8 @@ impl TrustError {
 #[derive(Clone, Debug, Default)]
 pub struct Keyring {
     keys: Vec<PublicKey>,
+    /// Signatures over SHA-1 do not count.
+    refuses_sha1: bool,
 }
 
 impl Keyring {
@@ -170,6 +174,16 @@ impl Keyring {
         Ok(())
     }
 
+    /// Says whether signatures over SHA-1 count; if not, they are as good as not there.
+    pub fn accept_sha1(&mut self, accept: bool) {
+        self.refuses_sha1 = !accept;
+    }
+
+    /// Returns whether a signature of this kind counts.
+    fn accepts(&self, algorithm: SignatureAlgorithm) -> bool {
+        !(self.refuses_sha1 && algorithm == SignatureAlgorithm::Rsa)
+    }
+
     /// Returns the file names of the keys, sorted.
     pub fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = self.keys.iter().map(|key| key.name().to_owned()).collect();
@@ -182,10 +196,10 @@ impl Keyring {
         self.keys.iter().find(|key| key.name() == name)
     }
 
-    /// Returns whether a key of this name and content is in the keyring.
+    /// Returns whether a key of this name and content is in the keyring, and what it signed counts.
     pub fn has(&self, by: &TrustedBy) -> bool {
-        self.find(&by.key_name)
-            .is_some_and(|key| key.fingerprint() == by.fingerprint)
+        let known = self.find(&by.key_name);
+        self.accepts(by.algorithm) && known.is_some_and(|key| key.fingerprint() == by.fingerprint)
     }
 
     /// Checks signatures by the rule of formats.md, 2.2: the first one of a known key decides.
@@ -197,7 +211,8 @@ impl Keyring {
         signatures: &[Signature],
         digests: &SignedDigests,
     ) -> Result<TrustedBy, TrustError> {
-        for signature in signatures {
+        let counting = signatures.iter().filter(|one| self.accepts(one.algorithm));
+        for signature in counting {
             let Some(key) = self.find(&signature.key_name) else {
                 continue;
             };
@@ -208,6 +223,7 @@ impl Keyring {
                 Ok(TrustedBy {
                     key_name: key.name().into(),
                     fingerprint: key.fingerprint(),
+                    algorithm: signature.algorithm,
                 })
             } else {
                 Err(TrustError::Bad {

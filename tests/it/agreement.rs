@@ -8,6 +8,8 @@
 //! % root 3.19.4                   starts with what apk made: an archive of data/minirootfs
 //! % write etc/x some text         appends a line to a file of the root
 //! % remove PATH | mkdir PATH | link PATH TARGET | mode PATH OCTAL
+//! % inside PATH                   puts the program and a shell there; the root is `/` to them
+//! % outside                       ends that
 //! $ -X $FIXTURES/v1 add demo-base the program, on the root of the case
 //! standard output
 //! 2> standard error
@@ -21,6 +23,7 @@
 //! here: they have tests of their own, and a place in the README.
 
 use crate::support::{self, Sandbox};
+use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -65,6 +68,8 @@ struct Case<'a> {
     data: Option<PathBuf>,
     /// Files of the case that are younger are not told by their time.
     started: i64,
+    /// Where the program is in the root that it takes for the system's.
+    inside: RefCell<Option<String>>,
 }
 
 impl<'a> Case<'a> {
@@ -83,6 +88,7 @@ impl<'a> Case<'a> {
             peer,
             data,
             started: 1_750_000_000,
+            inside: RefCell::default(),
         })
     }
 
@@ -106,11 +112,13 @@ impl<'a> Case<'a> {
     }
 
     fn run(&self, words: &str) -> String {
-        let mut command = match self.peer {
-            Some(peer) => Command::new(peer),
-            None => self.sandbox.ibex(),
+        let inside = self.inside.borrow();
+        let mut command = match (inside.as_deref(), self.peer) {
+            (Some(path), _) => self.chroot(path),
+            (None, Some(peer)) => Command::new(peer),
+            (None, None) => self.sandbox.ibex(),
         };
-        if self.peer.is_some() {
+        if inside.is_none() && self.peer.is_some() {
             command
                 .env_clear()
                 .env("APK_CONFIG", "/dev/null")
@@ -121,7 +129,11 @@ impl<'a> Case<'a> {
         command.current_dir(self.sandbox.beside(""));
         command.args(["--arch", "x86_64"]);
         if self.data.is_none() {
-            command.arg("--keys-dir").arg(fixtures().join("keys"));
+            let keys = match inside.is_some() {
+                true => Path::new(INSIDE).join("keys"),
+                false => fixtures().join("keys"),
+            };
+            command.arg("--keys-dir").arg(keys);
         }
         command.arg("--no-network");
         if self.data.is_none() {
@@ -142,6 +154,25 @@ impl<'a> Case<'a> {
         }
         let _ = writeln!(answer, "[{}]", run.status.code().unwrap_or(-1));
         answer
+    }
+
+    /// Starts the program in the root, with the libraries that it is linked to and the fixtures.
+    fn chroot(&self, program: &str) -> Command {
+        // The mounts are seen by this process alone; the places for them stay.
+        const SCRIPT: &str = "root=$1; fixtures=$2; program=$3; shift 3; \
+            bind() { mkdir -p \"$2\" && mount --bind \"$1\" \"$2\" || exit 125; }; \
+            for d in proc lib64 lib/x86_64-linux-gnu; do bind \"/$d\" \"$root/$d\"; done; \
+            bind \"$fixtures\" \"$root$INSIDE\"; unset INSIDE; \
+            exec chroot \"$root\" \"$program\" \"$@\"";
+        let mut command = Command::new("unshare");
+        command
+            .env_clear()
+            .env("INSIDE", INSIDE)
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .args(["--mount", "sh", "-c", SCRIPT, "sh"])
+            .args([&self.sandbox.root(), &fixtures()])
+            .arg(Path::new("/").join(program));
+        command
     }
 
     fn step(&self, step: &str) -> String {
@@ -174,6 +205,20 @@ impl<'a> Case<'a> {
                 text += &self.fill(rest);
                 self.sandbox.write(path, text + "\n");
             }
+            "inside" => {
+                let ours = Path::new(env!("CARGO_BIN_EXE_ibex"));
+                let mut copy = Command::new("cp");
+                copy.arg(self.peer.unwrap_or(ours)).arg(full);
+                support::run(&mut copy).success();
+                // Scripts are run here, too.
+                self.sandbox.write("bin/sh", "");
+                let mut copy = Command::new("cp");
+                let shell = self.sandbox.root().join("bin/sh");
+                copy.args(["--preserve=mode", "/bin/sh"]).arg(shell);
+                support::run(&mut copy).success();
+                *self.inside.borrow_mut() = Some(path.to_owned());
+            }
+            "outside" => *self.inside.borrow_mut() = None,
             "remove" => fs::remove_file(full).expect("a file to remove"),
             "mkdir" => fs::create_dir_all(full).expect("a writable root"),
             "link" => std::os::unix::fs::symlink(rest, full).expect("a writable root"),
@@ -206,9 +251,13 @@ impl<'a> Case<'a> {
 
     fn places(&self) -> Vec<(&'static str, String)> {
         let text = |path: PathBuf| path.display().to_string();
+        let repositories = match self.inside.borrow().is_some() {
+            true => Path::new(INSIDE).join("repositories"),
+            false => fixtures().join("repositories"),
+        };
         let mut places = vec![
             ("$ROOT", text(self.sandbox.root())),
-            ("$FIXTURES", text(fixtures().join("repositories"))),
+            ("$FIXTURES", text(repositories)),
         ];
         if let Some(data) = &self.data {
             places.push(("$DATA", text(data.clone())));
@@ -245,6 +294,9 @@ fn attributes(path: &Path) -> String {
     }
     column
 }
+
+/// Where the fixtures are in a root that is `/` to the program.
+const INSIDE: &str = "/srv/fixtures";
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")

@@ -496,6 +496,27 @@ fn give_to_user(path: &Path) {
     run(Command::new("chown").args(["-R", "65534:65534"]).arg(path)).success();
 }
 
+/// Gives a tree to the ordinary user, with the modes that it has: `chown` takes set-id bits away.
+fn hand_over(path: &Path) {
+    let meta = fs::symlink_metadata(path).expect("it is ours");
+    std::os::unix::fs::lchown(path, Some(65534), Some(65534)).expect("it is ours");
+    if !meta.is_symlink() {
+        fs::set_permissions(path, meta.permissions()).expect("it is ours");
+    }
+    if meta.is_dir() {
+        let entries = fs::read_dir(path).expect("it is ours");
+        entries.for_each(|entry| hand_over(&entry.expect("it is ours").path()));
+    }
+}
+
+/// Takes the set-id bits of a file away, as the kernel does when an ordinary user writes to it.
+fn lose_set_id(file: Option<&fs::File>) {
+    let Some(file) = file else { return };
+    let mode = file.metadata().expect("it is open").mode() & 0o1777;
+    let mode = fs::Permissions::from_mode(mode);
+    file.set_permissions(mode).expect("it is ours");
+}
+
 /// Makes a directory on a file system in memory, if there is one.
 fn scratch() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
@@ -641,7 +662,15 @@ fn tally(name: &str, what: &str, states: &[State]) {
 
 /// Kills the process before operation `number`; recovers; judges.
 fn kill_at(scenario: &Scenario, number: usize, more: &[&str]) -> Result<State, String> {
-    let trial = scenario.run(&format!("stop:{number}"), more);
+    recovers_from(
+        scenario,
+        scenario.run(&format!("stop:{number}"), more),
+        number,
+    )
+}
+
+/// Recovers what a killed process left; judges.
+fn recovers_from(scenario: &Scenario, trial: Trial, number: usize) -> Result<State, String> {
     if trial.run.code != 137 {
         return Err(format!(
             "not killed: {} {}",
@@ -874,11 +903,18 @@ impl PowerCut {
                 continue;
             }
             let applied = apply(&root, operation, &mut handles);
+            if let (true, Operation::Write(handle, _)) = (scenario.how.user, operation) {
+                lose_set_id(handles.get(handle));
+            }
             // What builds on something that was lost is lost, too; but nothing that was flushed with
             // all that came before it.
             if let (Operation::Program(..), true, Err(error)) = (operation, flushed, applied) {
                 panic!("replayed: {error}");
             }
+        }
+        drop(handles);
+        if scenario.how.user {
+            hand_over(directory.path());
         }
         directory
     }
@@ -1568,7 +1604,8 @@ fn try_all(scenario: &Scenario, every: usize, power: bool) {
     if power {
         let cut = PowerCut::record(scenario);
         let points: Vec<usize> = (0..=cut.operations.len()).step_by(every).collect();
-        for luck in [Luck::Nothing, Luck::Names] {
+        let all = [Luck::Nothing, Luck::Names, Luck::Some(1)];
+        for luck in all.into_iter().take(if everything() { 3 } else { 2 }) {
             let states = for_each(&points, |count| cut.check(scenario, count, luck));
             tally(scenario.name, &format!("power cut, {luck:?} kept"), &states);
         }
@@ -1590,8 +1627,8 @@ fn a_root_of_a_user() {
     if !support::is_root() {
         return;
     }
-    try_all(&installation_by_user(), 12, false);
-    try_all(&upgrade_by_user(), 12, false);
+    try_all(&installation_by_user(), 12, true);
+    try_all(&upgrade_by_user(), 12, true);
 }
 
 #[test]
@@ -1641,6 +1678,55 @@ fn an_error_at_every_operation() {
         } else {
             let check = |number| fail_at(&scenario, kinds[number % 5], number);
             tally(scenario.name, "errors", &for_each(&points, check));
+        }
+    }
+}
+
+/// The system may take less than all that is written: it says so, or the disk is full in between, or
+/// the process dies with half a record in the journal.
+#[test]
+fn a_write_of_which_half_happens() {
+    if !support::is_root() {
+        return;
+    }
+    for scenario in scenarios() {
+        let note = note();
+        scenario.run(&format!("record:{}", note.path().display()), &[]);
+        let operations = fault::read(note.path()).expect("a record");
+        let writes = |number: &usize| match &operations[*number] {
+            Operation::Write(_, bytes) => bytes.len() > 1,
+            _ => false,
+        };
+        let points: Vec<usize> = (0..operations.len()).filter(writes).collect();
+        let check = |kind: &str, number: usize| match kind {
+            "half" => {
+                let trial = scenario.run(&format!("half:{number}"), &[]);
+                // What a new process writes for itself is not written by this one.
+                match trial.run.code {
+                    0 => scenario.judge(&trial.place(), &trial.run.output),
+                    _ => recovers_from(&scenario, trial, number),
+                }
+            }
+            "short" => {
+                let trial = scenario.run(&format!("short:{number}"), &[]);
+                let state = scenario.judge(&trial.place(), &trial.run.output)?;
+                match (trial.run.code, state) {
+                    (0, State::After) => Ok(state),
+                    (code, _) => Err(format!("exit {code}, {state:?}: {}", trial.run.output)),
+                }
+            }
+            _ => fail_at(&scenario, kind, number),
+        };
+        let kinds = ["half", "short", "torn", "torn+"];
+        if everything() {
+            for kind in kinds {
+                let states = for_each(&points, |number| check(kind, number));
+                tally(scenario.name, &format!("half a write, {kind}"), &states);
+            }
+        } else {
+            let indexes: Vec<usize> = (0..points.len()).collect();
+            let states = for_each(&indexes, |at| check(kinds[at % 4], points[at]));
+            tally(scenario.name, "half a write", &states);
         }
     }
 }

@@ -49,6 +49,27 @@ fn an_image_on_an_image_is_the_image_of_both() {
         .run(&["build", "--json", "on.yaml", "on:1", "on/"])
         .good();
     desk.run(&["build", "both.yaml", "both:1", "both/"]).good();
+    // An image below is looked for where included files are, too.
+    describe(
+        &desk,
+        "else/on.yaml",
+        "openssh",
+        "  baseimage: {image: base}\n",
+    );
+    let words = [
+        "build",
+        "-C",
+        "else",
+        "on.yaml",
+        "on:1",
+        "../same/",
+        "--sbom=no",
+    ];
+    assert_eq!(desk.run(&words).code, 1);
+    desk.run(&[&words[..], &["--include-paths", "../nowhere,.."]].concat())
+        .good();
+    let same = one(&desk.path().join("same"));
+    assert_eq!(same.digest, one(&desk.path().join("on")).digest);
     let (base, on, both) = (
         one(&desk.path().join("base")),
         one(&desk.path().join("on")),
@@ -505,12 +526,20 @@ fn mirror(desk: &Desk) -> Option<Server> {
         &web.join("alpine/v3.19/main/x86_64"),
     );
     copy(&repository.join("x86_64"), &web.join("own/x86_64"));
+    // One that is not signed by any key of Alpine's.
+    let newer = data("alpine-branches/v3.20/x86_64")?;
+    copy(&newer, &web.join("alpine/v3.20/main/x86_64"));
     desk.write(
         "web/releases.json",
         r#"{"latest_stable":"v3.19","release_branches":[{"rel_branch":"v3.19","keys":{"x86_64":[
             {"url":"https://alpinelinux.org/keys/old.rsa.pub","deprecated_since":"2001-01-01"},
-            {"url":"https://alpinelinux.org/keys/alpine-devel%40lists.alpinelinux.org-6165ee59.rsa.pub"}]}}]}"#,
+            {"url":"https://alpinelinux.org/keys/alpine-devel%40lists.alpinelinux.org-6165ee59.rsa.pub"}]}},
+            {"rel_branch":"v3.20","keys":{"x86_64":[
+            {"url":"https://alpinelinux.org/keys/TEST-ONLY.rsa.pub"}]}}]}"#,
     );
+    let key = data("alpine-branches/keys/TEST-ONLY.rsa.pub")?;
+    fs::create_dir_all(web.join("keys")).expect("a directory");
+    fs::copy(key, web.join("keys/TEST-ONLY.rsa.pub")).expect("a copy");
     let key = fs::read_to_string(repository.join("keys").join(KEY)).expect("the key");
     desk.write(
         "web/keys/alpine-devel%40lists.alpinelinux.org-6165ee59.rsa.pub",
@@ -541,7 +570,7 @@ fn keys_that_are_published_are_found() {
             &format!("contents:\n  repositories: ['{address}/{repository}']\n  packages: [busybox]\narchs: [amd64]\n"),
         );
     };
-    write("alpine/v3.19/main");
+    write("alpine/v3.20/main");
     let build = |more: &[&str]| {
         desk.run(
             &[
@@ -555,20 +584,19 @@ fn keys_that_are_published_are_found() {
     let key = one(&desk.path().join("a"));
     let key = key
         .kept
-        .get(&format!("etc/apk/keys/{KEY}"))
+        .get("etc/apk/keys/TEST-ONLY.rsa.pub")
         .expect("the key is in the image");
-    let real = fs::read(data("alpine-v3.19").expect("it").join("keys").join(KEY)).expect("the key");
-    assert_eq!(*key, real);
+    let test_only = fs::read(data("alpine-branches/keys/TEST-ONLY.rsa.pub").expect("it"));
+    let test_only = test_only.expect("the key");
+    assert_eq!(*key, test_only);
     // Once found it is known without a network; the lock file has it.
     build(&["--offline"]).good();
     desk.run(&["lock", "a.yaml", "--mirror", &elsewhere]).good();
     let lock: Value = serde_json::from_str(&desk.read("a.lock.json")).expect("JSON");
     let locked = &lock["contents"]["keyring"][0];
-    assert_eq!(
-        locked["name"],
-        "alpinelinux.org/keys/alpine-devel%40lists.alpinelinux.org-6165ee59.rsa.pub"
-    );
-    assert_eq!(locked["content"].as_str().expect("text").as_bytes(), real);
+    assert_eq!(locked["name"], "alpinelinux.org/keys/TEST-ONLY.rsa.pub");
+    let content = locked["content"].as_str().expect("text");
+    assert_eq!(content.as_bytes(), test_only);
     desk.run(&["build", "--locked", "a.yaml", "a:1", "b/"])
         .good();
     assert_eq!(
@@ -576,6 +604,7 @@ fn keys_that_are_published_are_found() {
         one(&desk.path().join("b")).digest
     );
 
+    let real = fs::read(data("alpine-v3.19").expect("it").join("keys").join(KEY)).expect("the key");
     // A repository that says so itself; one that publishes another key; one that publishes none.
     write("own");
     let none = build(&[]);
@@ -612,8 +641,7 @@ fn keys_that_are_published_are_found() {
         .collect();
     assert_eq!(keys, [&format!("etc/apk/keys/{KEY}")]);
     // Somebody else's key under the right name is no help.
-    let other = fs::read_to_string(data("alpine-branches/keys/TEST-ONLY.rsa.pub").expect("it"))
-        .expect("a key");
+    let other = String::from_utf8(test_only).expect("PEM");
     desk.write(
         "web/jwks",
         &web_keys(&other, KEY.trim_end_matches(".rsa.pub")),
@@ -628,6 +656,75 @@ fn keys_that_are_published_are_found() {
         &elsewhere,
     ]);
     assert_eq!(wrong.code, 5, "{}", wrong.err);
+}
+
+#[test]
+fn alpines_own_keys_are_known() {
+    let (Some(repository), Some(indexes)) = (data("alpine-v3.19"), data("index/alpine")) else {
+        return;
+    };
+    let desk = Desk::empty();
+    let describe = |repository: &str, arch: &str, packages: &str| {
+        desk.write(
+            "a.yaml",
+            &format!("contents:\n  repositories: ['{repository}']\n  packages: [{packages}]\narchs: [{arch}]\n"),
+        );
+    };
+    // Real indexes, old and new, with no keyring and no network.
+    for (release, arch) in [
+        ("v3.0", "x86"),
+        ("v3.10", "armv7"),
+        ("v3.18", "aarch64"),
+        ("v3.22", "x86_64"),
+    ] {
+        let repository = indexes.join(release).join("main");
+        describe(&repository.display().to_string(), arch, "");
+        desk.run(&["show-packages", "--offline", "a.yaml"]).good();
+    }
+    let main = "alpine/v3.19/main";
+    copy(
+        &repository.join("x86_64"),
+        &desk.path().join(main).join("x86_64"),
+    );
+    describe(main, "amd64", "busybox");
+    let build = |words: &[&str], output: &str| {
+        desk.run(&[&["build", "a.yaml", "a:1", output, "--offline"], words].concat())
+    };
+    build(&[], "a/").good();
+    // Who signed is known in the image, and in the lock file.
+    let image = one(&desk.path().join("a"));
+    let keys = image
+        .kept
+        .keys()
+        .filter(|path| path.starts_with(read::KEYS));
+    let path = format!("etc/apk/keys/{KEY}");
+    assert_eq!(keys.collect::<Vec<_>>(), [&path]);
+    let real = fs::read(repository.join("keys").join(KEY)).expect("the key");
+    assert_eq!(image.kept[&path], real);
+    desk.run(&["lock", "a.yaml", "--offline"]).good();
+    build(&["--locked"], "b/").good();
+    assert_eq!(one(&desk.path().join("b")).digest, image.digest);
+    // Signed by somebody else, at an address like Alpine's; Alpine's, at another address.
+    let newer = data("alpine-branches/v3.20/x86_64").expect("it is there");
+    copy(&newer, &desk.path().join("alpine/v3.20/main/x86_64"));
+    describe("alpine/v3.20/main", "amd64", "busybox");
+    build(&[], "c/").error(
+        5,
+        "error[E-SIG-KEY]: index alpine/v3.20/main/x86_64/APKINDEX.tar.gz is signed by \
+         \"TEST-ONLY.rsa.pub\", which is not in the keyring",
+    );
+    copy(
+        &repository.join("x86_64"),
+        &desk.path().join("mine/main/x86_64"),
+    );
+    describe("mine/main", "amd64", "busybox");
+    assert_eq!(build(&[], "c/").code, 5);
+    // Alpine's signatures are over SHA-1.
+    describe(main, "amd64", "busybox");
+    build(&["--require-sha256"], "c/").error(
+        5,
+        &format!("error[E-SIG-SHA1]: index {main}/x86_64/APKINDEX.tar.gz is signed by \"{KEY}\" over SHA-1 only"),
+    );
 }
 
 #[test]

@@ -111,6 +111,7 @@ pub(crate) fn request_of(arch: &str, packages: Vec<NewPackage>) -> BuildRequest 
         services: Vec::new(),
         remove: Vec::new(),
         database: DatabasePlace::Auto,
+        ids: Vec::new(),
         scripts: ScriptMode::Emulate,
         scripts_must_run: true,
         check_scripts: false,
@@ -490,6 +491,86 @@ fn layers_add_up_to_the_same_tree() {
             assert_eq!(names.len(), count, "a name is twice in one layer");
         }
     }
+}
+
+#[test]
+fn a_second_name_of_a_file_that_another_package_replaces_stays_what_it_was() {
+    use support::repository::{Repository, directory, file, hard_link, package};
+    if !support::is_root() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let mut repository = Repository::new(&sandbox);
+    let one = |name: &str| {
+        let folder = directory("etc");
+        let linked =
+            ["b", "c"].map(|end| hard_link(&format!("etc/{name}-{end}"), &format!("etc/{name}-a")));
+        let first = file(&format!("etc/{name}-a"), format!("of {name}\n"));
+        [vec![folder, first], linked.to_vec()].concat()
+    };
+    let other = |name: &str| {
+        vec![
+            directory("etc"),
+            file(&format!("etc/{name}-a"), "another\n"),
+        ]
+    };
+    let replaces = |name: &str| vec![ibex::package::Dependency::parse(name).expect("a name")];
+    for made in [
+        package(
+            "base",
+            "1-r0",
+            vec![
+                directory("etc"),
+                file("etc/passwd", "root:x:0:0::/root:/bin/sh\n"),
+                // What every image has.
+                directory("etc/apk"),
+                directory("etc/apk/keys"),
+                directory("opt"),
+                directory("usr"),
+            ],
+        ),
+        package("early", "1-r0", one("early")),
+        // It takes a name of what is there.
+        package("taker", "1-r0", other("early")).with(|package| {
+            package.replaces = replaces("early");
+            package.depends = replaces("early");
+        }),
+        // It keeps a name that comes later.
+        package("keeper", "1-r0", other("late")).with(|package| {
+            package.replaces = replaces("late");
+            package.replaces_priority = 5;
+        }),
+        package("late", "1-r0", one("late")).with(|package| {
+            package.depends = replaces("keeper");
+        }),
+    ] {
+        repository.add(&made);
+    }
+    repository.publish(1);
+    let keys = repository.path().join("keys");
+    fs::create_dir(&keys).expect("a new directory");
+    let key = include_bytes!("../fixtures/test-only.rsa.pub");
+    fs::write(keys.join("test-only.rsa.pub"), key).expect("a key");
+    let build = |names: &[&str]| build(&request(repository.path(), "x86_64", names));
+    let (image, _store) = build(&["base", "taker", "late"]);
+    for (path, content) in [
+        ("etc/early-a", "another\n"),
+        ("etc/early-b", "of early\n"),
+        ("etc/late-a", "another\n"),
+        ("etc/late-c", "of late\n"),
+    ] {
+        let found = image.root.read(path).expect("a tree").expect("it is there");
+        assert_eq!(String::from_utf8_lossy(&found), content, "{path}");
+    }
+    let inode = |path: &str| image.root.stat(path).expect("a tree").expect("it").inode;
+    assert_eq!(inode("etc/early-b"), inode("etc/early-c"));
+    assert_eq!(inode("etc/late-b"), inode("etc/late-c"));
+    assert_ne!(inode("etc/early-a"), inode("etc/early-b"));
+    // As in the root that apk makes; it refuses `late`, whose first name is left out.
+    let names = ["base", "taker"];
+    let (image, _store) = build(&names);
+    let differences = compare(repository.path(), &names, &image);
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
 /// Makes a package of nothing but a script, beside the others.

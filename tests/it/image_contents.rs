@@ -483,7 +483,8 @@ fn the_cache_of_the_dynamic_linker_is_that_of_ldconfig() {
         &[package("glibc", "1-r0", entries)],
     ));
     let root = folder.path().join("root");
-    output::rootfs_directory(&image, &root).expect("a root file system");
+    output::rootfs_directory(&image, &root, output::Ownership::default())
+        .expect("a root file system");
     let listed = |cache: &Path| {
         let mut command = Command::new("ldconfig");
         let said = run(command.arg("-p").arg("-C").arg(cache)).success().output;
@@ -822,6 +823,91 @@ fn one_directory_for_libraries_has_the_database() {
     assert_eq!(layers, 4);
 }
 
+/// Returns path, mode, owner and time of each directory of a layer, by another tool's reading.
+fn directories_of(layer: &image::Layer) -> BTreeMap<String, (u32, u64, u64)> {
+    let open = output::open_layer(&layer.path, &layer.descriptor.media_type);
+    let mut archive = tar::Archive::new(open.expect("a layer"));
+    let mut found = BTreeMap::new();
+    for entry in archive.entries().expect("an archive") {
+        let entry = entry.expect("an entry");
+        let header = entry.header();
+        if header.entry_type().is_dir() {
+            let path = String::from_utf8(entry.path_bytes().into_owned()).expect("text");
+            let row = (
+                header.mode().expect("octal"),
+                header.uid().expect("octal"),
+                header.mtime().expect("octal"),
+            );
+            found.insert(path.trim_end_matches('/').to_owned(), row);
+        }
+    }
+    found
+}
+
+#[test]
+fn a_layer_of_packages_depends_on_its_own_packages_only() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let dated = |mtime: u64, entry: EntrySpec| EntrySpec { mtime, ..entry };
+    let shared = || EntrySpec {
+        mode: 0o2750,
+        uid: 7,
+        uname: "nobody-knows".to_owned(),
+        ..dated(1_650_000_000, directory("srv/shared"))
+    };
+    let own = |name: &str, time: u64, text: &str| {
+        let entries = vec![
+            dated(1_640_000_000, directory("srv")),
+            shared(),
+            dated(time, file(&format!("srv/shared/{name}"), text)),
+            dated(time + 1, file(&format!("srv/shared/{name}.z"), text)),
+        ];
+        package(name, "1-r0", entries)
+    };
+    let layers = |other: u64, text: &str| {
+        let first = own("first", 1_500_000_000, "first");
+        let made = [base(), first, own("second", other, text)];
+        let request = BuildRequest {
+            layering: image::Layering::Origin { budget: 9 },
+            ..request_for(folder.path(), &made)
+        };
+        let (image, store) = build(&request);
+        assert_eq!(image.layers.len(), 4);
+        (image, store)
+    };
+    let of = |image: &BuiltImage, name: &str| {
+        let named = |layer: &&image::Layer| layer.packages == [name];
+        image.layers.iter().find(named).expect("a layer").clone()
+    };
+    let (before, _store) = layers(1_600_000_000, "second");
+    let (after, _other_store) = layers(1_400_000_000, "another text");
+    assert_ne!(of(&before, "second").diff_id, of(&after, "second").diff_id);
+    for name in ["first", "demo-base"] {
+        assert_eq!(of(&before, name), {
+            let layer = of(&after, name);
+            image::Layer {
+                path: of(&before, name).path,
+                ..layer
+            }
+        });
+    }
+    // The time is that of the first file that needs the directory; mode and owner are its own, and
+    // the layer on top has everything as it is.
+    let rows = directories_of(&of(&before, "first"));
+    assert_eq!(rows["srv"].2, 1_500_000_000);
+    assert_eq!(rows["srv/shared"], (0o2750, 7, 1_500_000_000));
+    assert_eq!(rows["lib/apk/db"].2, 0);
+    let rows = directories_of(&of(&before, "second"));
+    assert_eq!(rows["srv/shared"], (0o2750, 7, 1_600_000_000));
+    let top = before.layers.last().expect("the layer on top");
+    let rows = directories_of(top);
+    for entry in before.root.tree().expect("a tree").entries() {
+        if matches!(entry.kind, ibex::root::tree::EntryKind::Directory) {
+            let row = (entry.mode, u64::from(entry.uid), entry.mtime);
+            assert_eq!(rows[&entry.path], row, "{}", entry.path);
+        }
+    }
+}
+
 #[test]
 fn the_database_is_where_the_description_wants_it() {
     let shop = Shop::new(&[base()]);
@@ -855,6 +941,111 @@ fn the_database_is_where_the_description_wants_it() {
     }
     let said = shop.desk.run(&["rootfs", "a.yaml", "again.tar"]);
     assert!(said.err.contains("W-NO-DB"), "{}", said.err);
+}
+
+#[test]
+fn accounts_keep_their_numbers_by_the_lock_file() {
+    let with_account = |name: &str, extra: &str| {
+        let script =
+            format!("addgroup -S {name} 2>/dev/null\nadduser -S -D -H -G {name} {extra} {name}");
+        package(
+            name,
+            "1-r0",
+            vec![directory("srv"), file(&format!("srv/{name}"), name)],
+        )
+        .script(ScriptKind::PreInstall, &script)
+    };
+    let shop = Shop::new(&[
+        base(),
+        with_account("alpha", ""),
+        with_account("beta", ""),
+        with_account("fixed", "-u 55"),
+    ]);
+    let numbers = |words: &[&str]| -> Vec<String> {
+        let rootfs = ["rootfs", "a.yaml", "root.tar", "-q"];
+        shop.desk.run(&[&rootfs, words].concat()).good();
+        let text = ["etc/passwd", "etc/group"]
+            .map(|path| shop.content(path))
+            .concat();
+        let row = |line: &str| {
+            let fields: Vec<&str> = line.split(':').collect();
+            format!("{} {}", fields[0], fields[2])
+        };
+        let rows = text.lines().map(row);
+        rows.filter(|row| !row.starts_with("root")).collect()
+    };
+    let lock = || -> Vec<String> {
+        shop.desk.run(&["lock", "a.yaml", "-q"]).good();
+        let text = shop.desk.read("a.lock.json");
+        let lock: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let accounts = lock["x"]["accounts"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let row = |one: &serde_json::Value| {
+            let text = |key: &str| one[key].as_str().expect("text").to_owned();
+            assert_eq!(text("architecture"), "x86_64");
+            format!("{} {} {}", text("kind"), text("name"), one["id"])
+        };
+        accounts.iter().map(row).collect()
+    };
+    shop.describe("a.yaml", "demo-base, fixed, beta", "");
+    let first = ["user beta 100", "group beta 100", "group fixed 101"];
+    assert_eq!(lock(), first);
+    let wanted = ["beta 100", "fixed 55", "beta 100", "fixed 101"];
+    for words in [&[][..], &["--locked"]] {
+        assert_eq!(numbers(words), wanted);
+    }
+    // One that is installed before the others changes nothing for those.
+    shop.describe("a.yaml", "demo-base, alpha, fixed, beta", "");
+    let kept = [
+        "user alpha 101",
+        "user beta 100",
+        "group alpha 102",
+        "group beta 100",
+        "group fixed 101",
+    ];
+    assert_eq!(lock(), kept);
+    let text = shop.desk.read("a.lock.json");
+    shop.desk.run(&["lock", "--check", "a.yaml"]).good();
+    assert_eq!(lock(), kept);
+    assert_eq!(shop.desk.read("a.lock.json"), text);
+    let locked = numbers(&["--locked"]);
+    let wanted = [
+        "alpha 101",
+        "beta 100",
+        "fixed 55",
+        "alpha 102",
+        "beta 100",
+        "fixed 101",
+    ];
+    assert_eq!(locked, wanted);
+    // Without a lock file they are counted as they come.
+    let free = [
+        "alpha 100",
+        "beta 101",
+        "fixed 55",
+        "alpha 100",
+        "beta 101",
+        "fixed 102",
+    ];
+    assert_eq!(numbers(&[]), free);
+    fs::remove_file(shop.desk.path().join("a.lock.json")).expect("it is there");
+    assert_eq!(lock()[..2], ["user alpha 100", "user beta 101"]);
+    // A number that something else has by now is not forced on anybody.
+    let taken = shop
+        .desk
+        .read("a.lock.json")
+        .replace("\"id\": 101", "\"id\": 55");
+    shop.desk.write("a.lock.json", &taken);
+    assert!(numbers(&["--locked"]).contains(&"beta 101".to_owned()));
+    // With scripts left alone there is nobody to count.
+    shop.describe(
+        "a.yaml",
+        "demo-base, alpha",
+        "x-build: {scripts: builtin}\n",
+    );
+    assert_eq!(lock(), [""; 0]);
 }
 
 #[test]
@@ -956,6 +1147,42 @@ fn one_command_builds_for_several_processors() {
     }
     assert_eq!(platforms, ["amd64", "arm64"]);
     assert_eq!(layers.len(), 2);
+    // At the same time, or one after the other: the same image, told in the same order; and the same
+    // error, of the first one that has one.
+    let cores = |cores: &str, words: &[&str]| {
+        let build = desk.command(&[&["build", "a.yaml", "t:1"], words].concat());
+        let mut command = Command::new("taskset");
+        command
+            .args(["-c", cores])
+            .arg(build.get_program())
+            .args(build.get_args());
+        command.current_dir(desk.path());
+        said(&mut command)
+    };
+    let both = std::thread::available_parallelism().map_or(1, usize::from) > 1;
+    if has("taskset") && both {
+        let told = ["0", "0,1"].map(|number| {
+            let built = cores(number, &["cores/", "-vv", "--no-cache"]);
+            assert_eq!(built.code, 0, "{}", built.err);
+            (built.out, built.err)
+        });
+        assert_eq!(told[0].0, line);
+        assert!(
+            told[0].1.contains("aarch64: busybox trigger"),
+            "{}",
+            told[0].1
+        );
+        assert_eq!(told[0], told[1]);
+        let wrong = "paths: [{path: /bin/busybox, type: symlink, source: x}]\n";
+        desk.write("a.yaml", &format!("{text}{wrong}"));
+        for number in ["0", "0,1"] {
+            cores(number, &["cores/", "-q"]).error(
+                1,
+                "error[E-PATH]: paths[0] (line 6): symlink /bin/busybox: something is already there",
+            );
+        }
+        desk.write("a.yaml", &text);
+    }
     // Both have the links of their busybox, although one could not be run here.
     for (arch, interpreter) in [("amd64", "x86_64"), ("arm64", "aarch64")] {
         desk.run(&["rootfs", "a.yaml", "root.tar", "-q", "--build-arch", arch])
@@ -1258,11 +1485,38 @@ fn an_ordinary_user_runs_scripts_as_root_of_a_sandbox() {
     let own = package("own", "1-r0", vec![directory("etc"), file("etc/own", "x")])
         .script(ScriptKind::PostInstall, script)
         .with(|package| package.depends = World::parse("busybox-binsh").expect("a name").entries);
-    let gives = package("gives", "1-r0", vec![directory("etc")]).script(
+    let gives = package(
+        "gives",
+        "1-r0",
+        vec![
+            directory("etc"),
+            EntrySpec {
+                uid: 7,
+                gid: 8,
+                uname: "nobody-knows".to_owned(),
+                gname: "nobody-knows".to_owned(),
+                mode: 0o2600,
+                ..file("etc/given", "x")
+            },
+        ],
+    )
+    .script(
         ScriptKind::PostInstall,
-        "echo x | cat > /etc/x\nchown 7 /etc/x",
-    );
-    let shop = Shop::new(&[own, gives]);
+        "echo x | cat > /etc/x\nchown 33:44 /etc/x\nchmod 4755 /etc/x\n\
+         mkdir -p /var/lib/gives/deep\necho secret | cat > /var/lib/gives/deep/file\n\
+         ln /var/lib/gives/deep/file /var/lib/gives/other\nln -s file /var/lib/gives/deep/link\n\
+         chown -R 1000:65000 /var/lib/gives\nchown -h 7 /var/lib/gives/deep/link\n\
+         chmod 0 /var/lib/gives/deep/file\nchmod 700 /var/lib/gives/deep /var/lib/gives\n\
+         stat -c '%u %g %a' /etc/given /etc/x | cat > /etc/seen\nid | cat >> /etc/seen",
+    )
+    .with(|package| package.depends = World::parse("busybox-binsh").expect("a name").entries);
+    let fails = package("fails", "1-r0", vec![directory("etc")])
+        .script(
+            ScriptKind::PostInstall,
+            "mkdir -p /srv/a/b\nchown -R 5:5 /srv/a\nchmod 0 /srv/a/b /srv/a\necho | cat\nexit 3",
+        )
+        .with(|package| package.depends = World::parse("busybox-binsh").expect("a name").entries);
+    let shop = Shop::new(&[own, gives, fails]);
     shop.describe("a.yaml", "own", "x-build: {scripts: run}\n");
     // What Alpine has is used by somebody who may not look into every folder here.
     let place = tempfile::tempdir().expect("a temporary directory");
@@ -1343,6 +1597,134 @@ fn an_ordinary_user_runs_scripts_as_root_of_a_sandbox() {
             .any(|row| row.starts_with("drwx------ var/lib/own")),
         "{rows:#?}"
     );
+
+    // With ids that the system lends, it is as if root built it.
+    if has("newuidmap") && has("setpriv") && has("getfattr") {
+        fs::write(place.path().join("lent"), "nobody:200000:65536\n").expect("a file");
+        let temporary = place.path().join("temporary");
+        fs::create_dir(&temporary).expect("a new directory");
+        fs::set_permissions(&temporary, fs::Permissions::from_mode(0o777)).expect("our own");
+        let build = |output: &'static str| {
+            let build = ["image", "rootfs", "a.yaml", output, "-vv", "--no-cache"];
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "sh", "-ec"]).arg(
+                "mount --bind lent /etc/subuid; mount --bind lent /etc/subgid; \
+                 exec setpriv --reuid=65534 --regid=65534 --clear-groups \"$@\"",
+            );
+            command.arg("sh").arg(program.get_program()).args(build);
+            command.current_dir(place.path()).env_clear();
+            command.env("TMPDIR", &temporary);
+            command
+                .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+                .env("APK_CONFIG", "/dev/null");
+            command
+        };
+        let lent = said(&mut build("lent.tar"));
+        assert!(
+            lent.err.contains("gives post-install: ran\n"),
+            "{}",
+            lent.err
+        );
+        lent.good();
+        let rows = run(Command::new("tar")
+            .args(["--numeric-owner", "-tvf"])
+            .arg(place.path().join("lent.tar")))
+        .success()
+        .output;
+        let row = |path: &str| {
+            let line = rows
+                .lines()
+                .find(|line| line.ends_with(path) || line.contains(&format!("{path} -> ")));
+            let fields: Vec<&str> = line.unwrap_or_default().split_whitespace().collect();
+            format!("{} {}", fields[0], fields[1])
+        };
+        assert_eq!(row(" etc/x"), "-rwsr-xr-x 33/44");
+        assert_eq!(row(" etc/given"), "-rw---S--- 7/8");
+        assert_eq!(row(" var/lib/gives/deep/file"), "---------- 1000/65000");
+        assert_eq!(row(" var/lib/gives/deep/link"), "lrwxrwxrwx 7/65000");
+        assert_eq!(row(" var/lib/gives"), "drwx------ 1000/65000");
+        let seen = run(Command::new("tar")
+            .arg("-xOf")
+            .arg(place.path().join("lent.tar"))
+            .arg("etc/seen"));
+        assert_eq!(seen.success().output, "7 8 2600\n33 44 4755\nuid=0 gid=0\n");
+        let root = ["image", "rootfs", "a.yaml", "root.tar", "--no-cache", "-q"];
+        let mut command = Command::new(program.get_program());
+        said(command.args(root).current_dir(place.path())).good();
+        let archives = ["root.tar", "lent.tar"]
+            .map(|name| fs::read(place.path().join(name)).expect("an archive"));
+        assert!(
+            archives[0] == archives[1],
+            "root and an ordinary user made different trees"
+        );
+        // A folder can have those owners, or what umoci reads as such; neither needs root.
+        let unpack = |option: &str| {
+            let folder = place.path().join(option.trim_start_matches('-'));
+            let mut command = build("lent.tar");
+            command.arg(option);
+            let words: Vec<_> = command.get_args().map(|word| word.to_owned()).collect();
+            let words = words.into_iter().map(|word| match word.to_str() {
+                Some("lent.tar") => folder.clone().into(),
+                _ => word,
+            });
+            let mut again = Command::new("unshare");
+            again.args(words).current_dir(place.path()).env_clear();
+            again
+                .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+                .env("APK_CONFIG", "/dev/null");
+            said(&mut again).good();
+            folder
+        };
+        let folder = unpack("--userns");
+        let owner = |path: &str| {
+            use std::os::unix::fs::MetadataExt;
+            let meta = fs::symlink_metadata(folder.join(path)).expect(path);
+            (meta.uid(), meta.gid(), meta.mode() & 0o7777)
+        };
+        assert_eq!(owner("etc/x"), (200_032, 200_043, 0o4755));
+        assert_eq!(owner("etc/given"), (200_006, 200_007, 0o2600));
+        assert_eq!(owner("var/lib/gives/deep/link").0, 200_006);
+        assert_eq!(owner("var/lib/gives"), (200_999, 264_999, 0o700));
+        assert_eq!(owner("bin"), (65534, 65534, 0o755));
+        let folder = unpack("--record-ownership");
+        let records = run(Command::new("getfattr")
+            .args([
+                "-R",
+                "-h",
+                "-d",
+                "-e",
+                "hex",
+                "-m",
+                "user.rootlesscontainers",
+            ])
+            .arg("var/lib/gives")
+            .arg("etc")
+            .current_dir(&folder))
+        .success()
+        .output;
+        // Field 1 is the uid, field 2 the gid, as protocol buffers write numbers.
+        for (path, value) in [
+            ("etc/x", "0821102c"),
+            ("etc/given", "08071008"),
+            ("var/lib/gives/deep", "08e80710e8fb03"),
+        ] {
+            let row = format!("# file: {path}\nuser.rootlesscontainers=0x{value}\n");
+            assert!(records.contains(&row), "{row} in {records}");
+        }
+        assert!(!records.contains("etc/seen"), "{records}");
+        // Nothing is left that this user could not remove, also after a failure.
+        shop.desk
+            .write("fails.yaml", &text.replace("own, gives", "fails"));
+        let from = shop.desk.path().join("fails.yaml");
+        fs::copy(from, place.path().join("a.yaml")).expect("a copy");
+        said(&mut build("fails.tar")).error(
+            1,
+            "error[E-SCRIPT-FAILED]: post-install of fails failed: exit code 3",
+        );
+        fs::write(place.path().join("a.yaml"), &text).expect("a file");
+        let left = fs::read_dir(&temporary).expect("a folder").count();
+        assert_eq!(left, 0);
+    }
 
     // Where the kernel allows no namespaces, the setting is named before anything is done.
     let mut unshare = Command::new("unshare");

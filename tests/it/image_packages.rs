@@ -180,14 +180,14 @@ impl Server {
         Self { address, status }
     }
 
-    fn answer_only(&self, status: u16) {
+    pub(crate) fn answer_only(&self, status: u16) {
         self.status
             .store(status, std::sync::atomic::Ordering::SeqCst);
     }
 }
 
 /// Returns a description of one repository.
-fn description(repository: &str, key: &Path, packages: &str) -> String {
+pub(crate) fn description(repository: &str, key: &Path, packages: &str) -> String {
     format!(
         "contents:\n  keyring: ['{}']\n  repositories: ['{repository}']\n  packages: [{packages}]\n\
          archs: [amd64]\n",
@@ -195,7 +195,7 @@ fn description(repository: &str, key: &Path, packages: &str) -> String {
     )
 }
 
-fn alpine_key() -> Option<PathBuf> {
+pub(crate) fn alpine_key() -> Option<PathBuf> {
     data("alpine-v3.19/keys/alpine-devel@lists.alpinelinux.org-6165ee59.rsa.pub")
 }
 
@@ -735,6 +735,121 @@ fn every_error_of_the_package_half() {
         let said = desk.run(case.words).error(case.exit, &case.line);
         assert!(said.out.is_empty(), "{}", said.out);
     }
+}
+
+#[test]
+fn signatures_over_sha1_are_told_and_can_be_refused() {
+    let Some(desk) = Desk::empty_with_alpine("musl") else {
+        return;
+    };
+    let alpine = data("alpine-v3.19").expect("it is there");
+    let index = format!("index {}/x86_64/APKINDEX.tar.gz", alpine.display());
+    let signer = "alpine-devel@lists.alpinelinux.org-6165ee59.rsa.pub";
+    let list = |more: &[&str]| desk.run(&[&["show-packages", "a.yaml"], more].concat());
+    let told = format!("{index}: the signature of {signer} is over SHA-1\n");
+    let refused = format!("error[E-SIG-SHA1]: {index} is signed by \"{signer}\" over SHA-1 only");
+    // Whether the index is read for the first time, or was kept parsed.
+    for _ in 0..2 {
+        list(&["--require-sha256"]).error(5, &refused);
+        let said = list(&["--log-level", "info"]);
+        assert!(said.err.contains(&told), "{}", said.err);
+        let quiet = list(&[]);
+        assert!(!quiet.err.contains("SHA-1"), "{}", quiet.err);
+        quiet.good();
+    }
+    // The lock file says what the index was, and whose.
+    desk.run(&["lock", "a.yaml"]).good();
+    let lock: serde_json::Value = serde_json::from_str(&desk.read("a.lock.json")).expect("JSON");
+    let mut sum = Command::new("sha256sum");
+    let sum = run(sum.arg(alpine.join("x86_64/APKINDEX.tar.gz"))).success();
+    let locked = &lock["x"]["indexes"][0];
+    assert_eq!(locked["signer"], signer);
+    assert_eq!(locked["sha256"].as_str(), sum.output.split(' ').next());
+    // Others sign over SHA-256 today.
+    let Some(apko) = Desk::apko() else { return };
+    let said = apko.run(&["show-packages", "--require-sha256", "apko.yaml", "-v"]);
+    assert!(!said.err.contains("SHA-1"), "{}", said.err);
+    said.good();
+}
+
+#[test]
+fn indexes_of_the_new_format_are_refused_by_name() {
+    let Some(v3) = data("apk-v3/melmac") else {
+        return;
+    };
+    let desk = Desk::empty();
+    copy(&v3, &desk.path().join("new/x86_64"));
+    let served = Server::start(desk.path());
+    let key = test_key().expect("a key");
+    for (repository, index) in [
+        ("./new", "./new/x86_64/packages.adb".to_owned()),
+        (
+            "./new/x86_64/packages.adb",
+            "./new/x86_64/packages.adb".to_owned(),
+        ),
+        (
+            &*format!("{}/new/x86_64/packages.adb", served.address),
+            format!("{}/new/x86_64/packages.adb", served.address),
+        ),
+    ] {
+        desk.write("a.yaml", &description(repository, &key, "moci"));
+        let line = format!(
+            "error[E-INDEX]: cannot read {index}: indexes of the v3 format are not supported yet"
+        );
+        desk.run(&["show-packages", "a.yaml"]).error(1, &line);
+    }
+}
+
+#[test]
+fn a_mirror_that_lacks_a_package_is_helped_by_the_next() {
+    let (Some(alpine), Some(key)) = (data("alpine-v3.19"), alpine_key()) else {
+        return;
+    };
+    let desk = Desk::empty();
+    let only_index = desk.path().join("only-index/x86_64");
+    fs::create_dir_all(&only_index).expect("directories");
+    let index = alpine.join("x86_64/APKINDEX.tar.gz");
+    fs::copy(index, only_index.join("APKINDEX.tar.gz")).expect("a copy");
+    let first = Server::start(desk.path().join("only-index"));
+    let second = Server::start(alpine);
+    let original = "https://mirror.invalid/alpine/v3.19/main";
+    desk.write("a.yaml", &description(original, &key, "musl"));
+    let mirrors = [&first, &second].map(|server| format!("--mirror={original}={}", server.address));
+    let build = |mirrors: &[String]| {
+        let mut command = desk.command(&["rootfs", "a.yaml", "out.tar", "--no-cache"]);
+        said(command.args(mirrors))
+    };
+    assert_eq!(build(&mirrors[..1]).code, 1);
+    build(&mirrors).good();
+    // A server in trouble is no better than one without the file.
+    first.answer_only(503);
+    build(&mirrors).good();
+}
+
+#[test]
+fn without_a_place_for_a_cache_nothing_is_kept() {
+    let Some(desk) = Desk::empty_with_alpine("musl") else {
+        return;
+    };
+    let run = |place: &str, words: &[&str]| {
+        let mut command = desk.command(words);
+        said(command.env("IBEX_CACHE_DIR", place))
+    };
+    let build = ["rootfs", "a.yaml", "out.tar"];
+    let built = run("/proc/nowhere", &build);
+    let warning = "warning: W-NO-CACHE: there is no place for a cache, so nothing is kept: \
+                   /proc/nowhere: ";
+    assert!(built.err.contains(warning), "{}", built.err);
+    built.good();
+    // What was asked for by name must be there; what nobody wants is not missed.
+    let asked = run(
+        "/proc/nowhere",
+        &[&build[..], &["--cache-dir", "/proc/nowhere"]].concat(),
+    );
+    assert_eq!(asked.code, 1, "{}", asked.err);
+    let unwanted = run("/proc/nowhere", &[&build[..], &["--no-cache"]].concat());
+    assert!(!unwanted.err.contains("W-NO-CACHE"), "{}", unwanted.err);
+    unwanted.good();
 }
 
 #[test]

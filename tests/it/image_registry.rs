@@ -2,7 +2,7 @@
 //! and the programs that keep them; what the cache says.
 
 use super::image_build::walk;
-use super::image_packages::{Desk, said};
+use super::image_packages::{Desk, Server, alpine_key, description, said};
 use super::image_tools::{LocalRegistry, has};
 use super::support::data;
 use serde_json::Value;
@@ -11,6 +11,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -821,6 +822,150 @@ fn the_cache_is_measured_checked_and_emptied() {
 }
 
 #[test]
+fn packages_are_kept_for_images_and_roots_alike() {
+    let (Some(repository), Some(key)) = (data("alpine-v3.19"), alpine_key()) else {
+        return;
+    };
+    let desk = Desk::empty();
+    let server = Server::start(repository.clone());
+    desk.write("a.yaml", &description(&server.address, &key, "busybox"));
+    desk.run(&["build", "a.yaml", "app:1", "out/"]).good();
+    let root = desk.path().join("root");
+    fs::create_dir(&root).expect("a new directory");
+    let plain = |words: &[&str]| {
+        let mut command = super::support::ibex();
+        command.env("IBEX_CACHE_DIR", desk.cache());
+        command.arg("--root").arg(&root);
+        command
+            .arg("--keys-dir")
+            .arg(key.parent().expect("a folder"));
+        said(command.args(words))
+    };
+    // Not only whole names: apk has the first digits in its own.
+    let packages = desk.cache().join("packages");
+    let musl = fs::read_dir(&packages).expect("a folder").flatten();
+    let musl = musl.map(|entry| entry.path());
+    let mut musl = musl.filter(|path| path.to_string_lossy().contains("/musl-1."));
+    let musl = musl.next().expect("it was fetched");
+    let name = musl
+        .file_name()
+        .expect("a name")
+        .to_string_lossy()
+        .into_owned();
+    let (stem, digits) = name
+        .trim_end_matches(".apk")
+        .rsplit_once('.')
+        .expect("a name");
+    assert_eq!(digits.len(), 40, "{name}");
+    let short = packages.join(format!("{stem}.{}.apk", &digits[..8]));
+    fs::copy(&musl, &short).expect("a copy");
+    let other = packages.join(format!("{stem}.00000000.apk"));
+    fs::copy(&musl, &other).expect("a copy");
+    let verified = plain(&["cache", "verify"]);
+    assert!(
+        verified.out.ends_with(" verified, 1 damaged\n"),
+        "{}{}",
+        verified.out,
+        verified.err
+    );
+    assert!(!other.exists() && short.exists() && musl.exists());
+    let verified = desk.run(&["cache", "verify"]).good();
+    assert!(verified.ends_with(" verified, 0 damaged\n"), "{verified}");
+    // A root takes what was fetched for an image, and the other way round, with no server.
+    desk.write("b.yaml", &description(&server.address, &key, "tzdata"));
+    let repository = ["-X", &server.address];
+    plain(
+        &[
+            &["--initdb", "--usermode=auto"],
+            &repository[..],
+            &["add", "tzdata"],
+        ]
+        .concat(),
+    )
+    .good();
+    desk.run(&["show-packages", "b.yaml"]).good();
+    server.answer_only(500);
+    let offline = ["--no-network", "--usermode=auto", "add", "busybox"];
+    plain(&[&repository[..], &offline].concat()).good();
+    desk.run(&["build", "--offline", "b.yaml", "app:1", "out/"])
+        .good();
+}
+
+/// Returns what every file of a folder is: content, mode and time.
+fn state(folder: &Path) -> Vec<(PathBuf, u32, std::time::SystemTime, Vec<u8>)> {
+    let mut files = walk(folder);
+    files.sort();
+    let row = |path: PathBuf| {
+        let meta = fs::metadata(&path).expect("it is there");
+        let content = fs::read(&path).expect("a file");
+        let modified = meta.modified().expect("a time");
+        (path, meta.permissions().mode(), modified, content)
+    };
+    files.into_iter().map(row).collect()
+}
+
+#[test]
+fn a_cache_can_be_read_only() {
+    let (Some(repository), Some(key)) = (data("alpine-v3.19"), alpine_key()) else {
+        return;
+    };
+    let desk = Desk::empty();
+    let server = Server::start(repository);
+    let describe = |packages: &str| {
+        desk.write("a.yaml", &description(&server.address, &key, packages));
+    };
+    let build = |more: &[&str]| {
+        let words = ["build", "a.yaml", "app:1", "out/"];
+        desk.run(&[&words, more].concat())
+    };
+    // What there is not, is fetched, and not kept.
+    describe("busybox, tzdata");
+    build(&["--cache-readonly"]).good();
+    assert!(!desk.cache().exists());
+    describe("busybox");
+    build(&[]).good();
+    let before = state(&desk.cache());
+    let catalogue = desk.cache().join("catalogue.sqlite");
+    assert!(before.iter().any(|(path, ..)| *path == catalogue));
+    // Nothing of what a build does gets in: nothing new, no times of use, no repair.
+    let same = build(&["--cache-readonly", "--offline"]).good();
+    let zstd = ["--layer-compression", "zstd"];
+    build(&[&["--cache-readonly", "--offline"], &zstd[..]].concat()).good();
+    describe("busybox, tzdata");
+    let more = build(&["--cache-readonly"]).good();
+    desk.run(&["lock", "a.yaml", "--cache-readonly"]).good();
+    assert_eq!(state(&desk.cache()), before);
+    // The same with a disk that takes nothing, and as a build that keeps what it makes.
+    if rustix::process::geteuid().is_root() {
+        let command = desk.command(&["build", "a.yaml", "app:1", "out/", "--cache-readonly"]);
+        let mut alone = Command::new("unshare");
+        alone.args(["--mount", "sh", "-ec"]).arg(
+            "mount --bind \"$0\" \"$0\"; mount -o remount,ro,bind \"$0\" \"$0\"; ! touch \"$0/x\"; exec \"$@\"",
+        );
+        alone
+            .arg(desk.cache())
+            .arg(command.get_program())
+            .args(command.get_args());
+        alone
+            .current_dir(desk.path())
+            .env("IBEX_CACHE_DIR", desk.cache());
+        assert_eq!(said(&mut alone).good(), more);
+    }
+    assert_eq!(build(&[]).good(), more);
+    assert_ne!(state(&desk.cache()), before);
+    describe("busybox");
+    assert_eq!(build(&["--offline"]).good(), same);
+    // A damaged layer is made again, beside.
+    let blobs = walk(&desk.cache().join("images/blobs/sha256"));
+    for path in &blobs {
+        fs::write(path, b"damaged").expect("a file");
+    }
+    let before = state(&desk.cache());
+    assert_eq!(build(&["--offline", "--cache-readonly"]).good(), same);
+    assert_eq!(state(&desk.cache()), before);
+}
+
+#[test]
 fn repositories_get_the_credentials_that_are_for_them() {
     let Some(repository) = data("alpine-v3.19") else {
         return;
@@ -1005,6 +1150,17 @@ fn under_apkos_name_it_is_apko() {
         .arg("manifest.json");
     let text = said(&mut list).good();
     assert!(text.contains("\"app:1-amd64\""), "{text}");
+    let mut list = Command::new("tar");
+    list.arg("-tf").arg(desk.path().join("app.tar"));
+    let text = said(&mut list).good();
+    let names: Vec<&str> = text.lines().collect();
+    let digest = |name: &&str| name.starts_with("sha256:");
+    assert_eq!(
+        names.iter().filter(|name| digest(name)).count(),
+        2,
+        "{text}"
+    );
+    assert_eq!(names.last(), Some(&"index.json"));
     // The whole list of packages is what was asked for.
     let image = &ibex::image::read::read(&desk.path().join("app.tar")).expect("an image")[0];
     let world = String::from_utf8_lossy(&image.kept["etc/apk/world"]).into_owned();

@@ -1,8 +1,11 @@
 //! The same description is the same image: whoever builds, wherever, whenever, with how many cores,
 //! from whatever is in the cache; and `image verify` names the first thing that is not.
 
-use super::image_packages::{Desk, Said, Server, copy, said};
-use super::support::{self, data};
+use super::image_build::walk;
+use super::image_packages::{Desk, Said, Server, copy, description, said};
+use super::support::repository::{Repository, directory, file, package};
+use super::support::{self, Sandbox, data};
+use ibex::package::ScriptKind;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -333,6 +336,115 @@ fn builds_that_are_killed_leave_nothing_wrong() {
     assert!(checked.ends_with(" 0 damaged\n"), "{checked}");
     assert_eq!(desk.run(&words).good(), wanted);
     ibex::image::read::read(&desk.path().join("out")).expect("an image");
+}
+
+#[test]
+fn whatever_is_killed_at_any_moment_leaves_whole_files_or_none() {
+    use std::collections::BTreeMap;
+    use std::time::{Duration, Instant};
+    let desk = Desk::empty();
+    let packages = [
+        package("one", "1-r0", vec![directory("etc"), file("etc/one", "1")])
+            .script(ScriptKind::PreInstall, "adduser -S -D -H one"),
+        package(
+            "two",
+            "1-r0",
+            vec![directory("etc"), file("etc/two", vec![7; 300_000])],
+        ),
+    ];
+    let sandbox = Sandbox::new();
+    let mut repository = Repository::new(&sandbox);
+    packages.iter().for_each(|made| repository.add(made));
+    repository.publish(1);
+    let server = Server::start(repository.path().to_owned());
+    let key = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/test-only.rsa.pub"
+    );
+    let text = description(&server.address, Path::new(key), "one, two");
+    desk.write(
+        "a.yaml",
+        &(text + "layering: {strategy: origin, budget: 2}\n"),
+    );
+    let commands: [&[&str]; 4] = [
+        &["build", "a.yaml", "a:1", "out/", "-q"],
+        &["build", "a.yaml", "a:1", "made/out.tar", "-q"],
+        &["lock", "a.yaml", "-q"],
+        &["fetch", "a.yaml", "--to", "kept"],
+    ];
+    // Everything that a command leaves under a name that somebody else may look at.
+    let left = || -> BTreeMap<PathBuf, Vec<u8>> {
+        let named = walk(&desk.path()).into_iter().filter(|path| {
+            let name = path
+                .file_name()
+                .expect("a name")
+                .to_string_lossy()
+                .into_owned();
+            !name.starts_with(".new.") && !name.contains(".tmp.")
+        });
+        named
+            .map(|path| (path.clone(), fs::read(path).expect("a file")))
+            .collect()
+    };
+    let clear = || {
+        for name in ["out", "made", "kept"] {
+            let _ = fs::remove_dir_all(desk.path().join(name));
+        }
+        let _ = fs::remove_file(desk.path().join("a.lock.json"));
+        fs::create_dir(desk.path().join("made")).expect("a new directory");
+    };
+    clear();
+    let mut times = Vec::new();
+    for words in commands {
+        let begun = Instant::now();
+        desk.run(words).good();
+        times.push(begun.elapsed());
+    }
+    let wanted = left();
+    let _ = fs::remove_dir_all(desk.cache());
+    // A few hundred times, at moments that are spread over all that a command does: what the ones
+    // before left is sometimes there, and sometimes not.
+    let mut random = 1_u32;
+    for turn in 0..240 {
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let share = f64::from(random >> 8) / f64::from(1 << 24);
+        let kind = turn % commands.len();
+        if turn % 9 < 4 {
+            clear();
+        }
+        if turn % 17 == 0 {
+            let _ = fs::remove_dir_all(desk.cache());
+        }
+        let quiet = std::process::Stdio::null;
+        let mut command = desk.command(commands[kind]);
+        let mut child = command
+            .stdout(quiet())
+            .stderr(quiet())
+            .spawn()
+            .expect("it runs");
+        let until = Instant::now() + times[kind].mul_f64(share * 1.1);
+        while Instant::now() < until && child.try_wait().expect("it is ours").is_none() {
+            std::thread::sleep(Duration::from_micros(300));
+        }
+        child.kill().expect("it is ours");
+        child.wait().expect("it ends");
+        for (path, content) in left() {
+            let whole = wanted.get(&path).is_some_and(|wanted| *wanted == content);
+            assert!(whole, "turn {turn}: {} is not whole", path.display());
+        }
+        // An entry of a layout is there only with all that it names.
+        let out = desk.path().join("out");
+        if out.join("index.json").exists() {
+            ibex::image::read::read(&out).expect("an image");
+        }
+    }
+    let checked = desk.run(&["cache", "verify"]).good();
+    assert!(checked.ends_with(" 0 damaged\n"), "{checked}");
+    clear();
+    commands
+        .iter()
+        .for_each(|words| drop(desk.run(words).good()));
+    assert!(left() == wanted, "what was left over makes a difference");
 }
 
 #[test]

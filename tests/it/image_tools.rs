@@ -86,7 +86,8 @@ impl Case {
     /// The tree as rows that `support::tree` would make of it.
     fn rows(&self) -> BTreeMap<String, String> {
         let folder = self.path("reference");
-        output::rootfs_directory(&self.image, &folder).expect("a root file system");
+        output::rootfs_directory(&self.image, &folder, output::Ownership::default())
+            .expect("a root file system");
         support::tree(&folder, i64::MAX)
     }
 }
@@ -188,9 +189,40 @@ fn podman_loads_and_exports_the_docker_archive() {
     let Some(case) = Case::new(Compression::None, Layering::One) else {
         return;
     };
-    let archive = case.path("image.tar");
-    output::write_file(&archive, |out| case.bundle().docker_archive(out, "x86_64"))
+    let write = |name: &str, shape| {
+        let archive = case.path(name);
+        output::write_file(&archive, |out| {
+            case.bundle().docker_archive(out, shape, "x86_64")
+        })
         .expect("an archive");
+        archive.display().to_string()
+    };
+    let archive = write("image.tar", output::LayoutShape::Named);
+    // With apko's names it is the same image.
+    let like_apko = write("apko.tar", output::LayoutShape::Bare);
+    let inspected = run(
+        "skopeo",
+        &[
+            "inspect",
+            "--config",
+            "--raw",
+            &format!("docker-archive:{like_apko}"),
+        ],
+    )
+    .success();
+    assert_eq!(inspected.output.as_bytes(), case.image.config.bytes);
+    let listed = run("tar", &["-t", "-f", &like_apko]).success().output;
+    let wanted = [
+        case.image.config.descriptor.digest.clone(),
+        format!("{}.tar", case.image.layers[0].descriptor.hex()),
+        "manifest.json".to_owned(),
+        case.image.manifest.descriptor.digest.clone(),
+        "index.json".to_owned(),
+    ];
+    assert_eq!(listed.lines().collect::<Vec<_>>(), wanted);
+    let again = ibex::image::read::read(Path::new(&like_apko)).expect("an image");
+    assert_eq!(again.len(), 1);
+    assert_eq!(again[0].digest, case.image.config.descriptor.digest);
     let (root, state) = (case.path("podman"), case.path("state"));
     let podman = |arguments: &[&str]| {
         let mut command = Command::new("podman");
@@ -202,7 +234,8 @@ fn podman_loads_and_exports_the_docker_archive() {
         command.args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"]);
         support::run(command.args(arguments).env("HOME", case.folder.path()))
     };
-    let archive = archive.display().to_string();
+    podman(&["load", "-q", "-i", &like_apko]).success();
+    podman(&["rmi", "example.org/base:1"]).success();
     let loaded = podman(&["load", "-q", "-i", &archive]).success();
     assert!(
         loaded.output.contains("example.org/base:1"),

@@ -547,3 +547,84 @@ fn packages_of_every_architecture_are_found_in_a_kept_repository() {
     ibex(&kept, &[&add[..], &names].concat()).success();
     assert!(sandbox.root().join("etc/services").exists());
 }
+
+/// What is no regular file is written to; a name in its place would take a device or a pipe away
+/// from all others.
+#[test]
+fn an_index_is_written_into_a_pipe_or_a_device() {
+    let sandbox = Sandbox::new();
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
+    let package = fixtures.join("repositories/v1/x86_64/libhello-1.2.3-r0.apk");
+    let index = |output: &Path| {
+        let mut command = sandbox.ibex();
+        command.arg("--keys-dir").arg(fixtures.join("keys"));
+        command.env("SOURCE_DATE_EPOCH", "1704067200");
+        command
+            .args(["index", "-o"])
+            .arg(output)
+            .arg(&package)
+            .stdin(Stdio::null());
+        support::run(&mut command)
+    };
+    let regular = sandbox.beside("APKINDEX.tar.gz");
+    let told = index(&regular).success().output;
+    let wanted = fs::read(&regular).expect("an index");
+    assert!(!wanted.is_empty());
+
+    let pipe = sandbox.beside("pipe");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    let make = |path: &Path, kind, device| {
+        rustix::fs::mknodat(rustix::fs::CWD, path, kind, mode, device).expect("a node")
+    };
+    make(&pipe, rustix::fs::FileType::Fifo, 0);
+    let link = sandbox.beside("link");
+    std::os::unix::fs::symlink("pipe", &link).expect("a link");
+    for path in [&pipe, &link] {
+        let reader = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || fs::read(pipe).expect("what was written")
+        });
+        let run = index(path).success();
+        assert_eq!(run.output, told);
+        assert_eq!(reader.join().expect("it reads"), wanted);
+        let kind = fs::symlink_metadata(&pipe).expect("it stays").file_type();
+        assert!(std::os::unix::fs::FileTypeExt::is_fifo(&kind));
+        let meta = fs::symlink_metadata(&link).expect("it stays");
+        assert!(meta.is_symlink());
+    }
+
+    if !support::is_root() {
+        return;
+    }
+    // Nodes of its own: nothing of the system is at stake.
+    let node = |name: &str, minor: u32| {
+        let path = sandbox.beside(name);
+        let device = rustix::fs::makedev(1, minor);
+        make(&path, rustix::fs::FileType::CharacterDevice, device);
+        (path, device)
+    };
+    let (null, null_device) = node("null", 3);
+    let (full, full_device) = node("full", 7);
+    if fs::File::options().write(true).open(&null).is_err() {
+        eprintln!("skipped: no devices on the file system of temporary files");
+        return;
+    }
+    assert_eq!(index(&null).success().output, told);
+    let run = index(&full);
+    assert_eq!(run.code, 99, "{}", run.output);
+    let reason = format!(
+        "ERROR: Index generation failed: {}: No space left on device\n",
+        full.display()
+    );
+    assert!(run.output.ends_with(&reason), "{}", run.output);
+    for (path, device) in [(null, null_device), (full, full_device)] {
+        let meta = fs::symlink_metadata(path).expect("it stays");
+        assert_eq!(std::os::unix::fs::MetadataExt::rdev(&meta), device);
+    }
+    let left = fs::read_dir(sandbox.beside("")).expect("a directory");
+    let hidden = left.filter(|entry| {
+        let name = entry.as_ref().expect("an entry").file_name();
+        name.to_string_lossy().starts_with('.')
+    });
+    assert_eq!(hidden.count(), 0, "nothing is left beside");
+}

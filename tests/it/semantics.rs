@@ -5,6 +5,7 @@ use crate::support::{self, Run, Sandbox};
 use ibex::package::{DependencyList, ScriptKind};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 /// A root that can run scripts, and a repository.
 struct Case {
@@ -463,4 +464,37 @@ fn audit_says_in_every_mode_what_apk_says() {
         blocks += 1;
     }
     assert_eq!(blocks, 22);
+}
+
+/// `--pretty-print` is for people: off a terminal it must be asked for, and JSON keeps its numbers.
+#[test]
+fn sizes_and_times_for_people() {
+    let sandbox = Sandbox::new();
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
+    let repository = fixtures.join("repositories/v1").display().to_string();
+    let keys = fixtures.join("keys").display().to_string();
+    let ask = |words: &[&str]| {
+        let options = ["--arch", "x86_64", "--keys-dir", &keys, "-X", &repository];
+        let all = [&options, words].concat();
+        sandbox.run(all).success().output
+    };
+    ask(&["--initdb", "--usermode=auto", "add"]);
+    let fields = "name,build-time,installed-size,file-size";
+    let query = ["query", "--fields", fields];
+    let with = |options: &[&str]| ask(&[&query[..], options, &["encyclopedia"]].concat());
+    let plain = "Name: encyclopedia\nBuild-Time: 1704067200\nInstalled-Size: 3680000\n\
+                 File-Size: 19873\n";
+    let pretty = "Name: encyclopedia\nBuild-Time: 2024-01-01 00:00:00\n\
+                  Installed-Size: 3593 KiB\nFile-Size: 19 KiB\n";
+    assert_eq!(with(&[]), plain);
+    assert_eq!(with(&["--pretty-print=auto"]), plain, "no terminal");
+    assert_eq!(with(&["--pretty-print=no"]), plain);
+    assert_eq!(with(&["--pretty-print"]), pretty);
+    let yaml = with(&["--pretty-print", "--format", "yaml"]);
+    assert!(yaml.contains("  installed-size: 3593 KiB\n"), "{yaml}");
+    let json = with(&["--pretty-print", "--format", "json"]);
+    assert!(json.contains("\"build-time\": 1704067200"), "{json}");
+    let info = ["info", "--format", "yaml", "--pretty-print", "-s"];
+    let info = ask(&[&info[..], &["encyclopedia"]].concat());
+    assert!(info.contains("  installed-size: 3593 KiB\n"), "{info}");
 }

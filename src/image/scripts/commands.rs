@@ -924,7 +924,7 @@ fn add_group(shell: &mut Shell<'_>, words: &[&str]) -> Result<i32, Stop> {
                 gid: id("addgroup", given.value('g'))?,
                 system: given.has('S'),
             };
-            accounts::add_group(shell.root, &group)?
+            accounts::add_group(shell.root, &group, &mut shell.chooser)?
         }
         [user, group] => accounts::add_member(shell.root, user, group)?,
         _ => return Err(unknown("addgroup", &words.join(" "))),
@@ -947,7 +947,7 @@ fn add_user(shell: &mut Shell<'_>, words: &[&str]) -> Result<i32, Stop> {
                 comment: owned('g'),
                 system: given.has('S'),
             };
-            accounts::add_user(shell.root, &user, shell.day)?
+            accounts::add_user(shell.root, &user, shell.day, &mut shell.chooser)?
         }
         [user, group] => accounts::add_member(shell.root, user, group)?,
         _ => return Err(unknown("adduser", &words.join(" "))),

@@ -13,7 +13,7 @@ mod syntax;
 mod text;
 
 use super::error::ImageError;
-use super::request::{BuildRequest, ScriptMode};
+use super::request::{BuildRequest, ChosenId, ScriptMode};
 use super::store::sha256_hex;
 use super::{ScriptOutcome, ScriptResult, Warning, sandbox};
 use crate::package::ScriptKind;
@@ -69,6 +69,8 @@ struct State {
     triggers: Vec<Waiting>,
     warnings: Vec<Warning>,
     failure: Option<ImageError>,
+    /// Numbers that accounts got.
+    ids: Vec<ChosenId>,
 }
 
 /// The scripts of one build.
@@ -88,6 +90,11 @@ impl<'a> Scripts<'a> {
     /// Returns the error of a script that failed.
     pub(super) fn failure(&self) -> Result<(), ImageError> {
         self.state.borrow_mut().failure.take().map_or(Ok(()), Err)
+    }
+
+    /// Returns the numbers that accounts got so far.
+    pub(super) fn ids(&self) -> Vec<ChosenId> {
+        self.state.borrow().ids.clone()
     }
 
     /// Carries out the triggers, and returns what became of every script.
@@ -126,7 +133,10 @@ impl<'a> Scripts<'a> {
             };
         }
         warnings.append(&mut state.warnings);
-        warnings.append(&mut self.state.take().warnings);
+        let mut more = self.state.take();
+        warnings.append(&mut more.warnings);
+        state.ids.append(&mut more.ids);
+        self.state.borrow_mut().ids = state.ids;
         let skipped = state
             .outcomes
             .iter()
@@ -236,12 +246,13 @@ impl<'a> Scripts<'a> {
         let before = tree.save();
         let variables = [("APK_PACKAGE", package), ("APK_SCRIPT", kind)];
         let day = self.request.build_time / 86400;
-        let done = shell::run(root, &text, arguments, &variables, day);
+        let done = shell::run(root, &text, arguments, &variables, day, &self.request.ids);
         root.forget_directories();
         let reason = match done {
             Ok(done) if done.code == 0 => {
                 let said = done.output.trim().to_owned();
                 let quiet = !done.busybox && !tree.has_changed(&before);
+                self.state.borrow_mut().ids.extend(done.ids);
                 return match quiet && !said.is_empty() {
                     true => (ScriptResult::MessageOnly, said),
                     false => (ScriptResult::Emulated, said),

@@ -6,6 +6,8 @@
 
 use super::commands;
 use super::syntax::{Node, Operator, Piece, Redirect, Target, Unsupported, What, Word, parse};
+use crate::image::accounts::Chooser;
+use crate::image::request::ChosenId;
 use crate::package::glob;
 use crate::root::Root;
 use std::collections::{BTreeMap, HashMap};
@@ -55,6 +57,8 @@ pub(super) struct Finished {
     pub(super) output: String,
     /// It asked busybox to make its links.
     pub(super) busybox: bool,
+    /// Numbers that accounts got.
+    pub(super) ids: Vec<ChosenId>,
 }
 
 /// Where a file descriptor leads.
@@ -76,6 +80,7 @@ pub(super) struct Shell<'a> {
     pub(super) day: u64,
     pub(super) directory: String,
     pub(super) busybox: bool,
+    pub(super) chooser: Chooser<'a>,
     variables: HashMap<String, String>,
     arguments: Vec<String>,
     functions: HashMap<String, Rc<Node>>,
@@ -93,12 +98,13 @@ pub(super) struct Shell<'a> {
 }
 
 /// Carries out a script.
-pub(super) fn run(
-    root: &Root,
+pub(super) fn run<'a>(
+    root: &'a Root,
     text: &str,
     arguments: &[String],
     variables: &[(&str, &str)],
     day: u64,
+    ids: &'a [ChosenId],
 ) -> Result<Finished, Stop> {
     let node = parse(text)?;
     let known = variables
@@ -109,6 +115,7 @@ pub(super) fn run(
         day,
         directory: String::new(),
         busybox: false,
+        chooser: Chooser::new(ids),
         variables: known.collect(),
         arguments: arguments.to_vec(),
         functions: HashMap::new(),
@@ -130,6 +137,7 @@ pub(super) fn run(
         code,
         output: String::from_utf8_lossy(&shell.report).into_owned(),
         busybox: shell.busybox,
+        ids: shell.chooser.chosen,
     })
 }
 
@@ -813,7 +821,7 @@ mod tests {
                 .expect("a tree");
         }
         let arguments = ["1.2".to_owned(), "x y".to_owned()];
-        match run(&root, script, &arguments, &[("APK_PACKAGE", "p")], 3) {
+        match run(&root, script, &arguments, &[("APK_PACKAGE", "p")], 3, &[]) {
             Ok(done) => format!("{}{}", done.output, done.code),
             Err(Stop::Unsupported(reason)) => reason,
             Err(Stop::Failed(error)) => error.to_string(),

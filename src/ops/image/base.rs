@@ -32,11 +32,7 @@ impl Workshop<'_> {
             }
             let layout = match described.image.contains('@') {
                 true => self.pulled(&described.image, &architecture)?,
-                // Without `.` in it: it is shown to people.
-                false => {
-                    let path = self.options.work_dir.join(&described.image);
-                    path.components().collect()
-                }
+                false => self.find(&described.image),
             };
             let base = self.read_base(&layout, &described.apkindex, &architecture)?;
             self.bases.insert(architecture.apk, base);
@@ -68,8 +64,7 @@ impl Workshop<'_> {
             return Err(unreadable(cause.to_owned()));
         }
         if !apkindex.is_empty() {
-            let path = self.options.work_dir.join(apkindex).join(&architecture.apk);
-            let path: PathBuf = path.join("APKINDEX").components().collect();
+            let path = self.find(apkindex).join(&architecture.apk).join("APKINDEX");
             let text = std::fs::read(&path).map_err(|error| disk("read", &path, &error))?;
             let stated = installed::parse(&text, true).map_err(|error| Error::Unreadable {
                 image: path.display().to_string(),

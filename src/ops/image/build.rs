@@ -7,7 +7,7 @@ use crate::config::image::{
     without_credentials, words,
 };
 use crate::fetch::registry::CredentialFiles;
-use crate::image::output::{self, Bundle, LayoutShape};
+use crate::image::output::{self, Bundle, LayoutShape, Ownership};
 use crate::image::sbom::{self, Inventory, Provenance, Subject};
 use crate::image::{
     self as engine, Account, BuildRequest, BuiltImage, Certificate, Compression, ContainerConfig,
@@ -17,18 +17,22 @@ use crate::image::{
 use crate::ops::publish::{self, Attachment, Publication, Published};
 use crate::package::{Dependency, World};
 use crate::plan::{NewPackage, Source};
-use crate::progress::Sink;
+use crate::progress::{Event, Level, Sink, Stream};
 use crate::transaction::TransactionError;
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// The notice that stands in the configuration of apko's images.
 const APKO: &str = "github.com/chainguard-dev/apko";
 
 /// Bytes between the parts of a tag that must not be in one.
 const TAG_SEPARATORS: [char; 2] = ['/', ':'];
+
+/// Architectures that are built at the same time: each holds its tree in memory.
+const MOST_AT_ONCE: usize = 4;
 
 /// What is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +104,8 @@ pub struct BuildOptions {
     pub scripts: Option<ScriptMode>,
     /// `--vcs`.
     pub vcs: Option<bool>,
+    /// Who owns a root file system that an ordinary user unpacks.
+    pub ownership: Ownership,
     /// The output is a docker archive: its layers are plain unless somebody says otherwise.
     pub plain_layers: bool,
 }
@@ -117,6 +123,8 @@ pub struct Built {
     pub source: Option<String>,
     /// Files of the user's own.
     pub added: Vec<String>,
+    /// Who owns what an ordinary user unpacks.
+    ownership: Ownership,
     /// The layers.
     store: Store,
     /// The place of the layers if it is temporary.
@@ -314,17 +322,17 @@ impl Built {
                 written(output, |out| bundle.oci_archive(out, shape))?;
             }
             OutputFormat::DockerArchive if name == "-" => {
-                bundle.docker_archive(stdout, &host.apk)?;
+                bundle.docker_archive(stdout, shape, &host.apk)?;
             }
             OutputFormat::DockerArchive if name.ends_with(".gz") => written(output, |out| {
                 let builder = flate2::GzBuilder::new().mtime(0).operating_system(255);
                 let mut encoder = builder.write(out, flate2::Compression::new(6));
-                bundle.docker_archive(&mut encoder, &host.apk)?;
+                bundle.docker_archive(&mut encoder, shape, &host.apk)?;
                 let done = encoder.finish().map(drop);
                 done.map_err(|error| engine::ImageError::output(output, &error))
             })?,
             OutputFormat::DockerArchive => {
-                written(output, |out| bundle.docker_archive(out, &host.apk))?;
+                written(output, |out| bundle.docker_archive(out, shape, &host.apk))?;
             }
             OutputFormat::RootFileSystem => self.write_rootfs(output, stdout)?,
         }
@@ -352,7 +360,7 @@ impl Built {
                 })?;
             }
             _ => {
-                output::rootfs_directory(image, output)?;
+                output::rootfs_directory(image, output, self.ownership)?;
             }
         }
         Ok(())
@@ -427,23 +435,16 @@ pub fn build(
     let mut plan = Recipe::new(workshop, options)?;
     let resolutions = workshop.packages(sink)?;
     plan.keys = workshop.image_keys()?;
-    let mut place = None;
-    let folder = match &workshop.options.cache_dir {
-        Some(folder) => folder.clone(),
-        None => {
-            let made = super::temporary()?;
-            let path = made.path().to_owned();
-            place = Some(made);
-            path
-        }
-    };
-    let store = Store::open(&folder.join("images"))?;
+    let (store, place) = workshop.store()?;
     let mut images = Vec::new();
     let mut provenance = Vec::new();
     let mut warnings = std::mem::take(&mut workshop.warnings);
-    for resolution in &resolutions {
-        let request = plan.request(resolution, fixed_time)?;
-        let image = engine::build(&request, &store, sink).map_err(beyond_limits)?;
+    let requests = resolutions.iter();
+    let requests = requests.map(|resolution| plan.request(resolution, fixed_time));
+    let requests: Vec<BuildRequest> = requests.collect::<Result<_, _>>()?;
+    let built = build_all(&requests, &store, sink);
+    for (resolution, image) in resolutions.iter().zip(built) {
+        let image = image.map_err(beyond_limits)?;
         for warning in &image.warnings {
             let known = Warning::new(warning.code, warning.text.clone());
             if !warnings.contains(&known) {
@@ -464,9 +465,120 @@ pub fn build(
         added: (plan.description.x_build.files.iter())
             .map(|file| file.path.trim_matches('/').to_owned())
             .collect(),
+        ownership: options.ownership,
         store,
         _place: place,
     })
+}
+
+/// Builds the images of several architectures at the same time.
+///
+/// What is told comes in the order of the requests, whichever is ready first. After an error nothing
+/// new is begun; the results end with the first one.
+fn build_all(
+    requests: &[BuildRequest],
+    store: &Store,
+    sink: &mut dyn Sink,
+) -> Vec<Result<BuiltImage, engine::ImageError>> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = cores.min(requests.len()).min(MOST_AT_ONCE);
+    let mut results = Vec::new();
+    if threads < 2 {
+        for request in requests {
+            results.push(engine::build(request, store, sink));
+            if results.last().is_some_and(Result::is_err) {
+                break;
+            }
+        }
+        return results;
+    }
+    let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let work = |mut messenger: Messenger| {
+        while !stop.load(Ordering::Relaxed) {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(request) = requests.get(at) else {
+                break;
+            };
+            messenger.at = at;
+            let image = engine::build(request, store, &mut messenger);
+            stop.fetch_or(image.is_err(), Ordering::Relaxed);
+            // Who listens does so until everybody is done.
+            let _ = messenger.sender.send((at, Told::Done(Box::new(image))));
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            let messenger = Messenger {
+                at: 0,
+                sender: sender.clone(),
+            };
+            scope.spawn(|| work(messenger));
+        }
+        drop(sender);
+        let mut waiting: BTreeMap<usize, Vec<Told>> = BTreeMap::new();
+        for (at, told) in receiver {
+            waiting.entry(at).or_default().push(told);
+            while let Some(list) = waiting.remove(&results.len()) {
+                let before = results.len();
+                for told in list {
+                    match told {
+                        Told::Done(image) => results.push(*image),
+                        event => event.tell(sink),
+                    }
+                }
+                if results.len() == before {
+                    break;
+                }
+            }
+        }
+    });
+    if let Some(wrong) = results.iter().position(Result::is_err) {
+        results.truncate(wrong + 1);
+    }
+    results
+}
+
+/// What happens in a build that is one of several.
+enum Told {
+    Line(Level, String),
+    Text(String),
+    ScriptLine(Stream, Vec<u8>),
+    Note(String),
+    Done(Box<Result<BuiltImage, engine::ImageError>>),
+}
+
+impl Told {
+    fn tell(&self, sink: &mut dyn Sink) {
+        match self {
+            Self::Line(level, text) => sink.event(Event::Line(*level, text)),
+            Self::Text(text) => sink.event(Event::Text(text)),
+            Self::ScriptLine(stream, text) => sink.event(Event::ScriptLine(*stream, text)),
+            Self::Note(text) => sink.event(Event::Note(text)),
+            Self::Done(_) => {}
+        }
+    }
+}
+
+/// Sends what happens to who has the sink.
+struct Messenger {
+    at: usize,
+    sender: std::sync::mpsc::Sender<(usize, Told)>,
+}
+
+impl Sink for Messenger {
+    fn event(&mut self, event: Event<'_>) {
+        let told = match event {
+            Event::Line(level, text) => Told::Line(level, text.to_owned()),
+            Event::Text(text) => Told::Text(text.to_owned()),
+            Event::ScriptLine(stream, text) => Told::ScriptLine(stream, text.to_vec()),
+            Event::Note(text) => Told::Note(text.to_owned()),
+            // How far one of several is says little.
+            Event::Plan(_) | Event::Progress { .. } => return,
+        };
+        // Who listens does so until everybody is done.
+        let _ = self.sender.send((self.at, told));
+    }
 }
 
 /// Says which option moves the limit that a package exceeds, if that is why it cannot be installed.
@@ -707,6 +819,7 @@ impl Recipe {
                 ("none", _) => DatabasePlace::None,
                 _ => DatabasePlace::Auto,
             },
+            ids: resolution.ids.clone(),
             scripts: self.scripts,
             scripts_must_run: self.scripts_must_run,
             check_scripts: self.check_scripts,
@@ -911,6 +1024,34 @@ fn git_source(git: &Path) -> Option<String> {
 }
 
 impl Workshop<'_> {
+    /// Opens the store of what builds leave for each other, in a temporary place if nothing is kept.
+    fn store(&self) -> Result<(Store, Option<tempfile::TempDir>), Error> {
+        let place = match &self.options.cache_dir {
+            Some(_) => None,
+            None => Some(super::temporary()?),
+        };
+        let temporary = place.as_ref().map(tempfile::TempDir::path);
+        let folder = temporary.or(self.options.cache_dir.as_deref());
+        let folder = folder.expect("it is one or the other");
+        Ok((Store::open(&folder.join("images"))?, place))
+    }
+
+    /// Returns the numbers that accounts of scripts get in the image of a resolution whose packages
+    /// are all here.
+    pub(super) fn chosen_ids(
+        &mut self,
+        resolution: &Resolution,
+        sink: &mut dyn Sink,
+    ) -> Result<Vec<engine::ChosenId>, Error> {
+        let warnings = self.warnings.len();
+        let recipe = Recipe::new(self, &BuildOptions::default());
+        // What there is to say about the rest of the description is for who builds.
+        self.warnings.truncate(warnings);
+        let request = recipe?.request(resolution, None)?;
+        let (store, _place) = self.store()?;
+        engine::choose_ids(&request, &store, sink).map_err(beyond_limits)
+    }
+
     /// Returns the keys that the image gets: those of the lock file if one is used, else those of
     /// the description.
     fn image_keys(&mut self) -> Result<Vec<NamedContent>, Error> {

@@ -104,7 +104,7 @@ pub(super) fn keys(
 }
 
 /// Returns the release that an address of Alpine's repositories names.
-fn alpine_release(repository: &str) -> Option<&str> {
+pub(super) fn alpine_release(repository: &str) -> Option<&str> {
     let parts: Vec<&str> = repository.split('/').collect();
     let [.., "alpine", release, name] = parts.as_slice() else {
         return None;

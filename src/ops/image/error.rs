@@ -74,6 +74,12 @@ pub enum Error {
         /// Architectures that the repository has.
         has: Vec<String>,
     },
+    /// An index of a format that is not read yet.
+    #[error("cannot read {url}: indexes of the v3 format are not supported yet")]
+    UnsupportedIndex {
+        /// The index.
+        url: String,
+    },
     /// An index is signed by a key that is not known.
     #[error("index {url} is {}, which is not in the keyring", signed_text(keys))]
     UnknownKey {
@@ -91,6 +97,14 @@ pub enum Error {
         url: String,
         /// The key.
         key: Option<String>,
+    },
+    /// An index is signed over SHA-1 only, which is not wanted.
+    #[error("index {url} is signed by \"{key}\" over SHA-1 only")]
+    WeakSignature {
+        /// The index.
+        url: String,
+        /// The key.
+        key: String,
     },
     /// A package file is not what the index or the lock says.
     #[error("{file} does not match the {by}: expected {expected}, got {found}")]
@@ -313,9 +327,10 @@ impl Error {
             Self::ArchitectureVersion { .. } => "E-ARCH-VERSION",
             Self::NoSuch { .. } => "E-NOSUCH",
             Self::Solve { .. } => "E-SOLVE",
-            Self::Index { .. } => "E-INDEX",
+            Self::Index { .. } | Self::UnsupportedIndex { .. } => "E-INDEX",
             Self::UnknownKey { .. } => "E-SIG-KEY",
             Self::BadSignature { .. } => "E-SIG-BAD",
+            Self::WeakSignature { .. } => "E-SIG-SHA1",
             Self::Hash { .. } => "E-HASH",
             Self::Gone { .. } => "E-PKG-GONE",
             Self::Fetch { .. } => "E-FETCH",
@@ -352,7 +367,7 @@ impl Error {
             },
             "E-LOCK-STALE" | "E-LOCK-MISSING" | "E-LOCK-DIFFERS" | "E-DIFFERS" => 3,
             "E-SOLVE" | "E-NOSUCH" | "E-ARCH-VERSION" => 4,
-            "E-SIG-KEY" | "E-SIG-BAD" | "E-HASH" => 5,
+            "E-SIG-KEY" | "E-SIG-BAD" | "E-SIG-SHA1" | "E-HASH" => 5,
             "E-AUTH" => 6,
             _ => 1,
         }
@@ -415,6 +430,9 @@ impl Error {
             Self::BadSignature { .. } => {
                 one("the index was altered, or another key has the same name; do not use it")
             }
+            Self::WeakSignature { .. } => one(
+                "Alpine signs its indexes that way; without --require-sha256 they are accepted",
+            ),
             Self::Gone { name, .. } => vec![
                 format!("move it: ibex image lock --update {name} CONFIG"),
                 "or keep copies: ibex image fetch LOCK --to DIR, and build with --mirror or --kept DIR"

@@ -99,6 +99,16 @@ pub(super) enum CopyError {
     Fetch(HttpError),
 }
 
+impl From<FoundKey> for BuildKey {
+    fn from(key: FoundKey) -> Self {
+        Self {
+            entry: key.url,
+            name: key.name,
+            pem: key.pem,
+        }
+    }
+}
+
 impl Workshop<'_> {
     /// Returns the keys that are published for a repository.
     pub(super) fn published_keys(
@@ -165,11 +175,6 @@ impl Workshop<'_> {
                 return Vec::new();
             }
         };
-        let keys = found.into_iter().map(|key| BuildKey {
-            entry: key.url,
-            name: key.name,
-            pem: key.pem,
-        });
-        keys.collect()
+        found.into_iter().map(BuildKey::from).collect()
     }
 }

@@ -8,12 +8,12 @@ use crate::config::repositories::is_local;
 use crate::format::Limits;
 use crate::format::apk_v2::{PackageParts, PackageReader};
 use crate::format::index_writer;
-use crate::ops::download::cached_package_name;
+use crate::image::{AccountKind, ChosenId};
 use crate::package::{Identity, Index, Package, Version};
 use crate::plan::Source;
 use crate::plan::lockfile::{
-    LockError, LockNotes, LockedConfig, LockedIndex, LockedKey, LockedPackage, LockedPart,
-    LockedRepository, Lockfile, PackageNotes,
+    LockError, LockNotes, LockedAccount, LockedConfig, LockedIndex, LockedKey, LockedPackage,
+    LockedPart, LockedRepository, Lockfile, PackageNotes,
 };
 use crate::progress::{Silent, Sink};
 use data_encoding::{BASE64, HEXLOWER};
@@ -75,7 +75,8 @@ pub fn lock(
         (None, _) => workshop.resolve(sink)?,
     };
     workshop.tell_warnings(sink)?;
-    let new = workshop.write_down(resolutions, sink)?;
+    let accounts = known.map(|known| known.x.accounts.as_slice());
+    let new = workshop.write_down(resolutions, accounts.unwrap_or_default(), sink)?;
     let text = new.to_text();
     let changes = known.map(|known| known.changes(&new)).unwrap_or_default();
     let packages = new.contents.packages.len();
@@ -313,17 +314,14 @@ impl Workshop<'_> {
                 architecture: architecture.apk,
             }));
         }
+        let ids = ids_of(&lock.x.accounts, &architecture.apk);
         Ok(Resolution {
             base: self.bases.get(&architecture.apk).cloned(),
             world: self.image_world(&architecture, &self.world()?),
             architecture,
             packages,
-            indexes: lock
-                .x
-                .indexes
-                .iter()
-                .map(|i| (i.url.clone(), i.description.clone()))
-                .collect(),
+            indexes: lock.x.indexes.clone(),
+            ids,
         })
     }
 
@@ -336,9 +334,8 @@ impl Workshop<'_> {
         let packages = lock
             .packages_of(&architecture.apk)
             .map(|one| (one.package(), &one.url));
-        let missing = packages.filter(|(package, url)| {
-            !is_local(url) && !self.cache.path.join(cached_package_name(package)).exists()
-        });
+        let missing =
+            packages.filter(|(package, url)| !is_local(url) && !self.cached_file(package).exists());
         let missing: Vec<(Package, Vec<String>)> = missing
             .map(|(package, url)| (package, self.mirrored(url)))
             .filter(|(_, urls)| !urls.iter().any(|url| is_local(url)))
@@ -361,7 +358,7 @@ impl Workshop<'_> {
         let wanted = locked.package();
         let file = file_name(&wanted);
         let size = locked.file_size();
-        let mut places = vec![self.cache.path.join(cached_package_name(&wanted))];
+        let mut places = vec![self.cached_file(&wanted)];
         for folder in &self.options.kept {
             let folder = self.options.work_dir.join(folder);
             places.push(folder.join(&architecture.apk).join(&file));
@@ -508,9 +505,12 @@ impl Workshop<'_> {
     }
 
     /// Makes the lock file of a solution.
+    ///
+    /// Accounts keep the numbers that they are `known` by.
     fn write_down(
-        &self,
+        &mut self,
         mut resolutions: Vec<Resolution>,
+        known: &[LockedAccount],
         sink: &mut dyn Sink,
     ) -> Result<Lockfile, Error> {
         let config = LockedConfig {
@@ -518,7 +518,7 @@ impl Workshop<'_> {
             checksum: format!("sha256-{}", BASE64.encode(&self.loaded.checksum)),
         };
         let mut lock = Lockfile::new(config, self.lock_notes(&resolutions)?);
-        let contents = &mut lock.contents;
+        let (contents, notes) = (&mut lock.contents, &mut lock.x);
         for key in self.build_keys()? {
             let url = without_credentials(&key.entry);
             contents.keyring.push(LockedKey {
@@ -528,7 +528,7 @@ impl Workshop<'_> {
             });
         }
         contents.keyring.sort_by(|a, b| a.name.cmp(&b.name));
-        let described = &self.loaded.config.contents;
+        let described = self.loaded.config.contents.clone();
         let build: Vec<String> = (described.build_repositories.iter())
             .chain(&self.options.build_repositories)
             .cloned()
@@ -549,6 +549,18 @@ impl Workshop<'_> {
                 .repositories
                 .extend(locked_repositories(&both, &arch));
             self.bring(resolution, sink)?;
+            resolution.ids = ids_of(known, &arch);
+            match self.chosen_ids(resolution, sink) {
+                Ok(ids) => notes
+                    .accounts
+                    .extend(ids.into_iter().map(|one| locked_id(one, &arch))),
+                // Such an image cannot be built, which is told who does.
+                Err(error) => {
+                    let text =
+                        format!("W-LOCK-ACCOUNTS: the ids of accounts are not known: {error}");
+                    sink.warning(&text);
+                }
+            }
             for chosen in &resolution.packages {
                 contents.packages.push(self.pin(chosen, &arch, sink)?);
             }
@@ -585,16 +597,11 @@ impl Workshop<'_> {
                 notes.ranges.insert(entry.clone(), constraints);
             }
         }
-        let indexes: BTreeMap<&String, &String> = (resolutions.iter())
+        let indexes: BTreeMap<&String, &LockedIndex> = (resolutions.iter())
             .flat_map(|resolution| &resolution.indexes)
-            .map(|(url, description)| (url, description))
+            .map(|index| (&index.url, index))
             .collect();
-        for (url, description) in indexes {
-            notes.indexes.push(LockedIndex {
-                url: url.clone(),
-                description: description.clone(),
-            });
-        }
+        notes.indexes = indexes.into_values().cloned().collect();
         Ok(notes)
     }
 
@@ -652,7 +659,7 @@ impl Workshop<'_> {
 
     /// Finds the file of a package that need not be read for installing.
     fn file_of(&self, chosen: &Chosen, sink: &mut dyn Sink) -> Result<PathBuf, Error> {
-        let cached = self.cache.path.join(cached_package_name(&chosen.package));
+        let cached = self.cached_file(&chosen.package);
         if std::fs::metadata(&cached).is_ok_and(|meta| meta.len() == chosen.package.size) {
             return Ok(cached);
         }
@@ -690,6 +697,34 @@ impl Workshop<'_> {
                 cause: MISSING.to_owned(),
             })
         })
+    }
+}
+
+/// Returns the numbers of accounts that a lock file has for an architecture.
+fn ids_of(accounts: &[LockedAccount], architecture: &str) -> Vec<ChosenId> {
+    let accounts = accounts
+        .iter()
+        .filter(|one| one.architecture == architecture);
+    let ids = accounts.map(|one| ChosenId {
+        kind: match one.kind.as_str() {
+            "group" => AccountKind::Group,
+            _ => AccountKind::User,
+        },
+        name: one.name.clone(),
+        id: one.id,
+    });
+    ids.collect()
+}
+
+fn locked_id(one: ChosenId, architecture: &str) -> LockedAccount {
+    LockedAccount {
+        architecture: architecture.to_owned(),
+        kind: match one.kind {
+            AccountKind::Group => "group".to_owned(),
+            AccountKind::User => "user".to_owned(),
+        },
+        name: one.name,
+        id: one.id,
     }
 }
 

@@ -3,6 +3,7 @@
 //! The package half is that of `add`: the same indexes, solver and downloads, for an empty root.
 //! Nothing here decides which package is taken or how a tree is built; it joins who does.
 
+mod alpine_keys;
 mod base;
 mod build;
 mod cache;
@@ -14,6 +15,7 @@ mod keys;
 mod lock;
 mod login;
 mod resolve;
+mod shadow;
 mod verify;
 mod why;
 
@@ -28,6 +30,7 @@ pub use keys::{InstalledKey, install_keys};
 pub use lock::{FetchedLock, LockOutcome, fetch, lock};
 pub use login::{Login, LoginOutcome, login};
 pub use resolve::{Chosen, Resolution};
+pub use shadow::shadow_cache;
 pub use verify::{Verified, verify};
 pub use why::{dot, explain};
 
@@ -38,6 +41,7 @@ use crate::fetch::registry::CredentialFiles;
 use crate::progress::Sink;
 use crate::root::Root;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A set of defaults (image.md, 1.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,6 +86,8 @@ pub struct Options {
     pub packages: Vec<String>,
     /// Where downloads and layers are kept; a temporary place if absent.
     pub cache_dir: Option<PathBuf>,
+    /// Keeps [`Self::cache_dir`] there while it is needed, if it is made for this command.
+    pub cache_place: Option<Arc<tempfile::TempDir>>,
     /// `--lockfile`.
     pub lockfile: Option<PathBuf>,
     /// `--locked`.
@@ -90,8 +96,12 @@ pub struct Options {
     pub kept: Vec<PathBuf>,
     /// `--mirror FROM=TO`.
     pub mirrors: Vec<(String, String)>,
+    /// `--require-sha256`: an index that is signed over SHA-1 alone is refused.
+    pub require_sha256: bool,
     /// `--arch-policy per-arch`.
     pub per_architecture: bool,
+    /// What was noticed while the command line was read.
+    pub notes: Vec<Warning>,
     /// `--strict`.
     pub strict: bool,
     /// Where logins to registries may be.
@@ -147,7 +157,8 @@ impl<'a> Workshop<'a> {
             }
         };
         std::fs::create_dir_all(&path).map_err(|error| disk("create", &path, &error))?;
-        let mut warnings = loaded.warnings.clone();
+        let mut warnings = options.notes.clone();
+        warnings.extend(loaded.warnings.iter().cloned());
         warnings.extend(
             image::lint(&loaded.config, false)
                 .into_iter()
@@ -175,6 +186,22 @@ impl<'a> Workshop<'a> {
             },
             _places: places,
         })
+    }
+
+    /// Finds a file or directory that a description names: from the working directory, else in those
+    /// for included files.
+    fn find(&self, name: &str) -> PathBuf {
+        let mut places = self.options.include_paths.iter();
+        let usual = self.options.work_dir.join(name);
+        let found = match usual.exists() {
+            true => None,
+            false => places.find_map(|place| {
+                let path = self.options.work_dir.join(place).join(name);
+                path.exists().then_some(path)
+            }),
+        };
+        // Without `.` in it: it is shown to people.
+        found.unwrap_or(usual).components().collect()
     }
 
     /// Returns the name of the description as it was given.

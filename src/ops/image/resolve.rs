@@ -1,7 +1,7 @@
 //! From a description to the packages of each architecture: indexes, world, solution (image.md, 4).
 
 use super::keys::CopyError;
-use super::{Error, Workshop, disk};
+use super::{Error, Workshop, alpine_keys, disk};
 use crate::config::image::{Architecture, ConfigError, Warning, without_credentials};
 use crate::config::repositories::is_local;
 use crate::config::{RepositorySources, Settings};
@@ -10,14 +10,17 @@ use crate::fetch::cache::Key;
 use crate::fetch::index::Rules;
 use crate::fetch::package::{FileRequest, fetch_files};
 use crate::fetch::{HttpError, IndexError, IndexLoader, Session};
+use crate::image::ChosenId;
 use crate::ops::change::solver_sources;
-use crate::ops::download::{PackageFiles, cached_package_name};
+use crate::ops::download::PackageFiles;
 use crate::ops::refresh::{self, LoadedRepositories, LoadedRepository, Purpose};
 use crate::package::{Package, PackageTable, World};
 use crate::plan::Source;
-use crate::progress::{Collect, Event, Sink};
+use crate::plan::lockfile::LockedIndex;
+use crate::progress::{Collect, Event, Level, Silent, Sink};
 use crate::solver::{self, Hint, InstalledInput, Request, Universe};
-use crate::trust::{Keyring, TrustError};
+use crate::trust::{Keyring, SignatureAlgorithm, TrustError};
+use data_encoding::HEXLOWER;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -46,10 +49,12 @@ pub struct Resolution {
     pub packages: Vec<Chosen>,
     /// What was asked for.
     pub world: World,
-    /// Indexes: address and description.
-    pub indexes: Vec<(String, String)>,
+    /// The indexes that were read.
+    pub indexes: Vec<LockedIndex>,
     /// The image that this one is built on; its packages are not among the others.
     pub base: Option<crate::image::BaseImage>,
+    /// Numbers of accounts that a lock file has.
+    pub ids: Vec<ChosenId>,
 }
 
 /// A trusted key of the build.
@@ -231,8 +236,15 @@ impl Workshop<'_> {
         std::fs::read(&copy).map_err(|_| self.offline_miss(vec![without_credentials(url)]))
     }
 
-    pub(super) fn keyring(&self) -> Result<Keyring, Error> {
+    /// Returns an empty keyring that accepts the signatures that are wanted.
+    fn new_keyring(&self) -> Keyring {
         let mut keyring = Keyring::new();
+        keyring.accept_sha1(!self.options.require_sha256);
+        keyring
+    }
+
+    pub(super) fn keyring(&self) -> Result<Keyring, Error> {
+        let mut keyring = self.new_keyring();
         for key in self.build_keys()? {
             let added = keyring.add(&key.name, &key.pem);
             added.map_err(|error| Error::Keyring {
@@ -329,7 +341,13 @@ impl Workshop<'_> {
                 let tagged = tag.map_or_else(|| place.clone(), |tag| format!("@{tag} {place}"));
                 let mut answer = self.load_index(&tagged, architecture, keyring, sink);
                 if let Err(Error::UnknownKey { .. }) = answer {
-                    answer = self.with_published_keys(answer, url, &tagged, architecture, sink);
+                    let known = alpine_keys::of(url, &architecture.apk);
+                    let known = known.into_iter().map(BuildKey::from).collect();
+                    answer = self.with_more_keys(answer, known, &tagged, architecture, sink);
+                }
+                if let Err(Error::UnknownKey { .. }) = answer {
+                    let found = self.discover(url, architecture, sink);
+                    answer = self.with_more_keys(answer, found, &tagged, architecture, sink);
                 }
                 match answer {
                     Ok(mut loaded) => {
@@ -351,18 +369,17 @@ impl Workshop<'_> {
         Ok(all)
     }
 
-    /// Loads an index again that is signed by a key nobody gave, with those that its repository
-    /// publishes; returns what was known before if there are none.
-    fn with_published_keys(
+    /// Loads an index again that is signed by a key nobody gave, with those that are built in or
+    /// that its repository publishes; returns what was known before if that does not help.
+    fn with_more_keys(
         &self,
         before: Result<LoadedRepositories, Error>,
-        repository: &str,
+        found: Vec<BuildKey>,
         tagged: &str,
         architecture: &Architecture,
         sink: &mut dyn Sink,
     ) -> Result<LoadedRepositories, Error> {
-        let found = self.discover(repository, architecture, sink);
-        let mut more = Keyring::new();
+        let mut more = self.new_keyring();
         for key in &found {
             // What is no key is no help.
             let _ = more.add(&key.name, &key.pem);
@@ -370,8 +387,10 @@ impl Workshop<'_> {
         if more.names().is_empty() {
             return before;
         }
-        let Ok(loaded) = self.load_index(tagged, architecture, &more, sink) else {
-            return before;
+        let loaded = match self.load_index(tagged, architecture, &more, sink) {
+            Ok(loaded) => loaded,
+            Err(error @ Error::WeakSignature { .. }) => return Err(error),
+            Err(_) => return before,
         };
         let signers = loaded
             .repositories
@@ -384,7 +403,10 @@ impl Workshop<'_> {
             let new = !discovered.iter().any(|known| known.name == key.name);
             // Only who signed is trusted from now on, and gets into the image.
             if new && signers.contains(key.name.as_str()) {
-                sink.event(Event::Note(&format!("found {} at {}", key.name, key.entry)));
+                sink.event(Event::Note(&format!(
+                    "trusting {} of {}",
+                    key.name, key.entry
+                )));
                 discovered.push(key);
             }
         }
@@ -402,7 +424,38 @@ impl Workshop<'_> {
         });
     }
 
+    /// Loads the index of a repository, and tells whose signature is over SHA-1 alone.
     fn load_index(
+        &self,
+        declared: &str,
+        architecture: &Architecture,
+        keyring: &Keyring,
+        sink: &mut dyn Sink,
+    ) -> Result<LoadedRepositories, Error> {
+        let answer = self.try_index(declared, architecture, keyring, sink);
+        if self.options.require_sha256
+            && let Err(Error::UnknownKey { url, .. }) = &answer
+        {
+            let mut lenient = keyring.clone();
+            lenient.accept_sha1(true);
+            let weak = self.try_index(declared, architecture, &lenient, &mut Silent);
+            if let Some((_, key)) = weak.ok().and_then(|weak| sha1_signers(&weak).next()) {
+                return Err(Error::WeakSignature {
+                    url: url.clone(),
+                    key,
+                });
+            }
+        }
+        let loaded = answer?;
+        for (url, key) in sha1_signers(&loaded) {
+            let url = without_credentials(&self.as_declared(&url));
+            let text = format!("index {url}: the signature of {key} is over SHA-1");
+            sink.line(Level::Info, &text);
+        }
+        Ok(loaded)
+    }
+
+    fn try_index(
         &self,
         declared: &str,
         architecture: &Architecture,
@@ -452,6 +505,11 @@ impl Workshop<'_> {
     ) -> Error {
         let url = without_credentials(&self.as_declared(failed.repository.index_path_text()));
         if let Some(path) = failed.repository.index_path() {
+            let newer = path.with_file_name(V3_INDEX);
+            if path.ends_with(V3_INDEX) || (!path.exists() && newer.exists()) {
+                let url = url.replace("APKINDEX.tar.gz", V3_INDEX);
+                return Error::UnsupportedIndex { url };
+            }
             let rules = Rules {
                 keyring,
                 allow_untrusted: self.settings().allow_untrusted,
@@ -497,6 +555,9 @@ impl Workshop<'_> {
             line.rsplit_once(": ")
                 .map_or(line.as_str(), |(_, cause)| cause)
         });
+        if failed.repository.index_url.ends_with(V3_INDEX) {
+            return Error::UnsupportedIndex { url };
+        }
         let status = told
             .lines
             .iter()
@@ -639,11 +700,19 @@ impl Workshop<'_> {
         let packages = chosen.collect();
         let index = |one: &LoadedRepository| {
             let url = without_credentials(&self.as_declared(one.repository.index_path_text()));
-            let description = one
-                .index
-                .as_ref()
-                .map(|index| index.description.trim().to_owned());
-            (url, description.unwrap_or_default())
+            let Some(index) = &one.index else {
+                return LockedIndex {
+                    url,
+                    ..LockedIndex::default()
+                };
+            };
+            LockedIndex {
+                url,
+                description: index.description.trim().to_owned(),
+                sha256: HEXLOWER.encode(&index.digest),
+                signer: (index.trusted_by.as_ref())
+                    .map_or_else(String::new, |by| by.key_name.clone()),
+            }
         };
         Ok(Resolution {
             architecture: architecture.clone(),
@@ -651,6 +720,7 @@ impl Workshop<'_> {
             world: asked,
             indexes: loaded.repositories.iter().map(index).collect(),
             base: base.cloned(),
+            ids: Vec::new(),
         })
     }
 
@@ -676,7 +746,17 @@ impl Workshop<'_> {
             })
             .collect();
         let wanted: Vec<(&Package, Vec<String>)> = (remote.iter())
-            .map(|(at, url)| (&resolution.packages[*at].package, vec![url.clone()]))
+            .map(|(at, url)| {
+                let chosen = &resolution.packages[*at];
+                // First where its index is from, then where else it may be.
+                let mut urls = vec![url.clone()];
+                for other in self.mirrored(&chosen.url) {
+                    if !is_local(&other) && without_credentials(url) != other {
+                        urls.push(other);
+                    }
+                }
+                (&chosen.package, urls)
+            })
             .collect();
         let paths = self.download(&wanted, sink);
         for ((at, _), path) in remote.into_iter().zip(paths) {
@@ -740,10 +820,24 @@ impl Workshop<'_> {
     }
 
     /// Returns where the file of a package is in the cache.
-    fn cached_file(&self, package: &Package) -> PathBuf {
-        self.cache.path.join(cached_package_name(package))
+    pub(super) fn cached_file(&self, package: &Package) -> PathBuf {
+        // The name that packages have for all commands of the user.
+        self.cache.path.join(Key::of(package).file_name())
     }
 }
+
+/// Returns the indexes that are trusted by a signature over SHA-1, and whose it is.
+fn sha1_signers(loaded: &LoadedRepositories) -> impl Iterator<Item = (String, String)> {
+    let signers = loaded.repositories.iter().filter_map(|one| {
+        let by = one.index.as_ref()?.trusted_by.as_ref()?;
+        let url = one.repository.index_path_text().to_owned();
+        (by.algorithm == SignatureAlgorithm::Rsa).then(|| (url, by.key_name.clone()))
+    });
+    signers.collect::<Vec<_>>().into_iter()
+}
+
+/// The name of an index of the v3 format.
+const V3_INDEX: &str = "packages.adb";
 
 /// What is said of a file that a server does not have.
 pub(super) const MISSING: &str = "no server has it";
@@ -887,6 +981,6 @@ fn keep(loaded: &mut LoadedRepositories, wanted: impl Fn(&str, &str) -> bool) {
         });
         let kept: Vec<Package> = kept.map(|at| table.package(at)).collect();
         index.table = Some(Arc::new(PackageTable::build(&kept)));
-        index.digest = None;
+        index.whole = false;
     }
 }

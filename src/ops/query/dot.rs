@@ -1,6 +1,7 @@
 //! `dot`: the dependency graph as Graphviz text (cli.md, 2.12).
 
 use super::Answer;
+use super::fields::{Field, FieldSet};
 use super::select::{Arguments, Selection};
 use super::view::{PackageRef, View, accepts};
 use crate::package::table::TableDependency;
@@ -41,6 +42,11 @@ pub fn dot(
     only_errors: bool,
     arguments: Arguments<'_>,
 ) -> Answer {
+    let mut selection = *selection;
+    if selection.match_fields.is_empty() {
+        selection.match_fields = FieldSet::of(&[Field::Name, Field::Provides]);
+    }
+    let selection = &selection;
     let packages = match arguments {
         Arguments::Everything => everything(view, selection),
         // In the order of installation, as the solver gives it.
@@ -48,9 +54,13 @@ pub fn dot(
             .filter_map(|identity| view.find(*identity))
             .filter(|package| selection.admits(view, *package))
             .collect(),
-        // In the order of the command line.
+        // In the order of the command line, and for each word in that of apk's name table.
         Arguments::Patterns(words) => (words.chunks(1))
-            .flat_map(|word| selection.select(view, Arguments::Patterns(word)).packages)
+            .flat_map(|word| {
+                let mut found = selection.select(view, Arguments::Patterns(word)).packages;
+                found.sort_by_key(|package| view.own_key(*package));
+                found
+            })
             .collect(),
     };
     let mut walk = Walk {

@@ -2,7 +2,7 @@
 
 use super::Answer;
 use super::fields::{Field, FieldSet, Reverse};
-use super::object::{Wanted, reverse_names, written};
+use super::object::{Wanted, reverse_names, whole_size, written};
 use super::owner::{owner, paths};
 use super::query_fields::write_packages;
 use super::render::{Format, Object, Value, write_objects};
@@ -26,6 +26,8 @@ pub struct InfoOptions {
     pub format: Format,
     /// Fields are written as `query` writes them (`--no-legacy-info`); other formats imply it.
     pub as_query: bool,
+    /// Sizes and times are written for people where they are not anyway.
+    pub pretty: bool,
 }
 
 /// The blocks of the classic layout in their order, with their headings.
@@ -71,6 +73,7 @@ pub fn info(view: &View<'_>, options: &InfoOptions, arguments: Arguments<'_>) ->
             fields,
             reverse: Reverse::Package,
             reverse_installed: true,
+            pretty: options.pretty,
         };
         let packages = &selected.packages;
         let missing = write_packages(&mut text, options.format, view, packages, &wanted);
@@ -183,17 +186,6 @@ fn list_block(
         }
     }
     out.push('\n');
-}
-
-/// Writes a size as `info` shows it: whole numbers in every unit.
-fn whole_size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let (mut value, mut unit) = (bytes, 0);
-    while unit + 1 < UNITS.len() && value >= 10000 {
-        value /= 1024;
-        unit += 1;
-    }
-    format!("{value} {}", UNITS[unit])
 }
 
 /// Answers `info` without words: the installed packages that the filters let pass, one a line.

@@ -16,6 +16,8 @@ pub struct Wanted {
     pub reverse: Reverse,
     /// Reverse fields list installed packages only.
     pub reverse_installed: bool,
+    /// Sizes and times are written for people.
+    pub pretty: bool,
 }
 
 /// Returns the fields of a package, and whether a wanted one does not exist for it.
@@ -27,6 +29,10 @@ pub fn object(view: &View<'_>, package: PackageRef, wanted: &Wanted) -> (Object,
         if field == Field::Hash || (field.is_installed_only() && !installed) {
             missing = true;
         } else if let Some(value) = value(view, package, field, wanted) {
+            let value = match (wanted.pretty, value) {
+                (true, Value::Number(number)) => for_people(field, number),
+                (_, value) => value,
+            };
             object.push((field.into(), value));
         }
     }
@@ -81,6 +87,29 @@ fn value(view: &View<'_>, package: PackageRef, field: Field, wanted: &Wanted) ->
         | Field::Recommends
         | Field::Layer
         | Field::Owner => None,
+    }
+}
+
+/// Writes a size as `info` shows it: whole numbers in every unit.
+pub(super) fn whole_size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let (mut value, mut unit) = (bytes, 0);
+    while unit + 1 < UNITS.len() && value >= 10000 {
+        value /= 1024;
+        unit += 1;
+    }
+    format!("{value} {}", UNITS[unit])
+}
+
+/// Writes a number as apk does with `--pretty-print`: sizes in units, times by the calendar, in UTC.
+fn for_people(field: Field, number: u64) -> Value {
+    let time = || jiff::Timestamp::from_second(i64::try_from(number).ok()?).ok();
+    match field {
+        Field::InstalledSize | Field::FileSize => Value::Text(whole_size(number)),
+        Field::BuildTime => time().map_or(Value::Number(number), |time| {
+            Value::Text(time.strftime("%Y-%m-%d %H:%M:%S").to_string())
+        }),
+        _ => Value::Number(number),
     }
 }
 

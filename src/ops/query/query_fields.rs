@@ -19,6 +19,8 @@ pub struct QueryOptions {
     pub format: Format,
     /// One list of this field over all packages instead of objects.
     pub summarize: Option<(Field, Reverse)>,
+    /// Sizes and times are written for people.
+    pub pretty: bool,
 }
 
 /// What is shown when no fields are asked for.
@@ -52,6 +54,7 @@ pub fn query(view: &View<'_>, options: &QueryOptions, arguments: Arguments<'_>) 
         fields: list.fields,
         reverse: list.reverse,
         reverse_installed: false,
+        pretty: options.pretty,
     };
     let missing = write_packages(&mut text, options.format, view, &selected.packages, &wanted);
     Answer::with_status(text, usize::from(missing && !list.all))

@@ -13,16 +13,10 @@ use std::fmt::Write as _;
 /// How to answer `search`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SearchOptions {
-    /// Which packages; the fields to match are chosen by the other options if empty.
+    /// Which packages; names and provided names are always compared with.
     pub selection: Selection,
     /// All versions count.
     pub all: bool,
-    /// Descriptions are searched too.
-    pub description: bool,
-    /// Patterns are whole names.
-    pub exact: bool,
-    /// Patterns are whole names of source packages.
-    pub has_origin: bool,
     /// The source package is shown instead of the package.
     pub origin: bool,
     /// What needs the packages is shown.
@@ -50,16 +44,10 @@ const DEFAULT_FIELDS: FieldSet = FieldSet::of(&[
 /// Answers `search`. The status is the number of whole words that nothing matched.
 pub fn search(view: &View<'_>, options: &SearchOptions, arguments: Arguments<'_>) -> Answer {
     let mut selection = options.selection;
-    selection.all_matches |= options.all || options.description || options.has_origin;
-    selection.search = !(options.exact || options.has_origin);
-    if options.has_origin {
-        selection.match_fields = FieldSet::of(&[Field::Origin]);
-    } else if selection.match_fields.is_empty() {
-        selection.match_fields = FieldSet::of(&[Field::Name, Field::Provides]);
-        if options.description {
-            selection.match_fields.insert(Field::Description);
-        }
-    }
+    selection.all_matches |= options.all;
+    // Whatever else is looked at, names always are.
+    let names = FieldSet::of(&[Field::Name, Field::Provides]);
+    selection.match_fields = selection.match_fields.union(names);
     let selected = selection.select(view, arguments);
     let mut text = String::new();
     if options.format != Format::Default {
@@ -67,6 +55,7 @@ pub fn search(view: &View<'_>, options: &SearchOptions, arguments: Arguments<'_>
             fields: options.fields,
             reverse: Reverse::Package,
             reverse_installed: false,
+            pretty: false,
         };
         if wanted.fields.is_empty() {
             wanted.fields = DEFAULT_FIELDS;
@@ -95,15 +84,15 @@ pub fn search(view: &View<'_>, options: &SearchOptions, arguments: Arguments<'_>
 }
 
 fn dependants(view: &View<'_>, options: &SearchOptions, packages: &[PackageRef], out: &mut String) {
-    let mut names = HashSet::new();
+    // Without headings nobody is named twice.
+    let mut seen = HashSet::new();
     for package in packages {
         if options.verbosity > 0 {
+            seen.clear();
             let _ = writeln!(out, "{} is required by:", view.get(*package).full_name());
         }
-        for dependant in view.dependants(*package) {
-            if options.verbosity > 0 || names.insert(view.get(dependant).name()) {
-                line(view, options, dependant, out);
-            }
+        for dependant in view.dependants_unseen(*package, &mut seen) {
+            line(view, options, dependant, out);
         }
     }
 }

@@ -326,76 +326,112 @@ impl<'a> View<'a> {
         )
     }
 
+    /// Returns the place of a package's own name in apk's name table.
+    pub(super) fn own_key(&self, package: PackageRef) -> (u32, Reverse<(usize, u32)>) {
+        let name = self.get(package).record.name_ref();
+        self.table_key(package.source.into(), name)
+    }
+
     /// Returns the packages with a dependency that `package` satisfies, in apk's order: by own
-    /// name and provided names, and below each by the names of the dependants.
+    /// name and provided names, below each by the names under which those who mention it can be had,
+    /// and below these whoever is offered under them.
     pub fn dependants(&self, package: PackageRef) -> Vec<PackageRef> {
-        self.mentions(package, PackageTable::dependents, |entry, name| {
-            entry.depends_on(name)
-        })
+        self.dependants_unseen(package, &mut HashSet::new())
     }
 
-    /// Returns the packages whose `install_if` has a condition that `package` fulfils.
+    /// The same, without the records that were looked at before.
+    pub(super) fn dependants_unseen(
+        &self,
+        package: PackageRef,
+        seen: &mut HashSet<PackageRef>,
+    ) -> Vec<PackageRef> {
+        let asked = usize::MAX;
+        self.mentions(package, asked, PackageTable::dependents, Entry::needs, seen)
+    }
+
+    /// Returns the packages whose `install_if` names `package` and has a condition that it fulfils;
+    /// apk asks for no provided name here.
     pub fn install_if_dependants(&self, package: PackageRef) -> Vec<PackageRef> {
-        self.mentions(package, PackageTable::triggered, |entry, name| {
-            entry.triggered_by(name)
-        })
+        let mut seen = HashSet::new();
+        self.mentions(
+            package,
+            1,
+            PackageTable::triggered,
+            Entry::conditions,
+            &mut seen,
+        )
     }
 
+    /// Returns who mentions one of the first `asked` names that `package` offers.
     fn mentions<'v, I>(
         &'v self,
         package: PackageRef,
+        asked: usize,
         list: impl Fn(&'v PackageTable, NameRef) -> I,
-        needs: impl Fn(&Entry<'v>, NameRef) -> Vec<TableDependency<'v>>,
+        needs: impl Fn(&Entry<'v>) -> Vec<TableDependency<'v>>,
+        seen: &mut HashSet<PackageRef>,
     ) -> Vec<PackageRef>
     where
         I: Iterator<Item = u32>,
     {
         let entry = self.get(package);
         let identity = entry.record.identity();
-        let mut seen = HashSet::new();
+        let sources = 0..self.source_count();
+        let offered: Vec<(&str, &str, u32)> = (entry.offered())
+            .map(|(name, version)| (name, version, hash(name)))
+            .collect();
+        // Where each table has the offered names.
+        let known: Vec<Vec<(NameRef, &str)>> = (sources.clone())
+            .map(|source| {
+                let find = |(name, version, hash): &(&str, &'v str, u32)| {
+                    Some((self.table(source).find_name(name, *hash)?, *version))
+                };
+                offered.iter().filter_map(find).collect()
+            })
+            .collect();
+        let answers = |source: usize, need: &TableDependency<'_>| {
+            let mut offers = known[source].iter().filter(|offer| offer.0 == need.name);
+            offers.any(|(_, version)| accepts(need, version, identity))
+        };
         let mut all = Vec::new();
-        for (name, version) in entry.offered() {
-            let name_hash = hash(name);
-            let mut found = Vec::new();
-            for source in 0..self.source_count() {
+        for (name, _, name_hash) in offered.iter().take(asked) {
+            let mut names = Vec::new();
+            for source in sources.clone() {
                 let table = self.table(source);
-                let Some(local) = table.find_name(name, name_hash) else {
+                let Some(local) = table.find_name(name, *name_hash) else {
                     continue;
                 };
-                for record in list(table, local) {
-                    let Some(candidate) = self.first(source, record) else {
+                for record in list(table, local).map(|at| table.record(at)) {
+                    let under = std::iter::once(record.name_ref())
+                        .chain(record.names(List::Provides).iter().copied());
+                    names.extend(under.map(|name| (self.table_key(source, name), source, name)));
+                }
+            }
+            names.sort_unstable();
+            names.dedup_by_key(|(key, ..)| *key);
+            for (_, source, name) in names {
+                let table = self.table(source);
+                let (text, text_hash) = (table.name(name), table.name_hash(name));
+                for at in sources.clone() {
+                    let table = self.table(at);
+                    let Some(local) = table.find_name(text, text_hash) else {
                         continue;
                     };
-                    let candidate_entry = self.get(candidate);
-                    let mut needs = needs(&candidate_entry, local).into_iter();
-                    if needs.any(|need| accepts(&need, version, identity)) && seen.insert(candidate)
-                    {
-                        found.push((self.offer_key(candidate), candidate));
+                    for offer in table.offers(local) {
+                        if !seen.insert(reference(at, offer.record)) {
+                            continue;
+                        }
+                        let needs = needs(&self.get(reference(at, offer.record)));
+                        if needs.iter().any(|need| answers(at, need))
+                            && let Some(found) = self.first(at, offer.record)
+                        {
+                            all.push(found);
+                        }
                     }
                 }
             }
-            found.sort_unstable();
-            all.extend(found.into_iter().map(|(_, candidate)| candidate));
         }
         all
-    }
-
-    /// Returns the first place in the name table of the names that a package offers.
-    fn offer_key(&self, package: PackageRef) -> (u32, Reverse<(usize, u32)>) {
-        let source = usize::from(package.source);
-        let record = self.get(package).record;
-        let table = self.table(source);
-        let names = || {
-            std::iter::once(record.name_ref()).chain(record.names(List::Provides).iter().copied())
-        };
-        // The bucket decides nearly always, and needs no other table.
-        let bucket = |name: NameRef| table.name_hash(name) % BUCKETS;
-        let best = names().map(bucket).min();
-        names()
-            .filter(|name| Some(bucket(*name)) == best)
-            .map(|name| self.table_key(source, name))
-            .min()
-            .unwrap_or((0, Reverse((0, 0))))
     }
 }
 
@@ -591,12 +627,11 @@ impl<'v> Entry<'v> {
         std::iter::once((self.name(), self.version())).chain(provided)
     }
 
-    fn depends_on(&self, name: NameRef) -> Vec<TableDependency<'v>> {
-        self.record.depends().filter(|d| d.name == name).collect()
+    fn needs(&self) -> Vec<TableDependency<'v>> {
+        self.record.depends().collect()
     }
 
-    fn triggered_by(&self, name: NameRef) -> Vec<TableDependency<'v>> {
-        let conditions = self.record.install_if();
-        conditions.filter(|d| d.name == name).collect()
+    fn conditions(&self) -> Vec<TableDependency<'v>> {
+        self.record.install_if().collect()
     }
 }

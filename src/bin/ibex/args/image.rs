@@ -44,6 +44,11 @@ const RESOLVE: &[Opt] = &[
         "Where downloads and layers are kept",
     ),
     o(
+        "cache-readonly",
+        Nothing,
+        "Read what is kept, but keep nothing new",
+    ),
+    o(
         "explain",
         Nothing,
         "Print every reason why there is no solution",
@@ -84,6 +89,11 @@ const RESOLVE: &[Opt] = &[
         'r',
         List("REPO"),
         "Use this repository, too, and write it into the image",
+    ),
+    o(
+        "require-sha256",
+        Nothing,
+        "Refuse indexes that are signed over SHA-1 only",
     ),
     o(
         "timeout",
@@ -383,7 +393,19 @@ pub(crate) const SUBCOMMANDS: &[Subcommand] = &[
         "rootfs",
         "CONFIG OUTPUT",
         "Write the root file system as a tar archive or a directory",
-        &[o("build-arch", Value("ARCH"), "The architecture")],
+        &[
+            o("build-arch", Value("ARCH"), "The architecture"),
+            o(
+                "record-ownership",
+                Nothing,
+                "Directory: write owners into user.rootlesscontainers"
+            ),
+            o(
+                "userns",
+                Nothing,
+                "Directory: give files to the ids of /etc/subuid that stand for their owners"
+            ),
+        ],
         &[RESOLVE, BUILD]
     ),
     subcommand!(

@@ -11,6 +11,7 @@ use ibex::solver::{AddOptions, FixOptions, UpgradeOptions};
 use ibex::transaction;
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The variables that tell a second run that the first one was a preupgrade.
@@ -93,6 +94,8 @@ pub(crate) fn run_command(
         after_preupgrade: is_second_run(),
     };
     progress(values, console);
+    // Asked before the change: afterwards the system names a file that was deleted.
+    let program = std::env::current_exe().ok();
     let (outcome, report) = change::run_reported(settings, &options, console, ask)?;
     if json && outcome != Outcome::RunAgain {
         let text = serde_json::to_string(&report).expect("a report is made of texts and numbers");
@@ -100,7 +103,7 @@ pub(crate) fn run_command(
     }
     match outcome {
         Outcome::Done(code) => Ok(code),
-        Outcome::RunAgain => Err(run_again(&command_line)),
+        Outcome::RunAgain => Err(run_again(program, &command_line)),
     }
 }
 
@@ -272,10 +275,14 @@ fn is_second_run() -> bool {
 }
 
 /// Replaces this process by the new program; returns only if that fails.
-fn run_again(command_line: &[String]) -> Error {
-    let program = std::env::current_exe().unwrap_or_else(|_| command_line[0].clone().into());
-    let mut command = std::process::Command::new(program);
-    command.args(&command_line[1..]).arg("--no-self-upgrade");
+fn run_again(program: Option<PathBuf>, command_line: &[String]) -> Error {
+    let program = program.filter(|path| path.exists());
+    let mut command =
+        std::process::Command::new(program.unwrap_or_else(|| command_line[0].clone().into()));
+    command
+        .arg0(&command_line[0])
+        .args(&command_line[1..])
+        .arg("--no-self-upgrade");
     for name in TOKENS {
         command.env(name, TOKEN);
     }

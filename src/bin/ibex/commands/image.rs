@@ -9,6 +9,7 @@ use ibex::config::{HostCredentials, Settings, Transport};
 use ibex::fetch::registry::CredentialFiles;
 use ibex::format::Limits;
 use ibex::image::ScriptMode;
+use ibex::image::output::Ownership;
 use ibex::ops::image::{
     self, BillFormat, BuildOptions, Built, Error, Options, OutputFormat, Profile, Resolution,
     Workshop,
@@ -204,9 +205,24 @@ pub(super) fn options(invocation: &Invocation) -> Result<Options, Error> {
     let path = |id: &str| values.last(id).map(PathBuf::from);
     let paths = |id: &str| words(values, id).into_iter().map(PathBuf::from).collect();
     let here = std::env::current_dir().unwrap_or_default();
+    let mut notes = Vec::new();
+    let usual = || match values.is("cache-readonly") {
+        true => catalogue_directory(),
+        false => usable(catalogue_directory(), &mut notes),
+    };
     let cache_dir = match values.is("no-cache") {
         true => None,
-        false => path("cache-dir").or_else(catalogue_directory),
+        false => path("cache-dir").or_else(usual),
+    };
+    let mut cache_place = None;
+    let cache_dir = match cache_dir.clone().filter(|_| values.is("cache-readonly")) {
+        Some(kept) => {
+            let place = image::shadow_cache(&kept)?;
+            let path = place.path().to_owned();
+            cache_place = Some(std::sync::Arc::new(place));
+            Some(path)
+        }
+        None => cache_dir,
     };
     let settings = Settings {
         network: !values.is("offline"),
@@ -233,15 +249,37 @@ pub(super) fn options(invocation: &Invocation) -> Result<Options, Error> {
         repositories: values.all("repository-append"),
         packages: values.all("package-append"),
         cache_dir,
+        cache_place,
         lockfile: path("lockfile"),
         locked: values.is("locked"),
         kept: paths("kept"),
         mirrors,
+        require_sha256: values.is("require-sha256"),
         per_architecture,
+        notes,
         strict: values.is("strict"),
         credentials: credentials(),
         settings,
     })
+}
+
+/// Returns the usual place of the cache if it can be used; else something temporary has to do, which
+/// is told.
+fn usable(place: Option<PathBuf>, notes: &mut Vec<description::Warning>) -> Option<PathBuf> {
+    let reason = match &place {
+        None => "neither IBEX_CACHE_DIR nor HOME says where it could be".to_owned(),
+        Some(path) => {
+            let made = std::fs::create_dir_all(path);
+            let writable = || rustix::fs::access(path, rustix::fs::Access::WRITE_OK);
+            match made.and_then(|()| Ok(writable()?)) {
+                Ok(()) => return place,
+                Err(error) => format!("{}: {}", path.display(), ibex::root::cause(&error)),
+            }
+        }
+    };
+    let text = format!("there is no place for a cache, so nothing is kept: {reason}");
+    notes.push(description::Warning::new("W-NO-CACHE", text));
+    None
 }
 
 /// Returns how the network is reached; credentials of the environment are for the hosts that they
@@ -556,6 +594,10 @@ fn build_options(
         compression: values.last("layer-compression").map(str::to_owned),
         scripts,
         vcs: values.choice("vcs"),
+        ownership: Ownership {
+            lent: values.is("userns"),
+            recorded: values.is("record-ownership"),
+        },
         plain_layers: format == Some(OutputFormat::DockerArchive),
     })
 }

@@ -36,6 +36,7 @@ struct QueryGroup {
     format: Format,
     summarize: Option<(Field, Reverse)>,
     from: Option<From>,
+    pretty: bool,
 }
 
 impl QueryGroup {
@@ -61,6 +62,7 @@ impl QueryGroup {
                 true => Some(From::Installed),
                 false => parsed(values, "from", From::from_key)?,
             },
+            pretty: false,
         })
     }
 }
@@ -92,7 +94,14 @@ pub(crate) fn run(invocation: &Invocation, console: &mut Console) -> Result<u8, 
         console.print("Go and fetch your own coffee.\n");
         return Ok(0);
     }
-    let group = QueryGroup::new(values)?;
+    let mut group = QueryGroup::new(values)?;
+    let pretty = match values.last("pretty-print") {
+        Some("yes") => true,
+        Some("no") => false,
+        _ => console.terminal,
+    };
+    // JSON is for programs, which want the numbers.
+    group.pretty = pretty && group.format != Format::Json;
     let settings = settings(invocation);
     let applet = invocation.applet.name;
     let from = group.from.unwrap_or_else(|| default_source(invocation));
@@ -232,11 +241,19 @@ fn answer(
         }
         "search" => {
             let options = SearchOptions {
-                selection: group.selection,
-                all: values.is("all"),
-                description: values.is("description"),
-                exact: values.is("exact"),
-                has_origin: values.is("has-origin"),
+                selection: Selection {
+                    match_fields: match values.last_of(&["match", "description", "has-origin"]) {
+                        Some("description") => FieldSet::of(&[Field::Description]),
+                        Some("has-origin") => FieldSet::of(&[Field::Origin]),
+                        _ => group.selection.match_fields,
+                    },
+                    search: matches!(
+                        values.last_of(&["description", "exact", "has-origin", "query-search"]),
+                        None | Some("description" | "query-search")
+                    ),
+                    ..group.selection
+                },
+                all: values.is("all") || values.is("description") || values.is("has-origin"),
                 origin: values.is("origin"),
                 rdepends: values.is("rdepends"),
                 verbosity,
@@ -281,6 +298,7 @@ fn answer(
                 fields: group.fields,
                 format: group.format,
                 summarize: group.summarize,
+                pretty: group.pretty,
             };
             query::query(&view, &options, given)
         }
@@ -351,6 +369,7 @@ fn info(
         verbosity,
         format: group.format,
         as_query,
+        pretty: group.pretty,
     };
     query::info(&view, &options, arguments)
 }
