@@ -410,7 +410,6 @@ impl PackageTable {
             package_count,
             offers,
             triggered,
-            dependents,
             triggers,
             packages,
             links,
@@ -429,7 +428,6 @@ impl PackageTable {
             && below(links, dependencies, name_count)
             && (0..package_count as u32)
                 .all(|record| (self.record(record).name_ref().0 as usize) < name_count)
-            && dependents <= triggers
     }
 
     /// Returns a part of the core, given in words.
