@@ -68,11 +68,21 @@ pub fn choose_ids(
         fail_on_skipped_script: false,
         ..request.clone()
     };
+    let key = match &request.base {
+        Some(_) => None,
+        None => Some(record::key(&request)?),
+    };
+    if let Some(ids) = key.as_ref().and_then(|key| record::known_ids(store, key)) {
+        return Ok(ids);
+    }
     let scripts = Scripts::new(&request);
     let installed = Installed::new(&request, store, &scripts, sink)?;
     scripts.finish(&installed.root, &mut Vec::new())?;
     let mut ids = scripts.ids();
     ids.sort();
+    if let Some(key) = key {
+        record::keep_ids(store, &key, &ids)?;
+    }
     Ok(ids)
 }
 

@@ -6,7 +6,7 @@
 
 use super::error::ImageError;
 use super::layer::{PackedSegment, Place};
-use super::request::{BuildRequest, Compression, FileSource};
+use super::request::{AccountKind, BuildRequest, ChosenId, Compression, FileSource};
 use super::store::{Store, copy_verified, sha256_hex, touch};
 use super::{
     BuiltImage, Descriptor, Document, Layer, Platform, ScriptOutcome, ScriptResult, Warning, oci,
@@ -86,6 +86,50 @@ struct NodeRecord {
     x: BTreeMap<String, Vec<u8>>,
 }
 
+/// Keeps a record, with its own digest in front: one that was cut off is none.
+fn keep(store: &Store, key: &str, record: &impl Serialize) -> Result<(), ImageError> {
+    let text = serde_json::to_vec(record).expect("texts and numbers are always JSON");
+    let mut bytes = sha256_hex(&text).into_bytes();
+    bytes.push(b'\n');
+    bytes.extend_from_slice(&text);
+    store.keep_image(key, &bytes)
+}
+
+/// Returns a record that is whole.
+fn kept<T: serde::de::DeserializeOwned>(store: &Store, key: &str) -> Option<T> {
+    let bytes = store.image(key)?;
+    let (digest, text) = bytes.split_at_checked(65)?;
+    let whole = digest[..64] == *sha256_hex(text).as_bytes();
+    serde_json::from_slice(text).ok().filter(|_| whole)
+}
+
+/// The key of the numbers of accounts that a request leads to.
+fn ids_key(key: &str) -> String {
+    sha256_hex(format!("ids {key}").as_bytes())
+}
+
+/// Keeps the numbers of accounts that a request led to.
+pub(super) fn keep_ids(store: &Store, key: &str, ids: &[ChosenId]) -> Result<(), ImageError> {
+    let rows = ids
+        .iter()
+        .map(|one| (one.kind == AccountKind::User, &one.name, one.id));
+    keep(store, &ids_key(key), &rows.collect::<Vec<_>>())
+}
+
+/// Returns the numbers of accounts that a request led to before.
+pub(super) fn known_ids(store: &Store, key: &str) -> Option<Vec<ChosenId>> {
+    let rows: Vec<(bool, String, u32)> = kept(store, &ids_key(key))?;
+    let ids = rows.into_iter().map(|(is_user, name, id)| ChosenId {
+        kind: match is_user {
+            true => AccountKind::User,
+            false => AccountKind::Group,
+        },
+        name,
+        id,
+    });
+    Some(ids.collect())
+}
+
 const RESULTS: [ScriptResult; 5] = [
     ScriptResult::BuiltIn,
     ScriptResult::Emulated,
@@ -146,22 +190,12 @@ impl Record {
                 .map(|entry| NodeRecord::new(entry, places))
                 .collect(),
         };
-        let text = serde_json::to_vec(&record).expect("texts and numbers are always JSON");
-        // Its own digest in front: a record that was cut off is no record.
-        let mut bytes = sha256_hex(&text).into_bytes();
-        bytes.push(b'\n');
-        bytes.extend_from_slice(&text);
-        store.keep_image(key, &bytes)
+        keep(store, key, &record)
     }
 
     /// Returns the image that a request led to, if all of it is still there.
     pub(super) fn load(store: &Store, key: &str, request: &BuildRequest) -> Option<BuiltImage> {
-        let bytes = store.image(key)?;
-        let (digest, text) = bytes.split_at_checked(65)?;
-        if digest[..64] != *sha256_hex(text).as_bytes() {
-            return None;
-        }
-        let record: Self = serde_json::from_slice(text).ok()?;
+        let record: Self = kept(store, key)?;
         let mut layers = Vec::new();
         for layer in record.layers {
             let hex = layer.digest.strip_prefix("sha256:")?;

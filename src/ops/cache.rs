@@ -97,6 +97,9 @@ pub fn run(
     let loaded = refresh::load(context, Purpose::Read, Depth::Records, sink).map_err(unreadable)?;
     let mut sources = solver_sources(&loaded, &architectures.list);
     sources.installed = InstalledInput::from_db(&database.installed);
+    for warning in sources.warnings() {
+        sink.warning(warning);
+    }
     let all_there = loaded
         .repositories
         .iter()

@@ -171,8 +171,11 @@ pub struct Report {
     pub left_as_they_are: Vec<crate::history::ChangedFile>,
     /// Files that come back as they were when they left, not as their package brought them.
     pub changed_in_place: Vec<String>,
-    /// Steps that failed.
+    /// Steps that failed, or what stands against a solution.
     pub errors: u32,
+    /// Why there is no solution.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub contradictions: Vec<solver::Contradiction>,
 }
 
 /// Asks a yes-or-no question; `true` is yes.
@@ -757,14 +760,19 @@ impl<'a> Change<'a> {
         }
         sink.error(solver::TITLE);
         sink.event(Event::Text(&report));
+        self.report.borrow_mut().errors = solution.errors;
         if self.options.explain != Explain::No
             && let Some(mut explanation) = solver::explain(universe, request)
         {
             explanation.compare(&self.database.world);
-            sink.event(Event::Text(&match self.options.explain {
-                Explain::Json => explanation.to_json(),
-                Explain::Text | Explain::No => explanation.to_string(),
-            }));
+            match self.options.explain {
+                Explain::Json => {
+                    self.report.borrow_mut().contradictions = explanation.contradictions;
+                }
+                Explain::Text | Explain::No => {
+                    sink.event(Event::Text(&explanation.to_string()));
+                }
+            }
         }
         Solved::Failed(solution.errors.min(99) as u8)
     }
@@ -1139,8 +1147,19 @@ fn virtual_identity(made: &VirtualPackage) -> Identity {
     Identity(hash.finalize().into())
 }
 
-/// Turns loaded repositories into what the solver reads; nothing is installed yet.
+/// Turns loaded repositories into what the solver reads, with their joined table where it is worth
+/// keeping; nothing is installed yet.
 pub fn solver_sources(repositories: &LoadedRepositories, architectures: &[String]) -> Sources {
+    let sources = plain_sources(repositories, architectures);
+    if let Some(table) = repositories.joined() {
+        // Nobody has asked for it yet.
+        let _ = sources.joined.set(table);
+    }
+    sources
+}
+
+/// Does the same for who only looks at the repositories one by one.
+pub fn plain_sources(repositories: &LoadedRepositories, architectures: &[String]) -> Sources {
     let empty = Arc::new(PackageTable::build(&[]));
     let inputs = repositories
         .repositories
@@ -1156,17 +1175,12 @@ pub fn solver_sources(repositories: &LoadedRepositories, architectures: &[String
             local: loaded.local,
             url: loaded.repository.url.clone(),
         });
-    let sources = Sources {
+    Sources {
         repositories: inputs.collect(),
         tag_order: repositories.tag_order.clone(),
         architectures: architectures.to_vec(),
         ..Sources::default()
-    };
-    if let Some(table) = repositories.joined() {
-        // Nobody has asked for it yet.
-        let _ = sources.joined.set(table);
     }
-    sources
 }
 
 /// Tells what a solution changes; returns whether that is anything.

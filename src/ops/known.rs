@@ -1,7 +1,7 @@
 //! What a question is asked about: the installed database and the loaded repositories.
 
 use super::Error;
-use super::change::solver_sources;
+use super::change::{plain_sources, solver_sources};
 use super::database::{Database, OpenOptions, open_root};
 use super::package_file;
 use super::query::{CachedPackage, From, Links, ManifestFile, PackageRef, RepositoryView, View};
@@ -109,7 +109,7 @@ impl Known {
 
     /// Tells of records that could not be understood.
     pub fn warn(&self, sink: &mut dyn Sink) {
-        let mut sources = solver_sources(&self.loaded, &self.architectures.list);
+        let mut sources = plain_sources(&self.loaded, &self.architectures.list);
         sources.installed = InstalledInput::from_db(&self.installed);
         for warning in sources.warnings() {
             sink.warning(warning);

@@ -1,6 +1,7 @@
 //! `update`: refresh every index and say what there is (cli.md, 2.5).
 
 use super::Error;
+use super::change::plain_sources;
 use super::database::{Database, OpenOptions};
 use super::log::LogTee;
 use super::refresh::{self, Purpose};
@@ -8,6 +9,7 @@ use crate::config::Settings;
 use crate::config::repositories::masked;
 use crate::fetch::Depth;
 use crate::progress::Sink;
+use crate::solver::InstalledInput;
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -70,6 +72,11 @@ pub fn run(settings: &Settings, options: &UpdateOptions, sink: &mut dyn Sink) ->
     };
     let loaded =
         refresh::load(context, Purpose::Update, Depth::Records, sink).map_err(unreadable)?;
+    let mut sources = plain_sources(&loaded, &architectures.list);
+    sources.installed = InstalledInput::from_db(&database.installed);
+    for warning in sources.warnings() {
+        sink.warning(warning);
+    }
     let mut packages: HashSet<_> = database
         .installed
         .packages

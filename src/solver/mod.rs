@@ -34,7 +34,7 @@ pub use summary::{
 pub use universe::Universe;
 
 use crate::package::World;
-pub use complete::{Explanation, Hint};
+pub use complete::{Contradiction, Explanation, Hint};
 use links::Links;
 use search::{Search, Wanted};
 

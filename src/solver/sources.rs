@@ -171,8 +171,11 @@ impl Sources {
     /// Returns the warnings about records that could not be read as written, in the order in
     /// which apk prints them before everything else (solver.md, 1.7).
     pub fn warnings(&self) -> Vec<&'static str> {
-        let own = std::iter::once(&self.installed.table).chain(&self.remembered);
-        let tables = own.map(AsRef::as_ref).chain([self.joined()]);
+        // Where there is a joined table, the others may not have been loaded.
+        let tables = std::iter::once(&self.installed.table)
+            .chain(&self.remembered)
+            .chain(self.repositories.iter().map(|r| &r.table))
+            .chain(self.joined.get());
         let mut all = Flaws::default();
         for table in tables {
             let flaws = table.flaws();

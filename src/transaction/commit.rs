@@ -703,7 +703,8 @@ impl Commit<'_, '_> {
                     kept
                 }));
             }
-            // Without data there is nothing to unpack; only the record is made.
+            // Without data there is nothing to unpack; only the record is made, and as apk makes it,
+            // without the tag.
             if let (Some(before), Some(position)) = (&before, position) {
                 self.files_of(index, None, |commit, known| {
                     let mut deciding = Deciding::default();
@@ -714,7 +715,6 @@ impl Commit<'_, '_> {
             }
             return Ok(Some(InstalledPackage {
                 package: new.package.clone(),
-                pinned_tag: new.tag.clone(),
                 ..InstalledPackage::default()
             }));
         };

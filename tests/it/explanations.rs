@@ -2,6 +2,7 @@ use crate::support::{self, Sandbox};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 /// Where repositories and keys of the cases are, below the shared data.
 const KEYS: [&str; 3] = ["alpine-v3.19/keys", "alpine-branches/keys", "index/keys"];
@@ -20,7 +21,12 @@ fn explain(data: &Path, repositories: &[&str], arguments: &str) -> Option<String
     let lines: Vec<String> = lines.collect();
     sandbox.repositories(&lines.iter().map(String::as_str).collect::<Vec<_>>());
     let mut command = sandbox.ibex();
-    command.args(["--arch", "x86_64", "--simulate", "--explain"]);
+    command.args(["--arch", "x86_64", "--simulate"]);
+    if let Some(arguments) = arguments.strip_prefix("--json ") {
+        command.arg("--json").args(arguments.split(' '));
+        return Some(as_data(&mut command));
+    }
+    command.arg("--explain");
     let output = support::run(command.args(arguments.split(' '))).output;
     // Only the explanation; apk's own report is covered elsewhere.
     let start = output.find("These cannot").or(output.find("This cannot"));
@@ -28,6 +34,24 @@ fn explain(data: &Path, repositories: &[&str], arguments: &str) -> Option<String
         Some(start) => output[start..].to_owned(),
         None => output,
     })
+}
+
+/// Returns what a program that reads the answer gets: one value on standard output.
+fn as_data(command: &mut Command) -> String {
+    let output = command.stdin(Stdio::null()).output().expect("it starts");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one value");
+    let code = output.status.code().expect("an exit code");
+    assert_eq!(report["errors"], code, "{report}");
+    assert_eq!(report["changes"], serde_json::json!([]), "{report}");
+    let text = serde_json::to_string_pretty(&report["contradictions"]).expect("data");
+    // Only the report of apk goes to standard error.
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        told.starts_with("ERROR: unable to select packages:\n"),
+        "{told}"
+    );
+    assert!(!told.contains("contradictions"), "{told}");
+    text + "\n"
 }
 
 #[test]

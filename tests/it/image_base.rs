@@ -704,6 +704,15 @@ fn alpines_own_keys_are_known() {
     desk.run(&["lock", "a.yaml", "--offline"]).good();
     build(&["--locked"], "b/").good();
     assert_eq!(one(&desk.path().join("b")).digest, image.digest);
+    // A description for the real repository, unchanged, with the packages from elsewhere.
+    let official = "https://dl-cdn.alpinelinux.org/alpine/v3.19/main";
+    describe(official, "amd64", "alpine-base");
+    let mirror = format!("{official}={}", repository.display());
+    build(&["--mirror", &mirror], "official/").good();
+    let image = one(&desk.path().join("official"));
+    let said = String::from_utf8_lossy(&image.kept["etc/apk/repositories"]).into_owned();
+    assert_eq!(said, format!("{official}\n"));
+    assert_eq!(image.kept[&path], real);
     // Signed by somebody else, at an address like Alpine's; Alpine's, at another address.
     let newer = data("alpine-branches/v3.20/x86_64").expect("it is there");
     copy(&newer, &desk.path().join("alpine/v3.20/main/x86_64"));

@@ -34,7 +34,7 @@ fn has(program: &str) -> bool {
 }
 
 /// Makes a request for packages made here, in this order.
-fn request_for(folder: &Path, packages: &[Made]) -> BuildRequest {
+pub(crate) fn request_for(folder: &Path, packages: &[Made]) -> BuildRequest {
     let new = packages.iter().map(|made| {
         let bytes = made.build();
         let (control, _) =
@@ -1046,6 +1046,188 @@ fn accounts_keep_their_numbers_by_the_lock_file() {
         "x-build: {scripts: builtin}\n",
     );
     assert_eq!(lock(), [""; 0]);
+}
+
+#[test]
+fn what_should_be_known_is_told_and_refused_by_strict() {
+    let with = |name: &str, path: &str, text: &str| {
+        let parts: Vec<&str> = path.split('/').collect();
+        let folders = (1..parts.len()).map(|end| directory(&parts[..end].join("/")));
+        let entries = folders.chain([file(path, text)]).collect();
+        package(name, "1-r0", entries)
+    };
+    let adds = |made: Made| made.script(ScriptKind::PreInstall, "adduser -S -D -H x");
+    let shop = Shop::new(&[
+        base(),
+        with(
+            "users",
+            "etc/passwd",
+            "root:x:0:0::/:/bin/sh\ndemo:x:7:7::/srv:/bin/sh\n",
+        ),
+        adds(with("mine", "etc/same", "mine")),
+        adds(with("yours", "etc/same", "yours")),
+        with(
+            "billed",
+            "var/lib/db/sbom/billed-1-r0.spdx.json",
+            "{ no JSON",
+        ),
+    ]);
+    let digits = "0123456789abcdef0123456789abcdef01234567";
+    let told = |words: &[&str], code: &str, text: &str| {
+        let line = format!("warning: {code}: {text}");
+        let said = shop.desk.run(words);
+        let count = said
+            .err
+            .lines()
+            .filter(|one| one.starts_with(&line))
+            .count();
+        assert_eq!(count, 1, "{code}: {}", said.err);
+        said.good();
+        // Only what is noticed before anything is written can stop it.
+        if !matches!(code, "W-SBOM" | "W-LOCK-ACCOUNTS") {
+            let strict = shop.desk.run(&[words, &["--strict"]].concat());
+            assert_ne!(strict.code, 0, "{code}");
+            let codes = format!("{}{}", strict.err, strict.out);
+            assert!(codes.contains(code), "{code}: {codes}");
+        }
+    };
+    let build = ["build", "a.yaml", "t:1", "out/"];
+    shop.describe(
+        "a.yaml",
+        "users",
+        "accounts: {users: [{username: demo, uid: 8}]}\n",
+    );
+    told(
+        &build,
+        "W-ACCOUNT-REPLACED",
+        "user `demo:x:7:7::/srv:/bin/sh` of a package is now `demo:x:8:8:Account created by apko:/home/demo:/bin/sh`",
+    );
+    told(
+        &build,
+        "W-NO-GROUP",
+        "there is no /etc/group; add a base layout",
+    );
+    told(
+        &build,
+        "W-NO-OSRELEASE",
+        "there is no /etc/os-release; add `alpine-release`",
+    );
+    shop.describe("a.yaml", "", "");
+    told(
+        &build,
+        "W-NO-PASSWD",
+        "there is no /etc/passwd; add a base layout",
+    );
+    shop.describe("a.yaml", "demo-base", "");
+    let zstd = [&build[..], &["--layer-compression", "zstd"]].concat();
+    told(
+        &zstd,
+        "W-ZSTD-COMPAT",
+        "umoci 0.4 and Docker engines before 23",
+    );
+    shop.describe("a.yaml", "demo-base, billed", "");
+    told(&build, "W-SBOM", "");
+    // Where the description comes from: nobody asked for it, but apko says it.
+    shop.describe("a.yaml", "demo-base", "");
+    shop.desk.write(".git/HEAD", "ref: refs/heads/main\n");
+    shop.desk
+        .write(".git/refs/heads/main", &format!("{digits}\n"));
+    let remote = "[core]\n\tbare = false\n[remote \"origin\"]\n\turl = https://me:secret@example.com/x.git\n";
+    shop.desk.write(".git/config", remote);
+    shop.desk
+        .run(&["lock", "a.yaml", "--profile", "apko"])
+        .good();
+    let as_apko = [&build[..], &["--profile", "apko", "--locked"]].concat();
+    told(
+        &as_apko,
+        "W-VCS-REPRO",
+        "the digest changes with every commit",
+    );
+    let quiet = shop.desk.run(&[&as_apko[..], &["--vcs=no"]].concat());
+    assert!(!quiet.err.contains("W-VCS-REPRO"), "{}", quiet.err);
+    quiet.good();
+    let annotations = |more: &[&str]| {
+        shop.desk
+            .run(&[&["build", "a.yaml", "t:1", "vcs.oci.tar", "-q"], more].concat())
+            .good();
+        let mut tar = Command::new("tar");
+        tar.arg("-xOf")
+            .arg(shop.desk.path().join("vcs.oci.tar"))
+            .args(["--wildcards", "blobs/sha256/*"]);
+        run(&mut tar).success().output
+    };
+    let found = annotations(&["--vcs"]);
+    for wanted in [
+        "\"org.opencontainers.image.source\":\"https://example.com/x.git\"",
+        &format!("\"org.opencontainers.image.revision\":\"{digits}\""),
+    ] {
+        assert!(found.contains(wanted), "{wanted}");
+    }
+    assert!(!found.contains("secret") && !annotations(&[]).contains(digits));
+    // A lock file that does not say what it was made from; one of packages that fight for a file.
+    let lock = shop.desk.read("a.lock.json");
+    let mut lock: serde_json::Value = serde_json::from_str(&lock).expect("JSON");
+    lock.as_object_mut().expect("an object").remove("config");
+    shop.desk.write("old.json", &lock.to_string());
+    let old = [&build[..], &["--lockfile", "old.json"]].concat();
+    told(
+        &old,
+        "W-LOCK-OLD",
+        "old.json does not say what it was made from",
+    );
+    shop.describe("a.yaml", "demo-base, mine, yours", "");
+    told(
+        &["lock", "a.yaml"],
+        "W-LOCK-ACCOUNTS",
+        "the ids of accounts are not known: ",
+    );
+}
+
+#[test]
+fn every_warning_has_a_case() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let codes = |text: &str| -> BTreeSet<String> {
+        let starts = text
+            .match_indices("W-")
+            .filter(|(at, _)| text[..*at].ends_with('"'));
+        let code = |(at, _)| {
+            let rest: &str = &text[at..];
+            let end = rest
+                .find(|c: char| !c.is_ascii_uppercase() && c != '-')
+                .unwrap_or(rest.len());
+            rest[..end].trim_end_matches('-').to_owned()
+        };
+        starts.map(code).collect()
+    };
+    let mut folders = vec![here.join("src")];
+    let mut known = BTreeSet::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "rs") && !path.ends_with("tests.rs")
+            {
+                known.extend(codes(&fs::read_to_string(&path).expect("a source file")));
+            }
+        }
+    }
+    assert!(known.len() > 25, "{known:?}");
+    let mut tests = fs::read_to_string(here.join("src/config/image/tests.rs")).expect("tests");
+    for entry in fs::read_dir(here.join("tests/it")).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with("image_"))
+        {
+            tests.push_str(&fs::read_to_string(path).expect("a source file"));
+        }
+    }
+    let missing: Vec<&String> = known
+        .iter()
+        .filter(|code| !tests.contains(code.as_str()))
+        .collect();
+    assert!(missing.is_empty(), "no case for {missing:?}");
 }
 
 #[test]

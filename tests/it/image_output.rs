@@ -371,14 +371,15 @@ fn errors_of_building() {
         2,
         "error[E-SDE]: SOURCE_DATE_EPOCH=\"yesterday\" is not an integer",
     );
-    desk.run(&["build", "a.yaml", "t:1", "no/where/x.tar"])
-        .error(
+    for output in ["no/where/x.tar", "no/where/"] {
+        desk.run(&["build", "a.yaml", "t:1", output]).error(
             1,
             &format!(
                 "error[E-OUTPUT]: cannot create {}: No such file or directory",
-                desk.path().join("no/where/x.tar").display()
+                desk.path().join(output).display()
             ),
         );
+    }
     desk.run(&["build", "a.yaml", "t:1", "strange"]).error(
         2,
         "error[E-USAGE]: \"strange\" does not say what to write: an existing folder, or a name that \

@@ -773,6 +773,29 @@ fn signatures_over_sha1_are_told_and_can_be_refused() {
 }
 
 #[test]
+fn lint_names_every_problem() {
+    let desk = Desk::empty();
+    desk.write(
+        "a.yaml",
+        "contents:\n  repositories: ['https://me:secret@h.example/a', b, b]\n  \
+         packages: [x, x, y@edge]\nentrypoint: {type: service-bundle}\n---\nmore: 1\n",
+    );
+    let said = desk.run(&["lint", "a.yaml"]).good();
+    let wanted = [
+        "W-DOCUMENTS: a.yaml: only the first document is used",
+        "W-SECRET-URL: contents.repositories: https://h.example/a carries credentials",
+        "W-TWICE: contents.repositories: b is there twice",
+        "W-TWICE: contents.packages: x is there twice",
+        "W-NO-TAG: contents.packages: no repository has the tag @edge of y@edge",
+        "W-NO-SERVICES: a service bundle without services",
+    ];
+    assert_eq!(said.lines().collect::<Vec<_>>(), wanted);
+    desk.write("b.yaml", "contents: {repositories: [a], packages: [x]}\n");
+    let said = desk.run(&["lint", "b.yaml"]).good();
+    assert_eq!(said, "W-NO-COMMAND: neither entrypoint nor cmd\n");
+}
+
+#[test]
 fn indexes_of_the_new_format_are_refused_by_name() {
     let Some(v3) = data("apk-v3/melmac") else {
         return;

@@ -2,17 +2,22 @@
 //! cpio.
 
 use crate::image_build::{build, request};
+use crate::image_contents::request_for;
+use crate::support::repository::{Made, directory, file, hard_link, package};
 use crate::support::{self, Run, Sandbox};
 use ibex::fetch::registry::{
     Blob, BlobSource, CredentialFiles, Manifest, Push, Reference, Registry,
 };
+use ibex::format::package_writer::EntrySpec;
 use ibex::image::output::{self, Bundle, LayoutShape};
 use ibex::image::{BuiltImage, Compression, Document, Layering, oci};
 use ibex::ops::publish;
+use ibex::package::ScriptKind;
 use ibex::root::tree::EntryKind;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -727,6 +732,240 @@ fn a_registry_asks_who_we_are_and_errors_are_told() {
     let error = registry(closed, &CredentialFiles::default()).push(&push, &[]);
     let text = error.expect_err("an error").to_string();
     assert!(text.contains("Connection refused"), "{text}");
+}
+
+/// Packages with everything that some reader is strict about: capabilities, names of one file of
+/// which the link comes first, directories that all packages have, special bits, a user made by a
+/// script.
+fn strict_packages() -> Vec<Made> {
+    let mut packages = vec![
+        package(
+            "base",
+            "1-r0",
+            vec![
+                directory("etc"),
+                file("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"),
+                file("etc/group", "root:x:0:\n"),
+                file("etc/os-release", "ID=demo\nVERSION_ID=1\n"),
+            ],
+        ),
+        package(
+            "special",
+            "1-r0",
+            vec![
+                directory("srv"),
+                EntrySpec {
+                    mode: 0o2755,
+                    uname: "demo".to_owned(),
+                    gname: "demo".to_owned(),
+                    ..directory("srv/shared")
+                },
+                EntrySpec {
+                    mode: 0o1777,
+                    ..directory("srv/open")
+                },
+                EntrySpec {
+                    mode: 0o640,
+                    uname: "demo".to_owned(),
+                    gname: "demo".to_owned(),
+                    ..file("srv/shared/own", "own\n")
+                },
+                file("srv/zzz", "one file\n"),
+                hard_link("srv/aaa", "srv/zzz"),
+                EntrySpec {
+                    mode: 0o755,
+                    // Version 2, effective; cap_net_raw is the thirteenth bit.
+                    xattrs: BTreeMap::from([(
+                        "security.capability".to_owned(),
+                        [&[1, 0, 0, 2, 0, 0x20][..], &[0; 14]].concat(),
+                    )]),
+                    ..file("srv/capable", "#!/bin/sh\n")
+                },
+            ],
+        )
+        .script(
+            ScriptKind::PreInstall,
+            "addgroup -S demo\nadduser -S -D -H -G demo demo",
+        ),
+    ];
+    packages.extend((0..24).map(|number| {
+        let path = format!("srv/parts/{number}");
+        let entries = vec![
+            directory("srv"),
+            directory("srv/parts"),
+            file(&path, path.clone()),
+        ];
+        package(&format!("part-{number:02}"), "1-r0", entries)
+    }));
+    packages
+}
+
+#[test]
+fn strict_readers_take_layers() {
+    if !support::is_root()
+        || !["skopeo", "podman", "umoci", "getcap", "bsdtar", "python3"]
+            .into_iter()
+            .all(has)
+    {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    for (name, compression) in [
+        ("gzip", Compression::Gzip(6)),
+        ("zstd", Compression::Zstd(3)),
+    ] {
+        let place = folder.path().join(name);
+        fs::create_dir(&place).expect("a new directory");
+        let path = |name: &str| place.join(name).display().to_string();
+        let request = ibex::image::BuildRequest {
+            compression,
+            layering: Layering::Origin { budget: 4 },
+            ..request_for(&place, &strict_packages())
+        };
+        let (image, _store) = build(&request);
+        assert_eq!(image.layers.len(), 5);
+        let images = std::slice::from_ref(&image);
+        let bundle = Bundle {
+            images,
+            index: &oci::index(images, &BTreeMap::new()),
+            reference: "example.org/strict:1",
+        };
+        let shape = LayoutShape::Named;
+        bundle
+            .oci_directory(&place.join("oci"), shape)
+            .expect("a layout");
+        // Every tar reader lists the same, and Python reads all of it.
+        let python = "import sys, tarfile\nfor entry in tarfile.open(sys.argv[1]):\n \
+                      print(entry.name.rstrip('/'))\n entry.isreg() and \
+                      tarfile.open(sys.argv[1]).extractfile(entry.name).read()";
+        for layer in &image.layers {
+            let tar = path("layer.tar");
+            let mut plain =
+                output::open_layer(&layer.path, &layer.descriptor.media_type).expect("a layer");
+            let mut out = fs::File::create(&tar).expect("a file");
+            std::io::copy(&mut plain, &mut out).expect("a layer");
+            let lines = |run: Run| {
+                let text = run.success().output;
+                text.lines()
+                    .map(|line| line.trim_end_matches('/').to_owned())
+                    .collect::<Vec<_>>()
+            };
+            let gnu = lines(run("tar", &["-tf", &tar]));
+            assert_eq!(lines(run("bsdtar", &["-tf", &tar])), gnu);
+            assert_eq!(lines(run("python3", &["-c", python, &tar])), gnu);
+        }
+        // containers/storage refuses names that come twice and links that come before their target.
+        let podman = |arguments: &[&str]| {
+            let mut command = Command::new("podman");
+            command
+                .arg("--root")
+                .arg(place.join("podman"))
+                .arg("--runroot")
+                .arg(place.join("state"));
+            command.args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"]);
+            support::run(command.args(arguments).env("HOME", &place))
+                .success()
+                .output
+        };
+        let source = format!("oci:{}:example.org/strict:1", path("oci"));
+        let storage = format!("[vfs@{}+{}]", path("podman"), path("state"));
+        let target = format!("containers-storage:{storage}example.org/strict:1");
+        run(
+            "skopeo",
+            &["--insecure-policy", "copy", "-q", &source, &target],
+        )
+        .success();
+        let id = podman(&[
+            "image",
+            "inspect",
+            "--format",
+            "{{.Id}}",
+            "example.org/strict:1",
+        ]);
+        assert_eq!(id.trim(), image.config.descriptor.hex());
+        podman(&["create", "--name", "c", "--net", "none", id.trim(), "/x"]);
+        podman(&["export", "-o", &path("export.tar"), "c"]);
+        let unpacked = place.join("unpacked");
+        fs::create_dir(&unpacked).expect("a new directory");
+        run(
+            "tar",
+            &[
+                "-xpf",
+                &path("export.tar"),
+                "--numeric-owner",
+                "--xattrs",
+                "--xattrs-include=*",
+                "-C",
+                &path("unpacked"),
+            ],
+        )
+        .success();
+        let mut trees = vec![unpacked];
+        // umoci 0.4 does not read Zstandard.
+        if name == "gzip" {
+            let named = format!("{}:example.org/strict:1", path("oci"));
+            run("umoci", &["unpack", "--image", &named, &path("bundle")]).success();
+            trees.push(place.join("bundle/rootfs"));
+        }
+        for tree in trees {
+            use std::os::unix::fs::MetadataExt;
+            let is = |path: &str| {
+                let meta = fs::symlink_metadata(tree.join(path)).expect(path);
+                (meta.mode() & 0o7777, meta.uid(), meta.gid(), meta.nlink())
+            };
+            let (mode, uid, gid, _) = is("srv/shared");
+            assert_eq!((mode, uid, gid), (0o2755, 100, 100), "{}", tree.display());
+            assert_eq!(is("srv/open").0, 0o1777);
+            assert_eq!(is("srv/shared/own"), (0o640, 100, 100, 1));
+            assert_eq!(is("srv/aaa").3, 2);
+            assert_eq!(
+                fs::read(tree.join("srv/aaa")).expect("a file"),
+                b"one file\n"
+            );
+            let capable = tree.join("srv/capable").display().to_string();
+            let said = run("getcap", &[&capable]).success().output;
+            assert_eq!(said.trim(), format!("{capable} cap_net_raw=ep"));
+        }
+    }
+}
+
+#[test]
+fn bubblewrap_runs_an_unpacked_root() {
+    use std::os::unix::process::CommandExt;
+    if !support::is_root() || !has("bwrap") {
+        return;
+    }
+    let Some(case) = Case::new(Compression::None, Layering::One) else {
+        return;
+    };
+    let root = case.path("root");
+    output::rootfs_directory(&case.image, &root, output::Ownership::default()).expect("a root");
+    fs::set_permissions(case.folder.path(), fs::Permissions::from_mode(0o755)).expect("our own");
+    // As somebody who owns nothing here: the shell, and what the dynamic linker finds.
+    let mut command = Command::new("bwrap");
+    command.args(["--unshare-user", "--uid", "0", "--gid", "0", "--ro-bind"]);
+    command
+        .arg(&root)
+        .args(["/", "--proc", "/proc", "--dev", "/dev"]);
+    command.args([
+        "sh",
+        "-c",
+        "id -u; ssh -V 2>&1; apk info -q 2>&1 | head -n 1",
+    ]);
+    command
+        .uid(65534)
+        .gid(65534)
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin");
+    let said = support::run(&mut command);
+    let text = format!("{}{}", said.output, said.code);
+    if text.contains("No permissions to create new namespace") && std::env::var_os("CI").is_none() {
+        eprintln!("skipped: {text}");
+        return;
+    }
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], "0", "{text}");
+    assert!(lines[1].starts_with("OpenSSH_"), "{text}");
 }
 
 #[test]

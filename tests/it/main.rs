@@ -73,6 +73,8 @@ mod solver_beyond;
 mod solver_binary;
 /// apk's solver cases and version data, on the solver alone.
 mod solver_cases;
+/// Random scenes carried out, judged by rules and compared with another apk.
+mod solver_commits;
 /// Details of what is printed that random scenes found.
 mod solver_details;
 /// Laws of the solver on random scenes.

@@ -312,7 +312,7 @@ impl Built {
                 if let Some(parent) = parent
                     && !parent.exists()
                 {
-                    let missing = std::io::ErrorKind::NotFound.into();
+                    let missing = rustix::io::Errno::NOENT.into();
                     return Err(super::output_error(output, &missing));
                 }
                 bundle.oci_directory(output, shape)?;

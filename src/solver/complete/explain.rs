@@ -171,12 +171,6 @@ impl Explanation {
             }
         }
     }
-
-    /// Returns it as one line of JSON.
-    pub fn to_json(&self) -> String {
-        let text = serde_json::to_string(self).unwrap_or_default();
-        format!("{text}\n")
-    }
 }
 
 /// Explains why there is no answer; `None` if there is one.
