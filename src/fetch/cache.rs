@@ -67,7 +67,8 @@ pub fn begin(path: &Path) -> io::Result<(File, PathBuf)> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".tmp.{}", std::process::id()));
     let temporary = path.with_file_name(name);
-    Ok((File::create(&temporary)?, temporary))
+    let make = || Ok((File::create(&temporary)?, temporary));
+    crate::root::passing::noted(make, |(_, path)| path.as_path())
 }
 
 /// Renames a finished temporary file in, or removes it if writing failed.

@@ -358,7 +358,8 @@ impl TableFiles {
             header[16..24].copy_from_slice(&(details.len() as u64).to_le_bytes());
             header[24..28].copy_from_slice(&crc32fast::hash(core).to_le_bytes());
             header[28..].copy_from_slice(&crc32fast::hash(details).to_le_bytes());
-            let mut file = tempfile::NamedTempFile::new_in(&self.0)?;
+            let make = || tempfile::NamedTempFile::new_in(&self.0);
+            let mut file = crate::root::passing::noted(make, tempfile::NamedTempFile::path)?;
             for part in [&header, core, details] {
                 file.write_all(part)?;
             }

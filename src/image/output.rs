@@ -8,8 +8,8 @@ use super::error::ImageError;
 use super::request::Compression;
 use super::store::copy_verified;
 use super::{BuiltImage, Descriptor, Document, oci, subordinate};
-use crate::root::Root;
 use crate::root::tree::{EntryKind, Tree, TreeEntry};
+use crate::root::{Root, passing};
 use flate2::GzBuilder;
 use rustix::fs::FileType;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -247,11 +247,13 @@ pub fn write_file(
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    let file = tempfile::Builder::new()
-        .prefix(".new.")
-        .permissions(fs::Permissions::from_mode(0o644))
-        .tempfile_in(folder)
-        .map_err(failed)?;
+    let make = || {
+        tempfile::Builder::new()
+            .prefix(".new.")
+            .permissions(fs::Permissions::from_mode(0o644))
+            .tempfile_in(folder)
+    };
+    let file = passing::noted(make, tempfile::NamedTempFile::path).map_err(failed)?;
     let mut out = BufWriter::with_capacity(256 << 10, file);
     write(&mut out).map_err(|error| match error {
         // The name that the user knows is the one to tell.

@@ -12,7 +12,7 @@
 
 use super::error::ImageError;
 use super::{output, subordinate};
-use crate::root::{Root, RootError, split};
+use crate::root::{Root, RootError, passing, split};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 use std::collections::BTreeMap;
@@ -149,7 +149,8 @@ fn namespaces(of_a_user: bool) -> rustix::thread::UnshareFlags {
 /// Runs a script on a tree; returns what it said.
 pub(super) fn run(root: &Root, job: &Job<'_>) -> Result<String, ImageError> {
     let no_sandbox = |reason: String| ImageError::NoSandbox { reason };
-    let place = tempfile::tempdir().map_err(|error| no_sandbox(crate::root::cause(&error)))?;
+    let place = passing::noted(tempfile::tempdir, tempfile::TempDir::path);
+    let place = place.map_err(|error| no_sandbox(crate::root::cause(&error)))?;
     let folder = place.path().join("root");
     let tree = root.tree().expect("an image is built in memory");
     output::unpack_tree(tree, &folder, false)?;
@@ -486,6 +487,8 @@ fn become_first_process() -> rustix::io::Result<()> {
                 Ok(())
             }
             child => {
+                // Whoever waits for this one may be killed, too.
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
                 // Somebody waits for these to close.
                 libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, 0u32);
                 let mut status = 0;

@@ -13,6 +13,7 @@
 //! time.
 
 use super::error::ImageError;
+use crate::root::passing;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -60,10 +61,13 @@ impl Store {
     /// Begins a file that will be renamed in.
     pub(super) fn temporary(&self) -> Result<NamedTempFile, ImageError> {
         let folder = self.directory.join("blobs");
-        tempfile::Builder::new()
-            .prefix(".new.")
-            .tempfile_in(&folder)
-            .map_err(|error| ImageError::store(&folder, &error))
+        let make = || {
+            tempfile::Builder::new()
+                .prefix(".new.")
+                .tempfile_in(&folder)
+        };
+        let made = passing::noted(make, NamedTempFile::path);
+        made.map_err(|error| ImageError::store(&folder, &error))
     }
 
     /// Puts a finished file at its place.

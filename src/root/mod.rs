@@ -14,6 +14,7 @@ pub(crate) mod fault;
 mod file;
 mod lock;
 mod mounts;
+pub mod passing;
 mod path;
 pub mod tree;
 

@@ -448,6 +448,79 @@ fn whatever_is_killed_at_any_moment_leaves_whole_files_or_none() {
 }
 
 #[test]
+fn a_signal_leaves_no_temporary_files() {
+    use std::os::unix::process::ExitStatusExt;
+    use std::time::{Duration, Instant};
+    let Some(desk) = Desk::empty_with_alpine("busybox, tzdata") else {
+        return;
+    };
+    let temporary = desk.path().join("temporary");
+    fs::create_dir(&temporary).expect("a new directory");
+    let words = ["build", "a.yaml", "a:1", "out/", "-q"];
+    let begun = Instant::now();
+    desk.run(&words).good();
+    let whole = begun.elapsed();
+    let mut stopped = 0;
+    for turn in 0..9 {
+        for folder in [desk.cache(), desk.path().join("out")] {
+            let _ = fs::remove_dir_all(folder);
+        }
+        let mut command = desk.command(&words);
+        command.env("TMPDIR", &temporary);
+        let quiet = std::process::Stdio::null;
+        let mut child = command
+            .stdout(quiet())
+            .stderr(quiet())
+            .spawn()
+            .expect("it runs");
+        std::thread::sleep(
+            whole
+                .mul_f64(f64::from(turn + 1) / 10.0)
+                .max(Duration::from_millis(20)),
+        );
+        let (signal, name) = [(2, "INT"), (15, "TERM"), (1, "HUP")][turn as usize % 3];
+        let mut kill = Command::new("kill");
+        kill.arg(format!("-{name}")).arg(child.id().to_string());
+        let _ = said(&mut kill);
+        let status = child.wait().expect("it ends");
+        // Whoever waits sees that it was the signal; a shell says 130.
+        assert!(
+            status.success() || status.signal() == Some(signal),
+            "{status}"
+        );
+        stopped += u32::from(status.signal() == Some(signal));
+        let left: Vec<PathBuf> = [desk.cache(), desk.path()]
+            .iter()
+            .flat_map(|folder| walk(folder))
+            .collect();
+        let passing = left.iter().filter(|path| {
+            let name = path
+                .file_name()
+                .expect("a name")
+                .to_string_lossy()
+                .into_owned();
+            path.starts_with(&temporary) || name.starts_with(".new.") || name.contains(".tmp")
+        });
+        assert_eq!(passing.collect::<Vec<_>>(), [""; 0], "turn {turn}");
+        assert_eq!(
+            fs::read_dir(&temporary).expect("a folder").count(),
+            0,
+            "turn {turn}"
+        );
+    }
+    assert!(stopped > 3, "{stopped}");
+    // What is ignored stays ignored, as under nohup.
+    let command = desk.command(&words);
+    let mut ignoring = Command::new("sh");
+    ignoring.args(["-c", "trap '' HUP; \"$@\" & kill -HUP $!; wait $!", "sh"]);
+    ignoring.arg(command.get_program()).args(command.get_args());
+    ignoring
+        .current_dir(desk.path())
+        .env("IBEX_CACHE_DIR", desk.cache());
+    said(&mut ignoring).good();
+}
+
+#[test]
 fn what_was_fetched_is_enough_without_a_network() {
     let Some(place) = Place::new() else { return };
     if !rustix::process::geteuid().is_root() {

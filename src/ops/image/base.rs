@@ -9,6 +9,7 @@ use crate::format::installed;
 use crate::image::{self as engine, read};
 use crate::ops::publish::PublishError;
 use crate::package::{Dependency, InstalledDb, World};
+use crate::root::passing;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -139,7 +140,9 @@ impl Workshop<'_> {
                 return Err(wrong("its manifest names something that cannot be read"));
             }
             let failed = |error: &std::io::Error| disk("write", &blobs, error);
-            let mut file = tempfile::NamedTempFile::new_in(&blobs).map_err(|e| failed(&e))?;
+            let make = || tempfile::NamedTempFile::new_in(&blobs);
+            let made = passing::noted(make, tempfile::NamedTempFile::path);
+            let mut file = made.map_err(|e| failed(&e))?;
             let pulled = registry.pull_blob(digest, size, &mut file);
             pulled.map_err(PublishError::Registry)?;
             file.persist(blobs.join(hex))

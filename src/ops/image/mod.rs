@@ -39,7 +39,7 @@ use crate::config::{CacheDirectory, Settings};
 use crate::fetch::Session;
 use crate::fetch::registry::CredentialFiles;
 use crate::progress::Sink;
-use crate::root::Root;
+use crate::root::{Root, passing};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -254,7 +254,8 @@ impl<'a> Workshop<'a> {
 }
 
 fn temporary() -> Result<tempfile::TempDir, Error> {
-    let made = tempfile::Builder::new().prefix("ibex-image.").tempdir();
+    let make = || tempfile::Builder::new().prefix("ibex-image.").tempdir();
+    let made = passing::noted(make, tempfile::TempDir::path);
     made.map_err(|error| disk("create", &std::env::temp_dir(), &error))
 }
 

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 /// Runs the subcommand; returns the exit code.
 pub(crate) fn run(invocation: &Invocation, console: &mut Console) -> u8 {
+    super::clean_up_on_signals();
     match dispatch(invocation, console) {
         Ok(code) => code,
         Err(error) => {

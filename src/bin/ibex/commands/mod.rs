@@ -67,6 +67,28 @@ fn interrupt() -> Interrupt {
     interrupt
 }
 
+/// Removes temporary files when a signal ends the process, which it does as if nobody had waited for
+/// it. What is ignored stays ignored.
+fn clean_up_on_signals() {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    let is_ignored = |signal: &i32| ignored.unwrap_or(0) >> (signal - 1) & 1 == 1;
+    let wanted = [SIGHUP, SIGINT, SIGTERM]
+        .into_iter()
+        .filter(|signal| !is_ignored(signal));
+    // Without it a signal ends the process all the same.
+    let Ok(mut signals) = signal_hook::iterator::Signals::new(wanted) else {
+        return;
+    };
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            ibex::root::passing::remove_all();
+            let _ = signal_hook::low_level::emulate_default_handler(signal);
+        }
+    });
+}
+
 fn not_implemented(what: &str) -> Error {
     Error::Arguments {
         lines: vec![format!("not implemented yet: {what}")],
