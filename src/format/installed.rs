@@ -11,6 +11,9 @@ use std::fmt::Write as _;
 
 /// Reads the database text.
 ///
+/// A text that ends within a line was cut off while it was written; as in apk the record that it
+/// ends in is not there then, and the next change installs that package again.
+///
 /// # Errors
 /// [`FormatError::Database`] with the line, or [`FormatError::TooNew`] for unknown letters after
 /// the first line that only installed packages have, unless `allow_unknown`.
@@ -19,8 +22,13 @@ pub fn parse(text: &[u8], allow_unknown: bool) -> Result<InstalledDb, FormatErro
     let utf8 = record::utf8(text);
     let mut current = Reader::default();
     let mut number = 0;
-    for (line, raw) in record::lines(&utf8, text) {
+    let is_cut = text.last().is_some_and(|last| *last != b'\n');
+    let mut lines = record::lines(&utf8, text).peekable();
+    while let Some((line, raw)) = lines.next() {
         number += 1;
+        if is_cut && lines.peek().is_none() {
+            return Ok(db);
+        }
         if raw.len() < 2 {
             current.finish(&mut db, number)?;
         } else {

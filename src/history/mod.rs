@@ -32,7 +32,18 @@ const DIRECTORY: &str = "var/lib/ibex";
 const FILE: &str = "history.sqlite";
 
 /// Raised whenever the tables change; [`migrate`] knows the way from each older one.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
+
+/// What version 2 has and version 1 has not.
+const WRITTEN_FILES: &str = "
+    CREATE TABLE written_file (
+        entry_id INTEGER NOT NULL REFERENCES entry (id) ON DELETE CASCADE,
+        path TEXT NOT NULL,
+        before BLOB,
+        after BLOB NOT NULL,
+        PRIMARY KEY (entry_id, path)
+    ) WITHOUT ROWID;
+";
 
 const SCHEMA: &str = "
     CREATE TABLE entry (
@@ -161,6 +172,19 @@ pub struct Changed {
     pub new: Option<Member>,
 }
 
+/// A file that is no package's and that a transaction wrote itself: a repository file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct WrittenFile {
+    /// Its path below the root.
+    pub path: String,
+    /// What it held; `None` if it was not there.
+    #[serde(skip)]
+    pub before: Option<Vec<u8>>,
+    /// What it was given.
+    #[serde(skip)]
+    pub after: Vec<u8>,
+}
+
 /// One transaction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Entry {
@@ -182,6 +206,8 @@ pub struct Entry {
     pub changes: Vec<Changed>,
     /// Files that were changed, made or deleted by scripts, not by packages.
     pub changed_files: Vec<ChangedFile>,
+    /// Files that the transaction wrote itself, such as those that name repositories.
+    pub written_files: Vec<WrittenFile>,
 }
 
 /// What is known of a transaction when it begins.
@@ -197,6 +223,8 @@ pub struct NewEntry<'a> {
     pub changes: Vec<Changed>,
     /// When it begins, in seconds since 1970.
     pub time: i64,
+    /// Files that it will write itself.
+    pub written_files: &'a [WrittenFile],
 }
 
 /// The open history of a root.
@@ -289,13 +317,22 @@ impl History {
         let connection = Connection::open_with_flags(file(root)?, flags)?;
         connection.busy_timeout(Duration::from_secs(10))?;
         match version(&connection)? {
-            VERSION => Ok(Some(Self {
+            1..=VERSION => Ok(Some(Self {
                 connection,
                 made: Vec::new(),
             })),
             0 => Ok(None),
             _ => Err(HistoryError::TooNew),
         }
+    }
+
+    /// Makes the history unreadable to everybody but its owner: it is about to hold the text of a
+    /// file that is.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn make_private(root: &Root) -> Result<(), RootError> {
+        root.directory(DIRECTORY)?.set_mode(FILE, 0o600)
     }
 
     /// Enters a transaction that is about to begin; returns its number.
@@ -331,6 +368,12 @@ impl History {
                 new.transpose()?,
                 tag(&change.new)
             ])?;
+        }
+        for file in entry.written_files {
+            all.execute(
+                "INSERT INTO written_file VALUES (?1, ?2, ?3, ?4)",
+                params![id, file.path, file.before, file.after],
+            )?;
         }
         all.commit()?;
         Ok(id)
@@ -474,6 +517,7 @@ impl History {
                         world_after: words(row.get(5)?),
                         changes: Vec::new(),
                         changed_files: Vec::new(),
+                        written_files: Vec::new(),
                     })
                 },
             )
@@ -506,6 +550,19 @@ impl History {
             })
         })?;
         entry.changed_files = rows.collect::<Result<_, _>>()?;
+        if version(&self.connection)? > 1 {
+            let mut files = self.connection.prepare_cached(
+                "SELECT path, before, after FROM written_file WHERE entry_id = ?1 ORDER BY path",
+            )?;
+            let rows = files.query_map([id], |row| {
+                Ok(WrittenFile {
+                    path: row.get(0)?,
+                    before: row.get(1)?,
+                    after: row.get(2)?,
+                })
+            })?;
+            entry.written_files = rows.collect::<Result<_, _>>()?;
+        }
         Ok(Some(entry))
     }
 
@@ -597,13 +654,17 @@ fn version(connection: &Connection) -> rusqlite::Result<i64> {
 fn migrate(connection: &Connection) -> Result<(), HistoryError> {
     match version(connection)? {
         VERSION => return Ok(()),
-        0 => {}
+        0 | 1 => {}
         _ => return Err(HistoryError::TooNew),
     }
     connection.execute_batch("BEGIN IMMEDIATE")?;
     // Another process may have been quicker.
-    if version(connection)? == 0 {
+    let present = version(connection)?;
+    if present == 0 {
         connection.execute_batch(SCHEMA)?;
+    }
+    if present < VERSION {
+        connection.execute_batch(WRITTEN_FILES)?;
         connection.pragma_update(None, "user_version", VERSION)?;
     }
     connection.execute_batch("COMMIT")?;
@@ -639,4 +700,49 @@ fn member(row: &Row<'_>, first: usize) -> rusqlite::Result<Option<Member>> {
 
 fn identity(bytes: Vec<u8>) -> Option<Identity> {
     bytes.try_into().ok().map(Identity)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_history_of_the_first_version_is_read_and_brought_to_the_present_one() {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let root = Root::open(folder.path()).expect("a root");
+        root.create_directories(DIRECTORY).expect("writable");
+        let old = Connection::open(folder.path().join(PATH)).expect("a database");
+        old.execute_batch(SCHEMA).expect("the first version");
+        old.execute_batch(
+            "INSERT INTO entry VALUES (1, 5, 'ibex add a', '', 'a', 'done', 0);
+             PRAGMA user_version = 1;",
+        )
+        .expect("an entry");
+        drop(old);
+        let read = History::read(&root).expect("readable").expect("a history");
+        let entry = read.entry(1).expect("readable").expect("an entry");
+        assert!(entry.written_files.is_empty());
+        drop(read);
+        let mut history = History::open(&root, false).expect("it is brought up");
+        let file = WrittenFile {
+            path: "etc/x".to_owned(),
+            before: None,
+            after: b"\xff".to_vec(),
+        };
+        let new = NewEntry {
+            command: "ibex".to_owned(),
+            world_before: &World::default(),
+            world_after: &World::default(),
+            changes: Vec::new(),
+            time: 6,
+            written_files: std::slice::from_ref(&file),
+        };
+        let id = history.begin(&new).expect("an entry");
+        let ids: Vec<_> = history.entries().expect("readable");
+        let files: Vec<_> = ids
+            .into_iter()
+            .map(|entry| (entry.id, entry.written_files))
+            .collect();
+        assert_eq!(files, [(id, vec![file]), (1, Vec::new())]);
+    }
 }

@@ -4,6 +4,7 @@
 //! a look at the attributes of the files below `etc`, before and after, tells what a transaction
 //! changed there besides the packages' own files. Contents are not read.
 
+use super::WrittenFile;
 use crate::package::{InstalledDb, InstalledPackage};
 use crate::root::{Root, Stat};
 use rustix::fs::FileType;
@@ -103,12 +104,14 @@ impl Watch {
 
     /// Returns what changed since, apart from the files of packages that came or left.
     ///
-    /// `before` and `after` are the databases around the transaction.
+    /// `before` and `after` are the databases around the transaction; `written` are the files that
+    /// it wrote itself.
     pub fn changed(
         &self,
         root: &Root,
         before: &InstalledDb,
         after: &InstalledDb,
+        written: &[WrittenFile],
     ) -> Vec<ChangedFile> {
         let now = Self::look(root);
         let touched: HashSet<String> = differing(before, after)
@@ -128,6 +131,7 @@ impl Watch {
         let by_package = |path: &String, (new, times): &(Stat, (i64, i64))| {
             let old = self.files.get(path).map(|(old, _)| old.inode);
             IGNORED.contains(&path.as_str())
+                || written.iter().any(|file| file.path == *path)
                 || packaged(path)
                     && old != Some(new.inode)
                     && (times.0 < self.time || new.kind == FileType::Symlink)

@@ -171,6 +171,8 @@ pub struct Report {
     pub left_as_they_are: Vec<crate::history::ChangedFile>,
     /// Files that come back as they were when they left, not as their package brought them.
     pub changed_in_place: Vec<String>,
+    /// Repository files that somebody changed since, and that stay as they are.
+    pub changed_since: Vec<String>,
     /// Steps that failed, or what stands against a solution.
     pub errors: u32,
     /// Why there is no solution.
@@ -222,7 +224,16 @@ pub fn run_reported(
         &options.command_line,
         &options.version,
     );
-    let mut change = Change::new(settings, options, database)?;
+    let mut settings = settings.clone();
+    let mut changed_since = Vec::new();
+    if let Command::Return(moment) = options.command {
+        // The earlier packages come from the earlier repositories.
+        let back = history::files_back(&database.root, moment)?;
+        settings.sources.replaced.extend(back.texts);
+        changed_since = back.changed_since;
+    }
+    let mut change = Change::new(&settings, options, database)?;
+    change.report.borrow_mut().changed_since = changed_since;
     let outcome = change.run(&mut tee, ask)?;
     Ok((outcome, change.report.into_inner()))
 }
@@ -1031,6 +1042,7 @@ impl<'a> Change<'a> {
                 self.options,
                 &plan,
                 &solution.world,
+                &options.files,
                 options.sync,
                 sink,
             );

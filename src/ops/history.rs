@@ -10,7 +10,8 @@ use super::database::{Database, open_root};
 use crate::config::Settings;
 use crate::config::repositories::masked;
 use crate::history::{
-    Changed, ChangedFile, Entry, History, HistoryError, Member, NewEntry, Now, Outcome, PATH, Watch,
+    Changed, ChangedFile, Entry, History, HistoryError, Member, NewEntry, Now, Outcome, PATH,
+    Watch, WrittenFile,
 };
 use crate::package::{Dependency, Identity, Operator, World};
 use crate::plan::{Plan, Verb};
@@ -18,7 +19,7 @@ use crate::progress::Sink;
 use crate::root::Root;
 use crate::transaction::kept::{self, KeptPackage};
 use crate::transaction::{DatabaseText, Outcome as Committed, Recovery, TransactionError};
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet, btree_map};
 
 /// How many of the newest transactions can be undone from kept packages, unless said otherwise.
 pub const KEEP: u32 = 10;
@@ -112,15 +113,20 @@ pub(super) struct Recorder {
     keep: u32,
     /// Packages that were kept for this transaction.
     kept: Vec<Identity>,
+    /// Files that the transaction writes itself.
+    written: Vec<WrittenFile>,
 }
 
 impl Recorder {
     /// Enters a transaction, and keeps the packages that it will drop or replace.
+    ///
+    /// `files` are those that it will write, by path.
     pub(super) fn begin(
         database: &Database,
         options: &ChangeOptions,
         plan: &Plan,
         world: &World,
+        files: &[(String, Vec<u8>)],
         sync: bool,
         sink: &mut dyn Sink,
     ) -> Self {
@@ -128,14 +134,26 @@ impl Recorder {
             open: None,
             keep: 0,
             kept: Vec::new(),
+            written: Vec::new(),
         };
         let changes = changed(plan);
         let Some(keep) = options.history else {
             return nothing;
         };
-        if changes.is_empty() && *world == database.world {
+        if changes.is_empty() && *world == database.world && files.is_empty() {
             return nothing;
         }
+        let written = files.iter().map(|(path, after)| WrittenFile {
+            path: path.clone(),
+            // One that cannot be read now cannot be put back.
+            before: database.root.read(path).ok().flatten(),
+            after: after.clone(),
+        });
+        let written: Vec<WrittenFile> = written.collect();
+        let is_secret = |file: &WrittenFile| {
+            let stat = database.root.stat(&file.path).ok().flatten();
+            stat.is_some_and(|stat| stat.mode & 0o004 == 0)
+        };
         let words = command(&options.command_line);
         let new = NewEntry {
             command: words,
@@ -143,8 +161,12 @@ impl Recorder {
             world_after: world,
             changes,
             time: jiff::Timestamp::now().as_second(),
+            written_files: &written,
         };
         let entered = History::open(&database.root, sync).and_then(|mut history| {
+            if written.iter().any(is_secret) {
+                History::make_private(&database.root)?;
+            }
             let now = Now {
                 installed: &database.installed,
                 world: &database.world,
@@ -190,6 +212,7 @@ impl Recorder {
             open: Some((history, id, watch)),
             keep,
             kept,
+            written,
         }
     }
 
@@ -211,7 +234,8 @@ impl Recorder {
         };
         let written = match result {
             Ok(outcome) => {
-                let files = watch.changed(&database.root, &database.installed, &outcome.installed);
+                let (before, after) = (&database.installed, &outcome.installed);
+                let files = watch.changed(&database.root, before, after, &self.written);
                 let word = match outcome.errors {
                     0 => Outcome::Done,
                     _ => Outcome::Errors,
@@ -394,6 +418,65 @@ pub(super) fn target(database: &Database, moment: Moment) -> Result<Target, Erro
     }
 }
 
+/// What becomes of the files that transactions wrote themselves when these are taken back.
+#[derive(Clone, Debug, Default)]
+pub(super) struct FilesBack {
+    /// Files to write, by path.
+    pub(super) texts: Vec<(String, String)>,
+    /// Files that are not as the transaction left them: they stay as they are.
+    pub(super) changed_since: Vec<String>,
+}
+
+/// Returns which files that transactions wrote themselves come back, and how.
+///
+/// # Errors
+/// [`enum@Error`] if the history or a file cannot be read.
+pub(super) fn files_back(root: &Root, moment: Moment) -> Result<FilesBack, Error> {
+    let mut back = FilesBack::default();
+    let Some(history) = read(root)? else {
+        return Ok(back);
+    };
+    let mut entries = history.entries().map_err(wrong)?;
+    entries.retain(|entry| entry.outcome != Outcome::Started);
+    match moment {
+        Moment::Without(Some(id)) => entries.retain(|entry| entry.id == id),
+        Moment::Without(None) => entries.truncate(1),
+        Moment::After(id) => entries.retain(|entry| entry.id > id),
+    }
+    let mut states: BTreeMap<&str, (Option<Vec<u8>>, bool)> = BTreeMap::new();
+    for file in entries.iter().flat_map(|entry| &entry.written_files) {
+        let (present, stays) = match states.entry(&file.path) {
+            btree_map::Entry::Occupied(known) => known.into_mut(),
+            btree_map::Entry::Vacant(new) => {
+                let present = root.read(&file.path).map_err(|error| Error::Database {
+                    cause: error.cause(),
+                })?;
+                new.insert((present, false))
+            }
+        };
+        if *stays || *present == file.before {
+            continue;
+        }
+        match (present.as_ref() == Some(&file.after), &file.before) {
+            (true, Some(before)) => *present = Some(before.clone()),
+            _ => *stays = true,
+        }
+    }
+    for (path, (text, stays)) in states {
+        let text = text.map(String::from_utf8);
+        match text {
+            Some(Ok(text)) if !stays => back.texts.push((path.to_owned(), text)),
+            _ => back.changed_since.push(path.to_owned()),
+        }
+    }
+    // What is there already needs no writing.
+    let is_new = |(path, text): &(String, String)| {
+        root.read(path).ok().flatten().as_deref() != Some(text.as_bytes())
+    };
+    back.texts.retain(is_new);
+    Ok(back)
+}
+
 /// Takes one transaction back from the present state.
 fn without(database: &Database, entry: &Entry, entries: &[Entry]) -> Result<Target, Error> {
     let installed = database.installed.packages.iter();
@@ -516,6 +599,27 @@ pub(super) fn packages_back(
     Err(refused(lost))
 }
 
+/// Returns the lines that a transaction took out of a file and put into it, with a sign before them
+/// and passwords masked.
+pub fn written_lines(file: &WrittenFile) -> Vec<String> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (before, after) = (
+        text(file.before.as_deref().unwrap_or_default()),
+        text(&file.after),
+    );
+    let only = |sign: char, of: &str, other: &str| -> Vec<String> {
+        let known: HashSet<&str> = other.lines().collect();
+        let lines = of.lines().filter(|line| !known.contains(line));
+        let words = |line: &str| line.split(' ').map(masked).collect::<Vec<_>>().join(" ");
+        lines
+            .map(|line| format!("{sign} {}", words(line)))
+            .collect()
+    };
+    let mut lines = only('-', &before, &after);
+    lines.extend(only('+', &after, &before));
+    lines
+}
+
 /// Says what going back does not bring back.
 pub(super) fn remarks(report: &Report) -> Vec<String> {
     let mut lines = Vec::new();
@@ -523,6 +627,11 @@ pub(super) fn remarks(report: &Report) -> Vec<String> {
         lines.push("Scripts changed these files; they stay as they are:".to_owned());
         let files = report.left_as_they_are.iter();
         lines.extend(files.map(|file| format!("  {} ({})", file.path, file.change.as_str())));
+    }
+    if !report.changed_since.is_empty() {
+        lines.push("These files were changed since; they stay as they are:".to_owned());
+        let paths = report.changed_since.iter();
+        lines.extend(paths.map(|path| format!("  {path}")));
     }
     if !report.changed_in_place.is_empty() {
         lines.push("These files had been changed in place before they left:".to_owned());

@@ -1340,7 +1340,8 @@ impl Commit<'_, '_> {
         if file.staged.is_some() {
             let recorded = match previous {
                 Some(Owner::New(_)) => self.protected_digests.get(&key).cloned(),
-                _ => recorded_digest(previous, folder, &file.name, before, &self.old),
+                Some(Owner::Old(at)) => self.recorded_digest(at, &key, before),
+                Some(Owner::Overlay) | None => None,
             };
             let target = match previous {
                 Some(Owner::Overlay) => Target::Keep,
@@ -1471,6 +1472,34 @@ impl Commit<'_, '_> {
             _ => false,
         };
         self.promise.plan.changes.iter().position(kept)
+    }
+
+    /// Returns the digest that the record of an installed package has for a path.
+    ///
+    /// Where that record is now depends on the order of the changes: still in the list, in the hands
+    /// of the change that replaces it (`before`), or among the new ones, if the package stays.
+    fn recorded_digest(
+        &mut self,
+        at: usize,
+        key: &str,
+        before: Option<&InstalledPackage>,
+    ) -> Option<Digest> {
+        let own = before.filter(|before| self.positions.get(&before.package.identity) == Some(&at));
+        let record = match self.old[at].as_ref().or(own) {
+            Some(record) => record,
+            None => {
+                let stays = self.kept_as(at)?;
+                self.new[stays].as_ref()?
+            }
+        };
+        let (folder, name) = split(key);
+        let mut directories = record.directories.iter();
+        directories
+            .find_map(|directory| {
+                let file = directory.files.iter().find(|file| file.name == name)?;
+                (self.canonical.of(&directory.path) == folder).then_some(file)
+            })
+            .and_then(|file| file.digest.clone())
     }
 
     /// Tells of packages whose files the removed one may have had: the database knows only the
@@ -1810,25 +1839,6 @@ fn has_file(package: &InstalledPackage, path: &str) -> bool {
     let (folder, name) = split(path);
     let mut directories = package.directories.iter().filter(|d| d.path == folder);
     directories.any(|directory| directory.files.iter().any(|file| file.name == name))
-}
-
-/// Returns the digest recorded for a path by its present owner.
-fn recorded_digest(
-    owner: Option<Owner>,
-    folder: &str,
-    name: &str,
-    before: Option<&InstalledPackage>,
-    others: &[Option<InstalledPackage>],
-) -> Option<Digest> {
-    let record = match owner? {
-        // The old version's own record was taken out of the list.
-        Owner::Old(at) => others.get(at).and_then(Option::as_ref).or(before)?,
-        Owner::New(_) | Owner::Overlay => return None,
-    };
-    let mut directories = record.directories.iter().filter(|d| d.path == folder);
-    directories
-        .find_map(|d| d.files.iter().find(|file| file.name == name))
-        .and_then(|file| file.digest.clone())
 }
 
 /// Returns the digest of what is on disk, by the algorithm of `like`; `None` if nothing is there.

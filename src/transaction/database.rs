@@ -12,6 +12,7 @@ use super::{Options, TransactionError};
 use crate::format::{FormatError, Limits, installed, scripts, triggers};
 use crate::package::{InstalledDb, InstalledPackage, World};
 use crate::root::{Root, RootError, RootLock, Stat, is_missing, split};
+use rustix::fs::FileType;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -38,6 +39,8 @@ pub(super) type FileDigest = (String, Option<[u8; 32]>);
 /// Every file of the database, made in memory before the first one is written.
 pub(super) struct DatabaseFiles {
     files: Vec<(String, Vec<u8>)>,
+    /// How many of them, at the beginning, are not the database's own.
+    others: usize,
 }
 
 impl DatabaseFiles {
@@ -53,6 +56,7 @@ impl DatabaseFiles {
             cause: error.to_string(),
         };
         let mut files = options.files.clone();
+        let others = files.len();
         if let Some(architectures) = &options.write_arch {
             let text: String = architectures
                 .iter()
@@ -67,7 +71,7 @@ impl DatabaseFiles {
         files.push((name.to_owned(), scripts::write(db, !plain)));
         files.push((TRIGGERS.to_owned(), triggers::write(db)));
         files.extend(owed.map(|text| (cut::PATH.to_owned(), text)));
-        Ok(Self { files })
+        Ok(Self { files, others })
     }
 
     /// Replaces the files one by one, each as a whole; for a tree that nobody else sees.
@@ -84,16 +88,28 @@ impl DatabaseFiles {
             private.remove_file(SPARE)?;
         }
         let mut written = Vec::new();
-        for (path, content) in self.files {
+        for (position, (path, content)) in self.files.into_iter().enumerate() {
+            // What somebody made unreadable to others may hold a password.
+            let present = match position < self.others {
+                true => root
+                    .stat(&path)?
+                    .filter(|stat| stat.kind == FileType::RegularFile),
+                false => None,
+            };
             let once = || -> Result<(), RootError> {
                 let (parent, _) = split(&path);
                 root.create_directories(parent)?;
                 let beside = beside(&path);
                 let (directory, name) = root.parent(&beside)?;
                 directory.remove_file(name)?;
-                let mut file = directory.create_file(name, 0o644)?;
+                let mode = present.as_ref().map_or(0o644, |_| 0o600);
+                let mut file = directory.create_file(name, mode)?;
                 std::io::Write::write_all(&mut file, &content)
-                    .map_err(|error| RootError::new("write", &beside, error))
+                    .map_err(|error| RootError::new("write", &beside, error))?;
+                let Some(stat) = &present else { return Ok(()) };
+                // An ordinary user owns what it makes.
+                let _ = file.set_owner(stat.uid, stat.gid);
+                file.set_mode(stat.mode & 0o7777)
             };
             once().or_else(|_| once())?;
             written.push((path, Sha256::digest(&content).into()));

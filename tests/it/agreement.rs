@@ -8,12 +8,14 @@
 //! % root 3.19.4                   starts with what apk made: an archive of data/minirootfs
 //! % write etc/x some text         appends a line to a file of the root
 //! % remove PATH | mkdir PATH | link PATH TARGET | mode PATH OCTAL
+//! % cut PATH BYTES                keeps that many bytes of a file
 //! % inside PATH                   puts the program and a shell there; the root is `/` to them
 //! % outside                       ends that
 //! $ -X $FIXTURES/v1 add demo-base the program, on the root of the case
 //! standard output
 //! 2> standard error
 //! [0]                             the exit code
+//! $- …                            the same, but standard error is not told: a difference on purpose
 //! % cat PATH                      a file of the root
 //! % tree                          every path: kind, mode, owner, content
 //! ```
@@ -103,6 +105,11 @@ impl<'a> Case<'a> {
             } else if let Some(words) = line.strip_prefix("$ ") {
                 let _ = writeln!(out, "{line}");
                 out += &self.run(words);
+            } else if let Some(words) = line.strip_prefix("$- ") {
+                let _ = writeln!(out, "{line}");
+                let answer = self.run(words);
+                let told = answer.lines().filter(|line| !line.starts_with("2> "));
+                out.extend(told.flat_map(|line| [line, "\n"]));
             } else if let Some(step) = line.strip_prefix("% ") {
                 let _ = writeln!(out, "{line}");
                 out += &self.step(step);
@@ -219,6 +226,12 @@ impl<'a> Case<'a> {
                 *self.inside.borrow_mut() = Some(path.to_owned());
             }
             "outside" => *self.inside.borrow_mut() = None,
+            "cut" => {
+                let file = fs::OpenOptions::new().write(true).open(full);
+                let length = rest.parse().expect("a length");
+                file.and_then(|file| file.set_len(length))
+                    .expect("a file to cut");
+            }
             "remove" => fs::remove_file(full).expect("a file to remove"),
             "mkdir" => fs::create_dir_all(full).expect("a writable root"),
             "link" => std::os::unix::fs::symlink(rest, full).expect("a writable root"),

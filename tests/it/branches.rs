@@ -3,7 +3,7 @@
 
 use crate::support::mirror::{Does, Mirror};
 use crate::support::{Run, Sandbox, data, run};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -140,6 +140,65 @@ fn a_root_moves_to_another_branch_or_stays_where_it_was() {
     );
     let again = system.ibex(&["upgrade", "--no-scripts"]).success().output;
     assert!(again.starts_with("OK: "), "{again}");
+}
+
+#[test]
+fn a_move_to_another_branch_is_taken_back_with_its_repository_files() {
+    let Some(folder) = tree() else { return };
+    let mirror = Mirror::of(folder.path());
+    let system = System::on(&mirror.url());
+    let root = system.sandbox.root();
+    let file = root.join("etc/apk/repositories");
+    let set_mode = |mode| {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(&file, mode).expect("a mode");
+    };
+    let mode = || std::fs::metadata(&file).expect("the file").mode() & 0o7777;
+    // A file that nobody else may read stays so, and so does what remembers it.
+    set_mode(0o600);
+    let history = root.join("var/lib/ibex/history.sqlite");
+    let before = system.state();
+    let switch = ["branch", "switch", "v3.20", "--no-scripts"];
+    system.ibex(&switch).success();
+    let after = system.state();
+    assert_ne!(after[0], before[0]);
+    assert_eq!(mode(), 0o600);
+    let recorded = std::fs::metadata(history).expect("a history").mode();
+    assert_eq!(recorded & 0o077, 0);
+    let shown = system.ibex(&["history", "show", "2"]).success().output;
+    let lines = format!(
+        "Files that name repositories:\n  etc/apk/repositories\n    - {url}/v3.19/main\n    \
+         + {url}/v3.20/main\n",
+        url = mirror.url()
+    );
+    assert!(shown.contains(&lines), "{shown}");
+    assert!(!shown.contains("changed by scripts"), "{shown}");
+
+    // There, back, there again, and back to the beginning in one step.
+    let preview = system.ibex(&["undo", "--simulate"]).success().output;
+    assert_eq!(system.state(), after, "{preview}");
+    for (words, wanted) in [
+        (&["undo", "--no-scripts"][..], &before),
+        (&["undo", "--no-scripts"], &after),
+        (&["rollback", "--no-scripts", "1"], &before),
+        (&["rollback", "--no-scripts", "2"], &after),
+        (&["undo", "2", "--no-scripts"], &before),
+    ] {
+        let said = system.ibex(words).success().output;
+        assert_eq!(&system.state(), wanted, "{words:?}: {said}");
+        assert!(!said.contains("stay as they are"), "{words:?}: {said}");
+        assert_eq!(mode(), 0o600);
+    }
+
+    // Somebody edited the file since: it stays, and that is said.
+    system.ibex(&switch).success();
+    let edited = system.state()[0].clone() + "# a line\n";
+    system.sandbox.write("etc/apk/repositories", &edited);
+    let said = system.ibex(&["undo", "--no-scripts"]).success().output;
+    assert_eq!(system.state()[0], edited);
+    assert_eq!(system.state()[2], before[2]);
+    let remark = "These files were changed since; they stay as they are:\n  etc/apk/repositories\n";
+    assert!(said.contains(remark), "{said}");
 }
 
 #[test]

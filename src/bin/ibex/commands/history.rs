@@ -100,10 +100,17 @@ fn details(entry: &Entry) -> String {
     let files: String = files
         .map(|file| format!("  {} ({})\n", file.path, file.change.as_str()))
         .collect();
+    let written = entry.written_files.iter().map(|file| {
+        let lines = history::written_lines(file).into_iter();
+        let lines = lines.map(|line| format!("    {line}\n"));
+        format!("  {}\n{}", file.path, lines.collect::<String>())
+    });
+    let written: String = written.collect();
     for (title, lines) in [
         ("World", world),
         ("Packages", changes),
         ("Files changed by scripts", files),
+        ("Files that name repositories", written),
     ] {
         if !lines.is_empty() {
             text += &format!("{title}:\n{lines}");
