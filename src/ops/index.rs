@@ -11,7 +11,6 @@ use crate::package::{Index, Package, Version, order};
 use crate::progress::{Event, Level, Sink};
 use crate::trust::{Keyring, SigningKey};
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -242,32 +241,13 @@ fn warn_of_missing_providers(packages: &[Package], width: usize, sink: &mut dyn 
     ));
 }
 
-/// Writes a file beside its final name and renames it. What is no regular file, such as a device
-/// or a pipe, is written to and never replaced.
 fn write(output: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let folder = match output.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let special = std::fs::metadata(output).is_ok_and(|meta| !meta.is_file() && !meta.is_dir());
-    let attempt = || -> std::io::Result<()> {
-        if special {
-            let mut file = std::fs::OpenOptions::new().write(true).open(output)?;
-            return file.write_all(bytes);
-        }
-        let mut file = tempfile::Builder::new()
-            .prefix(".ibex-index.")
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-            .tempfile_in(folder)?;
-        file.write_all(bytes)?;
-        file.persist(output).map_err(|error| error.error)?;
-        Ok(())
-    };
-    attempt().map_err(|error| {
+    let failed = |error: std::io::Error| {
         let cause = crate::root::cause(&error);
         failed(vec![format!(
             "Index generation failed: {}: {cause}",
             output.display()
         )])
-    })
+    };
+    crate::root::write_output(output, failed, |out| out.write_all(bytes).map_err(failed))
 }

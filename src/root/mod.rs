@@ -14,6 +14,7 @@ pub(crate) mod fault;
 mod file;
 mod lock;
 mod mounts;
+mod output;
 pub mod passing;
 mod path;
 pub mod tree;
@@ -21,6 +22,7 @@ pub mod tree;
 pub use directory::{Directory, Stat};
 pub use file::{NewFile, OpenFile};
 pub use lock::{Holder, RootLock};
+pub use output::{is_special, write_output};
 pub use path::{PathError, RelPath};
 pub use tree::Tree;
 

@@ -140,17 +140,25 @@ fn for_people(invocation: &Invocation, known: &Known, answer: &Answer, console: 
         let text = table.text(0, console.columns(), console.colour);
         console.print_made(&text);
     }
-    let asks = matches!(applet, "info" | "list" | "policy" | "query" | "search");
+    let asks = matches!(
+        applet,
+        "fetch" | "info" | "list" | "policy" | "query" | "search" | "why"
+    );
     if asks && answer.text.is_empty() {
-        let view = known.view();
-        for word in &invocation.arguments {
-            let near = query::nearest(&view, word);
-            if !near.is_empty() {
-                console.hint(&format!(
-                    "nothing matches `{word}`; near it: {}",
-                    near.join(", ")
-                ));
-            }
+        hint_at_names(known, &invocation.arguments, console);
+    }
+}
+
+/// Tells people which names look like words that are none.
+pub(super) fn hint_at_names(known: &Known, words: &[String], console: &mut Console) {
+    let view = known.view();
+    for word in words {
+        let near = query::nearest(&view, word);
+        if !near.is_empty() && !near.contains(word) {
+            console.hint(&format!(
+                "nothing matches `{word}`; near it: {}",
+                near.join(", ")
+            ));
         }
     }
 }
