@@ -715,14 +715,20 @@ impl<'a> Transaction<'a> {
         protected: &ProtectedPaths,
     ) -> Result<Option<u64>, TransactionError> {
         let wanted = self.wanted_space(packages)?;
+        let removes = packages.iter().all(Option::is_none);
+        // What the journal reserves where there is plenty.
+        let journal = self.plan.changes.len() as u64 * 1024 + (128 << 10);
+        let is_tight = removes
+            && self
+                .root
+                .free_space()
+                .is_some_and(|(free, _)| free < wanted + journal);
+        if is_tight && let Some(room) = self.room_of_removals(protected)? {
+            return Ok(Some(room));
+        }
         match staging.spare(wanted) {
             Err(error) if is_full(&error.source) => {}
             other => return Ok(other.map(|()| None)?),
-        }
-        if packages.iter().all(Option::is_none)
-            && let Some(room) = self.room_of_removals(protected)?
-        {
-            return Ok(Some(room));
         }
         Err(TransactionError::Refused {
             lines: vec![no_space(
