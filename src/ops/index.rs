@@ -8,7 +8,7 @@ use super::verify::{keyring, read_bounded};
 use crate::config::Settings;
 use crate::format::{index::UnverifiedIndex, index_writer};
 use crate::package::{Index, Package, Version, order};
-use crate::progress::{Event, Sink};
+use crate::progress::{Event, Level, Sink};
 use crate::trust::{Keyring, SigningKey};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -161,6 +161,15 @@ fn read_packages(
             sink.warning(&format!("File '{}' is unaccessible", path.display()));
             continue;
         };
+        // Without a file the index itself goes where these lines would.
+        let mut tell = |what: &str| {
+            if options.output.is_some() {
+                sink.line(
+                    Level::Detail,
+                    &format!("{}: indexed {what}", path.display()),
+                );
+            }
+        };
         let name = path.file_stem().unwrap_or_default().to_string_lossy();
         let is_older = |old: &OldIndex| {
             meta.modified()
@@ -168,6 +177,7 @@ fn read_packages(
         };
         let reused = known.get(&(name.into_owned(), meta.len()));
         if let Some(package) = reused.filter(|_| old.is_some_and(is_older)) {
+            tell("from old index");
             packages.push((*package).clone());
             continue;
         }
@@ -180,6 +190,7 @@ fn read_packages(
                 if let Some(arch) = &options.rewrite_arch {
                     package.arch = Some(arch.clone());
                 }
+                tell("new package");
                 packages.push(package);
                 fresh += 1;
             }

@@ -58,9 +58,12 @@ impl QueryGroup {
                 false => parsed(values, "format", Format::from_key)?.unwrap_or_default(),
             },
             summarize: parsed(values, "summarize", FieldList::parse_summary)?,
-            from: match values.is("query-installed") {
-                true => Some(From::Installed),
-                false => parsed(values, "from", From::from_key)?,
+            from: {
+                let from = parsed(values, "from", From::from_key)?;
+                match values.last_of(&["from", "query-installed"]) {
+                    Some("query-installed") => Some(From::Installed),
+                    _ => from,
+                }
             },
             pretty: false,
         })
@@ -232,7 +235,11 @@ fn answer(
         false => None,
     };
     // Without words these are about everything, whatever `--world` says.
-    let lists_all = words.is_empty() && matches!(invocation.applet.name, "dot" | "list" | "search");
+    let lists_all = words.is_empty()
+        && match invocation.applet.name {
+            "dot" | "list" | "search" => true,
+            name => name == "info" && !world,
+        };
     let everything = match &resolved {
         Some(identities) if !lists_all => Arguments::Resolved(identities),
         _ => Arguments::or_everything(words),
@@ -329,10 +336,15 @@ fn list_options(
     selection.available |= values.is("list-available");
     selection.orphaned |= values.is("list-orphaned");
     selection.upgradable |= values.is("list-upgradable");
+    // The last one says what patterns are compared with.
+    let matched = values.last_of(&["match", "origin", "depends", "providers"]);
+    if matched == Some("providers") {
+        selection.match_fields = FieldSet::default();
+    }
     ListOptions {
         selection,
-        origin: values.is("origin"),
-        depends: values.is("depends"),
+        origin: matched == Some("origin"),
+        depends: matched == Some("depends"),
         providers: values.is("providers"),
         manifest: values.is("manifest"),
         verbosity,
@@ -355,7 +367,7 @@ fn info(
     match info_test(values) {
         Some("exists") => return query::exists(&view, verbosity, words),
         Some(_) => {
-            let style = if group.format != Format::Default || as_query {
+            let style = if group.format != Format::Default {
                 OwnerStyle::Objects(group.format)
             } else if verbosity == 0 {
                 OwnerStyle::Names
@@ -366,19 +378,21 @@ fn info(
         }
         None => {}
     }
-    if words.is_empty() && !as_query && group.format == Format::Default {
+    if words.is_empty() && group.format == Format::Default {
         return query::installed_list(&view, &group.selection, verbosity);
     }
     let mut fields = group.fields.map(|list| list.fields).unwrap_or_default();
+    // `--fields` replaces what was asked for before it.
+    let asked = values.since("fields");
     for (id, field) in INFO_FIELDS {
-        if values.is(id) {
+        if asked.contains(&id) {
             fields.insert(field);
         }
     }
     let options = InfoOptions {
         selection: group.selection,
         fields,
-        all: values.is("all") || fields == FieldSet::ALL,
+        all: asked.contains(&"all") || fields == FieldSet::ALL,
         verbosity,
         format: group.format,
         as_query,
