@@ -74,14 +74,19 @@ fn run(program: &str, words: &[String], invocation: &Invocation) -> ExitCode {
     match commands::run(invocation, called, &mut console) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            for line in error.lines() {
-                console.error_line(&line);
-            }
-            for hint in error.hints() {
-                console.hint(&hint);
-            }
+            report(&error, &mut console);
             ExitCode::from(error.code())
         }
+    }
+}
+
+/// Prints why something did not happen, and to people what to do next.
+fn report(error: &ibex::ops::Error, console: &mut Console) {
+    for line in error.lines() {
+        console.error_line(&line);
+    }
+    for hint in error.hints() {
+        console.hint(&hint);
     }
 }
 

@@ -41,10 +41,16 @@ pub(crate) fn run(
         &mut answer,
     );
     if invocation.applet.name == "del" && console.terminal && !matches!(done, Ok(0)) {
+        // The hint comes behind what it is about.
+        let code = done.unwrap_or_else(|error| {
+            crate::report(&error, console);
+            error.code()
+        });
         let known = Known::open(&settings, From::Installed, true, &mut Silent);
         if let Ok(known) = known {
             hint_at_names(&known, &invocation.arguments, console);
         }
+        return Ok(code);
     }
     done
 }

@@ -144,7 +144,12 @@ fn for_people(invocation: &Invocation, known: &Known, answer: &Answer, console: 
         applet,
         "fetch" | "info" | "list" | "policy" | "query" | "search" | "why"
     );
-    if asks && answer.text.is_empty() {
+    // `fetch` has something to say about each word.
+    let found = match applet {
+        "fetch" => answer.status == 0,
+        _ => !answer.text.is_empty(),
+    };
+    if asks && !found {
         hint_at_names(known, &invocation.arguments, console);
     }
 }
