@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! catalogue.sqlite      which file held which index, which key vouched for it
-//! indexes/SHA256.table  that index in the flat form of [`PackageTable`], by the digest of its file:
+//! indexes/SHA256.table  that index in the flat form of [`PackageTable`], by the digest of its file,
+//!                       or several indexes joined, by a digest of theirs:
 //!                       "ibex tbl", then length of core and details (64 bit), CRC-32 of both,
 //!                       the core, the details; numbers are little endian
 //! ```
@@ -21,7 +22,10 @@
 use super::mapped;
 use crate::package::PackageTable;
 use crate::trust::{Freshness, SignatureAlgorithm, TrustedBy};
-use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use rusqlite::{
+    Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params,
+};
+use sha2::{Digest, Sha256};
 use std::fs::{File, Metadata};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -29,7 +33,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Raised whenever the tables or the files beside them change; other versions are made anew.
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 
 /// Indexes that were not used for so long are dropped when another one is added, in seconds.
 const KEEP: u64 = 60 * 24 * 3600;
@@ -223,16 +227,14 @@ impl Catalogue {
     /// Notes an index whose table was written with [`TableFiles::write`]; returns its number,
     /// `None` if it could not be noted.
     pub fn note(
-        &mut self,
+        &self,
         digest: &[u8; 32],
         description: &str,
         trusted_by: Option<&TrustedBy>,
         freshness: Freshness,
     ) -> Option<i64> {
-        let transaction = self
-            .connection
-            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
-            .ok()?;
+        let behavior = TransactionBehavior::Immediate;
+        let transaction = Transaction::new_unchecked(&self.connection, behavior).ok()?;
         let now = seconds_now();
         let old = now.saturating_sub(KEEP) as i64;
         let unused: Vec<[u8; 32]> = transaction
@@ -298,6 +300,20 @@ impl Catalogue {
         );
     }
 
+    /// Returns the joined table of several indexes, given their digests in order.
+    pub fn find_joined(&self, indexes: &[[u8; 32]]) -> Option<PackageTable> {
+        self.tables.load(&digest_of_joined(indexes), false)
+    }
+
+    /// Keeps the joined table of several indexes.
+    pub fn keep_joined(&self, indexes: &[[u8; 32]], table: &PackageTable) {
+        let digest = digest_of_joined(indexes);
+        if self.tables.write(&digest, table) {
+            // Noted so that it is dropped some day.
+            self.note(&digest, "joined", None, Freshness::default());
+        }
+    }
+
     /// Loads an index; `None` if its table is missing or damaged, and then it is dropped.
     pub fn load(&self, index: &Stored, details: bool) -> Option<PackageTable> {
         let table = self.tables.load(&index.digest, details);
@@ -309,6 +325,12 @@ impl Catalogue {
         }
         table
     }
+}
+
+fn digest_of_joined(indexes: &[[u8; 32]]) -> [u8; 32] {
+    let mut digest = Sha256::new_with_prefix(b"joined\0");
+    indexes.iter().for_each(|index| digest.update(index));
+    digest.finalize().into()
 }
 
 /// The tables beside the database.

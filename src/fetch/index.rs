@@ -51,14 +51,35 @@ pub struct LoadedIndex {
     pub digest: [u8; 32],
     /// The `DESCRIPTION`.
     pub description: String,
-    /// Its records.
-    pub table: Arc<PackageTable>,
+    /// Its records; `None` if they are to be had in a joined table only ([`Depth::Choice`]).
+    pub table: Option<Arc<PackageTable>>,
+    /// The records are those of the file, none left out.
+    pub whole: bool,
     /// Its number in the catalogue, if it is there.
     pub stored: Option<i64>,
     /// Who vouches for it; `None` if nobody does.
     pub trusted_by: Option<TrustedBy>,
     /// How new it says it is.
     pub freshness: Freshness,
+}
+
+/// How much of the indexes a command needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Depth {
+    /// What choosing needs, of all repositories together.
+    Choice,
+    /// That of each repository.
+    Records,
+    /// Also what people read.
+    Details,
+}
+
+impl LoadedIndex {
+    /// Returns its records; none if they were not loaded.
+    pub fn table(&self) -> Arc<PackageTable> {
+        let empty = || Arc::new(PackageTable::build(&[]));
+        self.table.clone().unwrap_or_else(empty)
+    }
 }
 
 /// What an [`IndexLoader`] goes by.
@@ -70,8 +91,8 @@ pub struct Rules<'a> {
     pub allow_untrusted: bool,
     /// An index may be older than one seen before.
     pub allow_older: bool,
-    /// Load what people read, not only what choosing needs.
-    pub details: bool,
+    /// What is needed of the indexes.
+    pub depth: Depth,
     /// Bounds on what is read.
     pub limits: Limits,
 }
@@ -92,6 +113,17 @@ impl<'a> IndexLoader<'a> {
             catalogue,
             ready: HashMap::new(),
         }
+    }
+
+    /// Returns the joined table of indexes, if the catalogue has it.
+    pub fn find_joined(&self, indexes: &[[u8; 32]]) -> Option<PackageTable> {
+        self.catalogue.as_ref()?.find_joined(indexes)
+    }
+
+    /// Loads the records of each index from now on.
+    pub fn deepen(&mut self) {
+        self.judge.rules.depth = self.judge.rules.depth.max(Depth::Records);
+        self.ready.clear();
     }
 
     /// Returns the catalogue.
@@ -189,7 +221,8 @@ impl<'a> IndexLoader<'a> {
         LoadedIndex {
             digest: parsed.digest,
             description: parsed.index.description,
-            table: Arc::new(parsed.index.table),
+            table: Some(Arc::new(parsed.index.table)),
+            whole: true,
             stored,
             trusted_by: parsed.trusted_by,
             freshness: parsed.index.freshness,
@@ -228,11 +261,15 @@ impl<'a> IndexLoader<'a> {
         if !trusted && !self.judge.rules.allow_untrusted {
             return None;
         }
-        let table = catalogue.load(&stored, self.judge.rules.details)?;
+        let table = match self.judge.rules.depth {
+            Depth::Choice => None,
+            depth => Some(Arc::new(catalogue.load(&stored, depth == Depth::Details)?)),
+        };
         Some(LoadedIndex {
             digest: stored.digest,
             description: stored.description,
-            table: Arc::new(table),
+            table,
+            whole: true,
             stored: Some(stored.id),
             trusted_by: stored.trusted_by.filter(|_| trusted),
             freshness: stored.freshness,

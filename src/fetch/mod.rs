@@ -21,4 +21,4 @@ pub mod remote_index;
 pub mod serve;
 
 pub use http::{HttpError, Session};
-pub use index::{IndexError, IndexLoader, LoadedIndex, Rules};
+pub use index::{Depth, IndexError, IndexLoader, LoadedIndex, Rules};

@@ -9,6 +9,7 @@ use super::download::{self, PackageFiles, Want};
 use super::refresh::{self, LoadedRepositories, Purpose, cached_index_name};
 use super::{Error, query::Answer};
 use crate::config::{CacheDirectory, Settings};
+use crate::fetch::Depth;
 use crate::package::World;
 use crate::plan::{Change, NewPackage, Plan, Source};
 use crate::progress::{Event, Level, Sink};
@@ -93,7 +94,7 @@ pub fn run(
         keyring: &keyring,
         cache: cache.as_ref(),
     };
-    let loaded = refresh::load(context, Purpose::Read, false, sink).map_err(unreadable)?;
+    let loaded = refresh::load(context, Purpose::Read, Depth::Records, sink).map_err(unreadable)?;
     let mut sources = solver_sources(&loaded, &architectures.list);
     sources.installed = InstalledInput::from_db(&database.installed);
     for warning in sources.warnings() {
@@ -231,8 +232,9 @@ impl Work<'_> {
             let Some(index) = loaded.index.as_ref().filter(|_| !purge) else {
                 continue;
             };
-            for number in 0..index.table.len() as u32 {
-                let record = index.table.record(number);
+            let table = index.table();
+            for number in 0..table.len() as u32 {
+                let record = table.record(number);
                 let hash = record.identity().hex();
                 let (name, version) = (record.name(), record.version());
                 names.insert(format!("{name}-{version}.{}.apk", &hash[..8]));

@@ -8,6 +8,7 @@ use super::log::LogTee;
 use super::package_file;
 use super::refresh::{self, LoadedRepositories, Purpose};
 use crate::config::{CacheDirectory, Settings};
+use crate::fetch::{Depth, LoadedIndex};
 use crate::package::{Dependency, Identity, InstalledDb, Operator, PackageTable, World};
 use crate::plan::{Plan, Source};
 use crate::progress::{Event, Level, PlannedChange, PlannedKind, Sink};
@@ -427,6 +428,11 @@ impl<'a> Change<'a> {
             .map_or(crate::config::ARCH, String::as_str);
         let mut settings = self.settings.clone();
         settings.force_refresh |= self.read_again;
+        // What is only shown needs no descriptions to be recorded.
+        let depth = match self.options.simulate {
+            true => Depth::Choice,
+            false => Depth::Details,
+        };
         let context = refresh::Context {
             root: &self.database.root,
             settings: &settings,
@@ -434,10 +440,8 @@ impl<'a> Change<'a> {
             keyring: &self.keyring,
             cache: self.cache.as_ref(),
         };
-        refresh::load(context, purpose, !self.options.simulate, sink).map_err(|error| {
-            Error::Database {
-                cause: error.cause(),
-            }
+        refresh::load(context, purpose, depth, sink).map_err(|error| Error::Database {
+            cause: error.cause(),
         })
     }
 
@@ -811,15 +815,7 @@ impl<'a> Change<'a> {
         ask: Ask<'_>,
     ) -> Result<Outcome, Error> {
         let target = history::target(&self.database, moment)?;
-        let available = |identity| {
-            let tables = sources
-                .repositories
-                .iter()
-                .map(|repository| &repository.table);
-            tables
-                .clone()
-                .any(|table| table.find_identity(identity).is_some())
-        };
+        let available = |identity| sources.joined().find_identity(identity).is_some();
         let back = history::packages_back(&self.database, &target, available)?;
         let registered: Vec<_> = back
             .iter()
@@ -1163,8 +1159,19 @@ fn virtual_identity(made: &VirtualPackage) -> Identity {
     Identity(hash.finalize().into())
 }
 
-/// Turns loaded repositories into what the solver reads; nothing is installed yet.
+/// Turns loaded repositories into what the solver reads, with their joined table where it is worth
+/// keeping; nothing is installed yet.
 pub fn solver_sources(repositories: &LoadedRepositories, architectures: &[String]) -> Sources {
+    let sources = plain_sources(repositories, architectures);
+    if let Some(table) = repositories.joined() {
+        // Nobody has asked for it yet.
+        let _ = sources.joined.set(table);
+    }
+    sources
+}
+
+/// Does the same for who only looks at the repositories one by one.
+pub fn plain_sources(repositories: &LoadedRepositories, architectures: &[String]) -> Sources {
     let empty = Arc::new(PackageTable::build(&[]));
     let inputs = repositories
         .repositories
@@ -1173,7 +1180,7 @@ pub fn solver_sources(repositories: &LoadedRepositories, architectures: &[String
             table: loaded
                 .index
                 .as_ref()
-                .map_or_else(|| empty.clone(), |index| index.table.clone()),
+                .map_or_else(|| empty.clone(), LoadedIndex::table),
             tags: loaded.repository.tags.clone(),
             loaded: loaded.index.is_some(),
             reachable: loaded.reachable,

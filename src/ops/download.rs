@@ -135,7 +135,7 @@ impl PackageFiles<'_> {
         let others = self.repositories.repositories.iter().filter(|loaded| {
             let index = loaded.index.as_ref();
             let listed = |index: &crate::fetch::LoadedIndex| {
-                index.table.find_identity(package.identity).is_some()
+                index.table().find_identity(package.identity).is_some()
             };
             loaded.reachable && !loaded.local && index.is_some_and(listed)
         });

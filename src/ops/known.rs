@@ -1,12 +1,13 @@
 //! What a question is asked about: the installed database and the loaded repositories.
 
 use super::Error;
-use super::change::solver_sources;
+use super::change::{plain_sources, solver_sources};
 use super::database::{Database, OpenOptions, open_root};
 use super::package_file;
 use super::query::{CachedPackage, From, Links, ManifestFile, PackageRef, RepositoryView, View};
 use super::refresh::{self, LoadedRepositories, LoadedRepository, Purpose};
 use crate::config::{Architectures, CacheDirectory, Settings};
+use crate::fetch::Depth;
 use crate::fetch::cache::Key;
 use crate::format::apk_v2::EntryKind;
 use crate::package::{Dependency, Digest, Identity, InstalledDb, World};
@@ -78,7 +79,8 @@ impl Known {
             keyring: &keyring,
             cache: cache.as_ref(),
         };
-        let loaded = refresh::load(context, Purpose::Read, true, sink).map_err(unreadable)?;
+        let loaded =
+            refresh::load(context, Purpose::Read, Depth::Details, sink).map_err(unreadable)?;
         let repositories = loaded.repositories.iter().filter_map(|loaded| {
             let index = loaded.index.as_ref()?;
             let repository = &loaded.repository;
@@ -88,7 +90,7 @@ impl Known {
                 base: crate::config::repositories::masked(repository.base()),
                 tags: repository.tags.clone(),
                 description: index.description.clone(),
-                table: index.table.clone(),
+                table: index.table(),
                 reachable: loaded.reachable,
                 local: loaded.local,
             })
@@ -107,7 +109,7 @@ impl Known {
 
     /// Tells of records that could not be understood.
     pub fn warn(&self, sink: &mut dyn Sink) {
-        let mut sources = solver_sources(&self.loaded, &self.architectures.list);
+        let mut sources = plain_sources(&self.loaded, &self.architectures.list);
         sources.installed = InstalledInput::from_db(&self.installed);
         for warning in sources.warnings() {
             sink.warning(warning);

@@ -54,7 +54,8 @@ impl Sink for LogTee<'_> {
                         Level::Warning => "WARNING: ",
                         _ => "",
                     };
-                    writeln!(file, "{prefix}{text}")
+                    // A line is one write: there are as many of them as packages.
+                    file.write_all(format!("{prefix}{text}\n").as_bytes())
                 }
                 Event::Text(text) => file.write_all(text.as_bytes()),
                 Event::ScriptLine(_, bytes) => file.write_all(bytes).and_then(|()| writeln!(file)),

@@ -189,7 +189,7 @@ impl Work<'_> {
             keyring: &keyring,
             allow_untrusted: self.settings.allow_untrusted,
             allow_older: true,
-            details: false,
+            depth: crate::fetch::Depth::Records,
             limits: self.settings.limits,
         };
         let mut loader = IndexLoader::new(rules, None);

@@ -5,12 +5,14 @@ use crate::config::{CacheDirectory, Mirrors, Repository, Settings};
 use crate::fetch::cache::Store;
 use crate::fetch::catalogue::Catalogue;
 use crate::fetch::remote_index::{IndexAnswer, IndexRequest, fetch_indexes, seed};
-use crate::fetch::{HttpError, IndexLoader, LoadedIndex, Rules, Session};
+use crate::fetch::{Depth, HttpError, IndexLoader, LoadedIndex, Rules, Session};
+use crate::package::PackageTable;
 use crate::progress::{Event, Sink};
 use crate::root::{Root, RootError};
 use crate::trust::Keyring;
 use std::cell::OnceCell;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// What the indexes are needed for.
@@ -54,11 +56,78 @@ pub struct LoadedRepositories {
     pub mirrors: Mirrors,
     /// Remote indexes that there is none of because no mirror gave one: address and cause.
     pub failed: Vec<(String, String)>,
+    joined: Option<Arc<PackageTable>>,
     session: OnceCell<Session>,
     store: OnceCell<Option<Store>>,
 }
 
 impl LoadedRepositories {
+    /// Returns the tables of all repositories as one, if it is worth keeping; it is from the
+    /// catalogue or goes there.
+    pub fn joined(&self) -> Option<Arc<PackageTable>> {
+        /// So many records are joined in less time than it takes to map a file.
+        const FEW: usize = 2000;
+        if self.joined.is_some() {
+            return self.joined.clone();
+        }
+        let catalogue = self.catalogue.as_ref()?;
+        let digests = self.digests()?;
+        let indexes = self.repositories.iter().map(|one| one.index.as_ref());
+        let empty = || Arc::new(PackageTable::build(&[]));
+        let tables = indexes.map(|index| index.map_or_else(empty, LoadedIndex::table));
+        let tables: Vec<Arc<PackageTable>> = tables.collect();
+        let records: usize = tables.iter().map(|table| table.len()).sum();
+        if tables.len() < 2 || records < FEW {
+            return None;
+        }
+        let joined = catalogue.find_joined(&digests).unwrap_or_else(|| {
+            let tables: Vec<&PackageTable> = tables.iter().map(AsRef::as_ref).collect();
+            let joined = PackageTable::join(&tables);
+            catalogue.keep_joined(&digests, &joined);
+            joined
+        });
+        Some(Arc::new(joined))
+    }
+
+    /// Returns the digest of each index, zeros for one that there is none of; `None` if the records
+    /// of one are not those of a file.
+    fn digests(&self) -> Option<Vec<[u8; 32]>> {
+        let indexes = self.repositories.iter().map(|one| one.index.as_ref());
+        indexes
+            .map(|index| match index {
+                Some(index) => index.whole.then_some(index.digest),
+                None => Some([0; 32]),
+            })
+            .collect()
+    }
+
+    /// Loads what stands in for records that were left in the catalogue: the joined table, or if
+    /// there is none, the records of each index.
+    fn join(
+        &mut self,
+        loader: &mut IndexLoader<'_>,
+        path: impl Fn(&Repository) -> Option<PathBuf>,
+    ) {
+        let left = |one: &LoadedRepository| one.index.as_ref().is_some_and(|i| i.table.is_none());
+        if !self.repositories.iter().any(left) {
+            return;
+        }
+        if self.repositories.len() > 1 {
+            let digests = self.digests().unwrap_or_default();
+            self.joined = loader.find_joined(&digests).map(Arc::new);
+        }
+        if self.joined.is_some() {
+            return;
+        }
+        loader.deepen();
+        for one in self.repositories.iter_mut().filter(|one| left(one)) {
+            // The file was there a moment ago; without it there is no such repository.
+            let path = path(&one.repository);
+            one.index = path.and_then(|path| loader.load_file(&path).ok());
+            one.reachable &= one.index.is_some();
+        }
+    }
+
     /// Returns the session that fetched the indexes, so that its connections serve again; begins
     /// one if there is none.
     ///
@@ -103,7 +172,7 @@ pub struct Context<'a> {
 pub fn load(
     context: Context<'_>,
     purpose: Purpose,
-    details: bool,
+    depth: Depth,
     sink: &mut dyn Sink,
 ) -> Result<LoadedRepositories, RootError> {
     let Context {
@@ -122,7 +191,7 @@ pub fn load(
         keyring,
         allow_untrusted: settings.allow_untrusted,
         allow_older: settings.force_index_rollback,
-        details,
+        depth,
         limits: settings.limits,
     };
     let mut loader = IndexLoader::new(rules, catalogue.and_then(Catalogue::open));
@@ -159,6 +228,11 @@ pub fn load(
             local,
         });
     }
+    loaded.join(&mut loader, |repository| {
+        repository
+            .index_path()
+            .or_else(|| remote.copy_path(repository))
+    });
     loaded.catalogue = loader.into_catalogue();
     Ok(loaded)
 }

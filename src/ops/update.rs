@@ -1,12 +1,13 @@
 //! `update`: refresh every index and say what there is (cli.md, 2.5).
 
 use super::Error;
-use super::change::solver_sources;
+use super::change::plain_sources;
 use super::database::{Database, OpenOptions};
 use super::log::LogTee;
 use super::refresh::{self, Purpose};
 use crate::config::Settings;
 use crate::config::repositories::masked;
+use crate::fetch::Depth;
 use crate::progress::Sink;
 use crate::solver::InstalledInput;
 use std::collections::HashSet;
@@ -69,8 +70,9 @@ pub fn run(settings: &Settings, options: &UpdateOptions, sink: &mut dyn Sink) ->
         keyring: &keyring,
         cache: cache.as_ref(),
     };
-    let loaded = refresh::load(context, Purpose::Update, false, sink).map_err(unreadable)?;
-    let mut sources = solver_sources(&loaded, &architectures.list);
+    let loaded =
+        refresh::load(context, Purpose::Update, Depth::Records, sink).map_err(unreadable)?;
+    let mut sources = plain_sources(&loaded, &architectures.list);
     sources.installed = InstalledInput::from_db(&database.installed);
     for warning in sources.warnings() {
         sink.warning(warning);
@@ -83,7 +85,8 @@ pub fn run(settings: &Settings, options: &UpdateOptions, sink: &mut dyn Sink) ->
         .collect();
     for loaded in &loaded.repositories {
         let Some(index) = &loaded.index else { continue };
-        packages.extend((0..index.table.len() as u32).map(|n| index.table.record(n).identity()));
+        let table = index.table();
+        packages.extend((0..table.len() as u32).map(|n| table.record(n).identity()));
         sink.info(&format!(
             "{} [{}]",
             index.description,

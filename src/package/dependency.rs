@@ -229,6 +229,17 @@ pub enum DependencyError {
 }
 
 impl Dependency {
+    /// Returns what the world file keeps of it: `a>=<1` says no more than `a`. apk stores it as
+    /// `a1`, which is another package.
+    pub fn stored(&self) -> Self {
+        let mut stored = self.clone();
+        if stored.operator.accepts_all() {
+            stored.operator = Operator::ANY;
+            stored.version.clear();
+        }
+        stored
+    }
+
     /// Makes an unversioned dependency.
     pub fn any(name: impl Into<String>) -> Self {
         Self {
@@ -255,13 +266,10 @@ impl Dependency {
     /// # Errors
     /// [`DependencyError::Format`]; a bad version is not an error here but sets `broken`.
     pub fn parse_world(text: &str) -> Result<Self, DependencyError> {
-        let mut written = DependencyText::split(text)?;
-        if written.operator.accepts_all() {
-            if written.name.split('@').next() == Some("") {
-                return Err(DependencyError::Format);
-            }
-            // `a>=<1` says no more than `a`. apk stores it as `a1`, which is another package.
-            (written.operator, written.version) = (Operator::ANY, "");
+        let written = DependencyText::split(text)?;
+        if written.operator.accepts_all() && written.name.split('@').next() == Some("") {
+            // Nothing of it would be left in the world file.
+            return Err(DependencyError::Format);
         }
         let (name, tag) = match written.name.split_once('@') {
             Some((name, tag)) => (name, Some(tag.to_owned())),
@@ -408,11 +416,18 @@ mod tests {
         assert_eq!(pinned.to_string(), "x@e>1");
         let nothing = Dependency::parse_world(">=<1");
         assert_eq!(nothing, Err(DependencyError::Format));
-        // What accepts everything is written so that it is read back as the same.
-        for (written, printed) in [("a>=<1", "a"), ("!a=><1", "!a"), ("a@t~><1", "a@t")] {
+        // What accepts everything is shown as apk shows it, and stored so that it is read back as
+        // the same.
+        for (written, printed, stored) in [
+            ("a>=<1", "a1", "a"),
+            ("!a=><1", "!a1", "!a"),
+            ("a@t~><1", "a@t?1", "a@t"),
+        ] {
             let entry = Dependency::parse_world(written).unwrap();
             assert_eq!(entry.to_string(), printed, "{written}");
-            assert_eq!(Dependency::parse_world(printed), Ok(entry), "{written}");
+            let kept = entry.stored();
+            assert_eq!(kept.to_string(), stored, "{written}");
+            assert_eq!(Dependency::parse_world(stored), Ok(kept), "{written}");
         }
     }
 

@@ -4,6 +4,7 @@
 //! floors above.
 
 use super::{Dependency, DependencyError, order};
+use std::collections::HashMap;
 
 /// The list of wanted constraints, in the order of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,8 +38,15 @@ impl World {
         }
         self.entries
             .iter()
-            .map(|entry| format!("{entry}\n"))
+            .map(|entry| format!("{}\n", entry.stored()))
             .collect()
+    }
+
+    /// Returns the world as its file gives it back.
+    pub fn stored(&self) -> Self {
+        Self {
+            entries: self.entries.iter().map(Dependency::stored).collect(),
+        }
     }
 
     /// Sorts the entries in display order of their names, stably.
@@ -56,6 +64,23 @@ impl World {
         {
             Some(entry) => *entry = dependency,
             None => self.entries.push(dependency),
+        }
+    }
+
+    /// Does [`Self::add`] for each of many; the time it takes grows with their number only.
+    pub fn add_all(&mut self, dependencies: &[Dependency]) {
+        let mut places: HashMap<String, usize> = HashMap::new();
+        for (at, entry) in self.entries.iter().enumerate() {
+            places.entry(entry.name.clone()).or_insert(at);
+        }
+        for dependency in dependencies {
+            match places.get(&dependency.name) {
+                Some(at) => self.entries[*at] = dependency.clone(),
+                None => {
+                    places.insert(dependency.name.clone(), self.entries.len());
+                    self.entries.push(dependency.clone());
+                }
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use super::links::Links;
 use super::search::{Search, meets};
 use super::state::Owner;
 use super::universe::{Need, Offer, Universe};
+use std::collections::HashMap;
 
 /// One package before and after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +66,8 @@ struct Changes<'s, 'u> {
     search: &'s mut Search<'u>,
     links: &'s Links<'u>,
     universe: &'u Universe<'u>,
-    names: Vec<NameState>,
+    /// What differs from the initial state.
+    names: HashMap<NameId, NameState, foldhash::fast::RandomState>,
     scheduled: Vec<bool>,
     tasks: Vec<Task>,
     list: Vec<Change>,
@@ -95,7 +97,7 @@ pub(super) fn answer(
 pub(super) fn changes<'u>(search: &mut Search<'u>, links: &Links<'u>) -> Vec<Change> {
     let universe = search.universe;
     let mut changes = Changes {
-        names: vec![NameState::default(); universe.name_count()],
+        names: HashMap::default(),
         scheduled: vec![false; universe.package_count()],
         tasks: Vec::new(),
         list: Vec::new(),
@@ -142,7 +144,7 @@ impl<'u> Changes<'_, 'u> {
     }
 
     fn name(&mut self, name: NameId) -> &mut NameState {
-        &mut self.names[name.0 as usize]
+        self.names.entry(name).or_default()
     }
 
     fn owner(&self, name: NameId) -> Option<PackageId> {
@@ -336,7 +338,8 @@ impl<'u> Changes<'_, 'u> {
 
     fn remove_dependents(&mut self, package: PackageId, name: NameId, dependent: u32, offer: u32) {
         let universe = self.universe;
-        let Some(other) = self.links.dependents(name).get(dependent as usize) else {
+        let dependents = self.links.dependents(name);
+        let Some(other) = dependents.get(dependent as usize) else {
             return;
         };
         let Some(found) = self.offer(*other, offer) else {

@@ -1,10 +1,16 @@
 //! Small numbers that stand for names, packages, tags and repositories.
 
+use zerocopy::{FromBytes, Immutable, KnownLayout};
+
 /// A name, valid for one [`Universe`](super::Universe).
+#[derive(FromBytes, Immutable, KnownLayout)]
+#[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NameId(pub(super) u32);
 
 /// A package, valid for one [`Universe`](super::Universe).
+#[derive(FromBytes, Immutable, KnownLayout)]
+#[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PackageId(pub(super) u32);
 
@@ -27,6 +33,11 @@ pub(super) struct NumberSet(u64);
 impl NumberSet {
     pub(super) fn single(number: usize) -> Self {
         Self(1u64.checked_shl(number as u32).unwrap_or(0))
+    }
+
+    /// Takes a set whose numbers are the positions of bits.
+    pub(super) fn from_bits(bits: u64) -> Self {
+        Self(bits)
     }
 
     pub(super) fn union(self, other: Self) -> Self {

@@ -113,7 +113,7 @@ impl Walk<'_> {
             if self.world.contains(&name) {
                 self.layout.item(universe.name_text(name));
             }
-            for dependent in self.links.dependents(name) {
+            for dependent in self.links.dependents(name).iter() {
                 let offers = universe.offers(*dependent).iter();
                 let selected = offers.filter(|offer| self.selected.contains(&offer.package));
                 candidates.extend(selected.map(|offer| Candidate::Dependent(offer.package)));

@@ -189,7 +189,8 @@ fn solve_without(
     let question = complete::Question::new(universe, request, &kept);
     let selection = complete::solve(&question.problem)?;
     let selection = selection.iter().map(|at| question.packages[*at]);
-    let selection: Vec<PackageId> = selection.collect();
+    let mut selection: Vec<PackageId> = selection.collect();
+    selection.sort_unstable();
     let links = Links::new(universe);
     let mut search = Search::new(universe, wanted, ranks, &request.marks, request.options);
     search.restrict(&selection);
@@ -237,7 +238,6 @@ pub fn nearest_names(universe: &mut Universe<'_>, unknown: &str) -> Vec<String> 
     let ids = universe.known_matching(close);
     let mut names: Vec<String> = Vec::new();
     for name in ids {
-        universe.load_offers(name);
         if !universe.offers(name).is_empty() {
             names.push(universe.name_text(name).to_owned());
         }
@@ -260,9 +260,6 @@ fn prepare<'w>(
         .collect();
     for tag in world.entries.iter().filter_map(|entry| entry.tag.as_ref()) {
         universe.tag(tag);
-    }
-    for name in &marked {
-        universe.load_offers(*name);
     }
     let start = names.iter().zip(dropped).filter(|(_, dropped)| !**dropped);
     let start = start.map(|(name, _)| *name);

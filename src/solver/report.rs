@@ -435,8 +435,10 @@ impl<'r> Report<'r> {
         for name in universe.offered_names(package) {
             // Whoever has a name that somebody with it depends under is looked at, too: that
             // decides the order among packages with equal names and versions.
-            let dependents = links.dependents(name).iter();
-            let offers = dependents.flat_map(|dependent| universe.offers(*dependent));
+            let dependents = links.dependents(name);
+            let offers = dependents
+                .iter()
+                .flat_map(|dependent| universe.offers(*dependent));
             for from in offers.map(|offer| offer.package) {
                 if !self.is_selected(from) || !used.insert(from) {
                     continue;

@@ -197,11 +197,11 @@ pub fn add(
         world: world.clone(),
         ..Request::default()
     };
+    request.world.add_all(entries);
     for entry in entries {
         if let Some(tag) = &entry.tag {
             universe.tag(tag);
         }
-        request.world.add(entry.clone());
         request.marks.push(Mark {
             name: universe.intern(&entry.name),
             flags,
@@ -313,7 +313,7 @@ impl Deleting<'_> {
         }
         let mut candidates = Vec::new();
         for name in universe.offered_names(package) {
-            for dependent in links.dependents(name) {
+            for dependent in links.dependents(name).iter() {
                 let offers = universe.offers(*dependent).iter();
                 let installed = offers.filter(|offer| universe.is_installed(offer.package));
                 candidates.extend(installed.map(|offer| offer.package));
@@ -390,7 +390,6 @@ pub fn upgrade(
     if options.prune {
         request.world.entries.retain(|entry| {
             let name = universe.intern(&entry.name);
-            universe.load_offers(name);
             let mut offers = universe.offers(name).iter();
             offers.any(|offer| universe.in_reachable_repository(offer.package))
         });
@@ -457,7 +456,6 @@ pub fn preupgrade(
 
 /// Returns whether the installed package of this name matches and a repository has a newer one.
 fn has_newer(universe: &mut Universe<'_>, name: NameId, entry: &Dependency) -> bool {
-    universe.load_offers(name);
     let universe = &*universe;
     let mut installed = universe.installed().iter();
     let own = installed.rfind(|package| universe.own_name(**package) == name);

@@ -39,13 +39,11 @@ pub(super) struct Search<'u> {
     watchers: Watchers,
     worklist: VecDeque<NameId>,
     now: VecDeque<NameId>,
-    auto: BTreeMap<u64, NameId>,
-    rest: BTreeMap<u64, NameId>,
+    auto: BTreeMap<u32, NameId>,
+    rest: BTreeMap<u32, NameId>,
     errors: u32,
-    /// For counting how many candidates share a name; cleared after use.
-    shared: Vec<u32>,
-    seen: NameMarks,
-    bare: NameMarks,
+    /// The last number given to [`NameState::seen`] and [`NameState::bare`].
+    mark: u32,
 }
 
 impl<'u> Search<'u> {
@@ -76,9 +74,7 @@ impl<'u> Search<'u> {
             auto: BTreeMap::new(),
             rest: BTreeMap::new(),
             errors: 0,
-            shared: vec![0; universe.name_count()],
-            seen: NameMarks::new(universe.name_count()),
-            bare: NameMarks::new(universe.name_count()),
+            mark: 0,
         }
     }
 
@@ -209,8 +205,14 @@ impl<'u> Search<'u> {
         self.states.package_mut(package)
     }
 
-    fn rank(&self, name: NameId) -> u64 {
+    fn rank(&self, name: NameId) -> u32 {
         self.ranks.get(name.0 as usize).copied().unwrap_or_default()
+    }
+
+    /// Returns a number that marks a new set of names.
+    fn next_mark(&mut self) -> u32 {
+        self.mark += 1;
+        self.mark
     }
 
     fn is_hopeless(&mut self, name: NameId) -> bool {
@@ -533,9 +535,9 @@ impl<'u> Search<'u> {
         let mut common = Common::default();
         for offer in candidates {
             let needs = universe.depends(offer.package).filter(|n| !n.conflict);
-            common.add(&mut self.shared, needs.map(|need| need.name));
+            common.add(&mut self.states, needs.map(|need| need.name));
         }
-        let mut shared = common.finish(&mut self.shared);
+        let mut shared = common.finish(&mut self.states);
         for need in universe.depends(lead) {
             if !shared.take(need.name) {
                 continue;
@@ -556,24 +558,25 @@ impl<'u> Search<'u> {
     fn merge_provides(&mut self, name: NameId, candidates: &[Offer]) {
         let universe = self.universe;
         let mut common = Common::default();
-        self.bare.clear();
+        let bare_mark = self.next_mark();
         for offer in candidates {
-            common.add(&mut self.shared, universe.offered_names(offer.package));
+            common.add(&mut self.states, universe.offered_names(offer.package));
             let is_bare = universe.offer_version(*offer).is_empty();
             let own = (universe.own_name(offer.package), is_bare);
             let provides = universe.provides(offer.package);
             let provides = provides.map(|p| (p.name, p.version.is_empty()));
-            self.seen.clear();
+            let seen_mark = self.next_mark();
             for (provided, is_bare) in std::iter::once(own).chain(provides) {
-                if self.seen.insert(provided) && is_bare {
-                    self.bare.insert(provided);
+                let state = self.name_mut(provided);
+                if std::mem::replace(&mut state.seen, seen_mark) != seen_mark && is_bare {
+                    state.bare = bare_mark;
                 }
             }
         }
-        let mut shared = common.finish(&mut self.shared);
+        let mut shared = common.finish(&mut self.states);
         for other in universe.offered_names(candidates[0].package) {
             if shared.take(other) {
-                let bare_seen = self.bare.contains(other);
+                let bare_seen = self.name(other).bare == bare_mark;
                 self.narrow(other, name, bare_seen);
             }
         }
@@ -774,9 +777,9 @@ struct Common {
 
 impl Common {
     /// Counts the names of one candidate, each once.
-    fn add(&mut self, counts: &mut [u32], names: impl Iterator<Item = NameId>) {
+    fn add(&mut self, states: &mut States<'_>, names: impl Iterator<Item = NameId>) {
         for name in names {
-            let count = &mut counts[name.0 as usize];
+            let count = &mut states.name_mut(name).shared;
             // A name only counts while every candidate before had it, too.
             if *count == self.rounds {
                 if *count == 0 {
@@ -789,9 +792,9 @@ impl Common {
     }
 
     /// Returns the shared names and clears the counts.
-    fn finish(self, counts: &mut [u32]) -> Shared {
+    fn finish(self, states: &mut States<'_>) -> Shared {
         let mut names = self.touched;
-        names.retain(|name| std::mem::take(&mut counts[name.0 as usize]) == self.rounds);
+        names.retain(|name| std::mem::take(&mut states.name_mut(*name).shared) == self.rounds);
         names.sort_unstable();
         Shared {
             handled: vec![false; names.len()],
@@ -813,33 +816,5 @@ impl Shared {
             Ok(at) => !std::mem::replace(&mut self.handled[at], true),
             Err(_) => false,
         }
-    }
-}
-
-/// A set of names that is emptied in constant time.
-struct NameMarks {
-    ticks: Vec<u32>,
-    tick: u32,
-}
-
-impl NameMarks {
-    fn new(count: usize) -> Self {
-        Self {
-            ticks: vec![0; count],
-            tick: 0,
-        }
-    }
-
-    fn clear(&mut self) {
-        self.tick += 1;
-    }
-
-    /// Adds a name; returns whether it was new.
-    fn insert(&mut self, name: NameId) -> bool {
-        std::mem::replace(&mut self.ticks[name.0 as usize], self.tick) != self.tick
-    }
-
-    fn contains(&self, name: NameId) -> bool {
-        self.ticks[name.0 as usize] == self.tick
     }
 }

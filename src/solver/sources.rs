@@ -3,12 +3,13 @@
 use crate::package::installed::Broken;
 use crate::package::{Flaws, InstalledDb, Package, PackageTable};
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// One repository, in the order of declaration.
 #[derive(Clone, Debug)]
 pub struct RepositoryInput {
-    /// Its records.
+    /// Its records. They are not looked at where [`Sources::joined`] is given, but for the details
+    /// of packages.
     pub table: Arc<PackageTable>,
     /// The tags it is declared with; `None` is the default tag.
     pub tags: Vec<Option<String>>,
@@ -114,6 +115,8 @@ pub struct Sources {
     pub cache_files: HashMap<String, u64>,
     /// The packages that the command line brings.
     pub registered: RegisteredInput,
+    /// The tables of the repositories joined in their order, if somebody has that already.
+    pub joined: OnceLock<Arc<PackageTable>>,
 }
 
 /// Packages that the command line brings.
@@ -147,6 +150,18 @@ impl RegisteredInput {
 }
 
 impl Sources {
+    /// Returns the tables of all repositories as one ([`PackageTable::join`]).
+    pub fn joined(&self) -> &PackageTable {
+        self.joined.get_or_init(|| {
+            let tables: Vec<&PackageTable> =
+                self.repositories.iter().map(|r| r.table.as_ref()).collect();
+            match self.repositories.as_slice() {
+                [only] if only.table.has_distinct_identities() => only.table.clone(),
+                _ => Arc::new(PackageTable::join(&tables)),
+            }
+        })
+    }
+
     /// Scanning the cache makes names of what stands before each `-` of a file name.
     pub(super) fn cached_names(&self) -> impl Iterator<Item = &str> {
         let files = self.cache_files.keys();
@@ -156,9 +171,11 @@ impl Sources {
     /// Returns the warnings about records that could not be read as written, in the order in
     /// which apk prints them before everything else (solver.md, 1.7).
     pub fn warnings(&self) -> Vec<&'static str> {
+        // Where there is a joined table, the others may not have been loaded.
         let tables = std::iter::once(&self.installed.table)
             .chain(&self.remembered)
-            .chain(self.repositories.iter().map(|r| &r.table));
+            .chain(self.repositories.iter().map(|r| &r.table))
+            .chain(self.joined.get());
         let mut all = Flaws::default();
         for table in tables {
             let flaws = table.flaws();

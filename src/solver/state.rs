@@ -47,6 +47,12 @@ pub(super) struct NameState<'u> {
     pub(super) listed: bool,
     /// It was entered in the lists of whom to nudge.
     pub(super) active: bool,
+    /// How many candidates share it while that is counted, else 0.
+    pub(super) shared: u32,
+    /// The set of names that it was seen in last.
+    pub(super) seen: u32,
+    /// The same for names seen without a version.
+    pub(super) bare: u32,
 }
 
 /// What is known of a package.

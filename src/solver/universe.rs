@@ -1,9 +1,10 @@
 //! All that may be chosen: packages, names and offers of every source, merged by identity
 //! (solver.md, chapters 2 and 3).
 //!
-//! A [`Universe`] is loaded lazily. It borrows [`PackageTable`]s and turns only those names and
-//! records into ids that a question reaches, so its cost follows the question and not the size of
-//! the repositories. Texts stay in the tables.
+//! A [`Universe`] borrows its tables. What the repositories have is one joined table whose ids are
+//! used as they are, so that nothing is made for what a question does not reach; only what is
+//! installed or comes from the command line, a few hundred packages, is merged into it. Texts and
+//! lists stay in the tables.
 //!
 //! It decides nothing and must never read a file or ask a clock: everything it judges by is in
 //! [`Sources`].
@@ -12,10 +13,11 @@ use super::ids::{NameId, NumberSet, PackageId, TagId};
 use super::sources::{InstalledState, Registered, Sources};
 use crate::package::installed::Broken;
 use crate::package::name_hash::BUCKETS;
-use crate::package::table::{NameRef, Record, TableDependency, hash};
+use crate::package::table::{List, Lists, NameRef, OWN, Record, TableDependency, hash};
 use crate::package::{Dependency, Identity, Operator, Package, PackageTable, World};
-use std::collections::HashMap;
-use std::ops::Range;
+use std::cell::OnceCell;
+use std::collections::{HashMap, HashSet};
+use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 /// A dependency with its name resolved.
 #[derive(Clone, Copy, Debug)]
@@ -62,17 +64,21 @@ impl<'a> Need<'a> {
     }
 }
 
-/// A package under one of the names it answers to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A package under one of the names it answers to; offers lie in tables in this form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, Immutable, KnownLayout)]
+#[repr(C)]
 pub(super) struct Offer {
     /// The package.
     pub package: PackageId,
-    /// Which of its provides, or [`Offer::OWN`].
+    /// Which of its provides, or [`OWN`].
     provide: u32,
 }
 
 impl Offer {
-    const OWN: u32 = u32::MAX;
+    /// Returns whether it is the package under its own name.
+    pub(super) fn is_own(self) -> bool {
+        self.provide == OWN
+    }
 }
 
 /// A repository of a universe.
@@ -81,67 +87,80 @@ pub(super) struct Repository {
     pub(super) local: bool,
 }
 
-/// One block of records and what was made of it so far. Ids are stored plus one, 0 is "none".
-struct Source<'a> {
+/// A table besides the one of all repositories.
+struct Side<'a> {
     table: &'a PackageTable,
-    kind: SourceKind,
-    names: Vec<u32>,
-    records: Vec<u32>,
+    kind: SideKind,
+    /// What its names are here.
+    names: Vec<NameId>,
+    /// The names of all its dependencies.
+    links: Vec<NameId>,
+    /// What its records are here.
+    packages: Vec<PackageId>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum SourceKind {
+enum SideKind {
     Installed,
     Remembered,
-    Repository(usize),
     Registered,
 }
 
-/// The number of the source of installed packages; it is the first.
-const INSTALLED: u16 = 0;
-/// Stands for the source of names that no table has.
-const OUTSIDE: u16 = u16::MAX;
-/// What is not loaded has a range that begins here.
-const NOT_LOADED: u32 = u32::MAX;
+/// The number of the side of installed packages; it is the first.
+const INSTALLED: usize = 0;
+/// There are at most so many sides.
+const SIDES: usize = 3;
 
-/// The fields are few and small because a question can reach most names of all repositories.
-#[derive(Clone, Copy)]
-struct Name {
-    /// The first source that mentions it, and its id there.
-    source: u16,
-    local: u32,
+/// When names are first mentioned, as numbers: by the world, then by each of these.
+const BY_INSTALLED: u64 = 1 << 32;
+const BY_REMEMBERED: u64 = 2 << 32;
+const BY_REPOSITORIES: u64 = 3 << 32;
+const BY_COMMAND_LINE: u64 = 4 << 32;
+const BY_NOTHING: u64 = (1 << 40) - 1;
+
+/// What is to be known of a name besides what the repositories' table says.
+struct Aside {
+    name: NameId,
+    /// Its id in each side plus one.
+    locals: [u32; SIDES],
+    /// When it is first mentioned, unless that is in the table.
+    mention: Option<u64>,
+    /// Its offers are others than those of the table.
+    own_offers: bool,
+    /// Where its offers are in [`Universe::offers`] then.
     offers: (u32, u32),
-    triggers: (u32, u32),
+    /// Its triggers are others than those of the table, or in another order.
+    own_triggers: bool,
+    /// The triggers then, when they were asked for.
+    triggers: OnceCell<Box<[NameId]>>,
 }
 
-#[derive(Clone, Copy)]
-struct PackageEntry {
-    /// The first record with its identity.
-    source: u16,
+/// A package that does not come from the repositories' table.
+struct SidePackage {
+    side: u8,
     record: u32,
     name: NameId,
-    /// Where the names of its lists are in [`Universe::refs`].
-    depends: u32,
-    provides: u32,
-    install_if: u32,
-    end: u32,
+    /// The record of the same package in the repositories' table.
+    twin: Option<u32>,
 }
 
 /// All that may be chosen.
 pub struct Universe<'a> {
     input: &'a Sources,
-    sources: Vec<Source<'a>>,
-    names: Vec<Name>,
-    /// For each name, its id in each source plus one.
-    locals: Vec<u32>,
-    outside: Vec<Box<str>>,
-    outside_ids: HashMap<Box<str>, NameId>,
-    /// The number of names that the world mentions; they come first.
-    world_names: u32,
-    packages: Vec<PackageEntry>,
+    /// The repositories. Their names and records have the lowest ids here.
+    joined: &'a PackageTable,
+    lists: Lists<'a, NameId, Offer>,
+    sides: Vec<Side<'a>>,
+    /// For each name its position in `asides` plus one.
+    aside_slots: Vec<u32>,
+    asides: Vec<Aside>,
+    /// The names that the repositories do not mention.
+    other_names: Vec<Box<str>>,
+    other_ids: HashMap<Box<str>, NameId>,
+    side_packages: Vec<SidePackage>,
+    /// For each record of the repositories whether a package of a side is there in its place.
+    replaced: Vec<bool>,
     offers: Vec<Offer>,
-    refs: Vec<NameId>,
-    trigger_lists: Vec<NameId>,
     installed: Vec<PackageId>,
     repositories: Vec<Repository>,
     reachable: NumberSet,
@@ -150,47 +169,23 @@ pub struct Universe<'a> {
 }
 
 impl<'a> Universe<'a> {
-    /// Makes a universe in which the names of the world and the installed packages are loaded.
+    /// Makes a universe of what the sources have.
     ///
     /// The world is needed because names and tags are numbered by their first mention.
     pub fn new(sources: &'a Sources, world: &World) -> Self {
-        let mut tables = vec![(sources.installed.table().as_ref(), SourceKind::Installed)];
-        let remembered = sources.remembered.iter();
-        tables.extend(remembered.map(|table| (table.as_ref(), SourceKind::Remembered)));
-        tables.extend(
-            sources
-                .repositories
-                .iter()
-                .enumerate()
-                .map(|(number, r)| (r.table.as_ref(), SourceKind::Repository(number))),
-        );
-        if let Some(table) = sources.registered.table() {
-            tables.push((table, SourceKind::Registered));
-        }
-        let name_limit: usize = tables.iter().map(|(table, _)| table.name_count()).sum();
-        let record_limit: usize = tables.iter().map(|(table, _)| table.len()).sum();
-        let source_count = tables.len();
+        let joined = sources.joined();
         let mut universe = Self {
             input: sources,
-            sources: tables
-                .into_iter()
-                .map(|(table, kind)| Source {
-                    table,
-                    kind,
-                    names: vec![0; table.name_count()],
-                    records: vec![0; table.len()],
-                })
-                .collect(),
-            // Room that is not used costs nothing; growing would mean copying.
-            names: Vec::with_capacity(name_limit),
-            locals: Vec::with_capacity(name_limit * source_count),
-            outside: Vec::new(),
-            outside_ids: HashMap::new(),
-            world_names: 0,
-            packages: Vec::with_capacity(record_limit),
-            offers: Vec::with_capacity(record_limit * 2),
-            refs: Vec::with_capacity(record_limit * 4),
-            trigger_lists: Vec::new(),
+            joined,
+            lists: joined.lists(),
+            sides: Vec::with_capacity(SIDES),
+            aside_slots: vec![0; joined.name_count()],
+            asides: Vec::new(),
+            other_names: Vec::new(),
+            other_ids: HashMap::new(),
+            side_packages: Vec::new(),
+            replaced: vec![false; joined.len()],
+            offers: Vec::new(),
             installed: Vec::new(),
             repositories: Vec::new(),
             reachable: NumberSet::default(),
@@ -198,11 +193,23 @@ impl<'a> Universe<'a> {
             tag_repositories: Vec::new(),
         };
         universe.number_tags(world);
-        for entry in &world.entries {
-            universe.intern(&entry.name);
+        for (number, entry) in (0..).zip(&world.entries) {
+            let name = universe.intern(&entry.name);
+            universe.aside(name).mention.get_or_insert(number);
         }
-        universe.world_names = universe.names.len() as u32;
-        universe.load_installed();
+        universe.add_side(sources.installed.table(), SideKind::Installed);
+        if let Some(table) = &sources.remembered {
+            universe.add_side(table, SideKind::Remembered);
+        }
+        if let Some(table) = sources.registered.table() {
+            universe.add_side(table, SideKind::Registered);
+        }
+        universe.find_reordered_triggers();
+        universe.collect_own_offers();
+        // Records of one identity are one package, at the place of the first.
+        let mut seen = HashSet::new();
+        let installed = universe.sides[INSTALLED].packages.iter().copied();
+        universe.installed = installed.filter(|package| seen.insert(*package)).collect();
         universe
     }
 
@@ -276,74 +283,214 @@ impl<'a> Universe<'a> {
             .fold(NumberSet::default(), |all, (_, set)| all.union(*set))
     }
 
-    fn load_installed(&mut self) {
-        let count = self.sources[INSTALLED as usize].table.len() as u32;
-        let mut packages: Vec<PackageId> = (0..count)
-            .map(|record| self.package_of(INSTALLED as usize, record))
-            .collect();
-        // Records of one identity are one package, at the place of the first.
-        let mut seen = vec![false; self.packages.len()];
-        packages.retain(|package| !std::mem::replace(&mut seen[package.0 as usize], true));
-        for package in &packages {
-            self.load_lists(*package);
-            let own = self.own_name(*package);
-            self.load_rivals(own);
-            self.load_triggers(own);
-            for at in 0..self.provide_names(*package).len() {
-                let provided = self.provide_names(*package)[at];
-                self.load_rivals(provided);
-                self.load_triggers(provided);
+    /// Takes in the names and packages of a side.
+    fn add_side(&mut self, table: &'a PackageTable, kind: SideKind) {
+        let number = self.sides.len();
+        let first = match kind {
+            SideKind::Installed => BY_INSTALLED,
+            SideKind::Remembered => BY_REMEMBERED,
+            SideKind::Registered => BY_COMMAND_LINE,
+        };
+        let mut names = Vec::with_capacity(table.name_count());
+        for local in table.names() {
+            let name = match self.joined.find_name_of(table, local) {
+                Some(found) => NameId(found.0),
+                None => self.other_name(table.name(local)),
+            };
+            names.push(name);
+            let in_joined = (name.0 as usize) < self.joined.name_count();
+            let aside = self.aside(name);
+            aside.locals[number] = local.0 + 1;
+            if kind != SideKind::Registered || !in_joined {
+                aside.mention.get_or_insert(first | u64::from(local.0));
             }
+            aside.own_offers |= table.offers(local).next().is_some();
+            aside.own_triggers |= table.triggered(local).next().is_some();
         }
-        self.installed = packages;
+        let links = table.links().iter();
+        let links = links.map(|local| names[local.0 as usize]).collect();
+        self.sides.push(Side {
+            table,
+            kind,
+            names,
+            links,
+            packages: Vec::with_capacity(table.len()),
+        });
+        for record in 0..table.len() as u32 {
+            let package = self.package_of(number, record);
+            self.sides[number].packages.push(package);
+        }
     }
 
-    /// Loads the offers of a name and the lists of the packages that make them. Reports and
-    /// `del -r` look at what they depend on even if the question does not reach them.
-    pub(super) fn load_rivals(&mut self, name: NameId) {
-        for at in self.load_offers(name) {
-            self.load_lists(self.offers[at as usize].package);
+    /// Returns the package of a side's record, which is made if it is new. All records of one
+    /// identity are one package, whatever their names; the first supplies the metadata.
+    fn package_of(&mut self, side: usize, record: u32) -> PackageId {
+        let Side { table, kind, .. } = self.sides[side];
+        let identity = table.record(record).identity();
+        let known = self.sides.iter().find_map(|side| {
+            let first = side.table.find_identity(identity)?;
+            side.packages.get(first as usize).copied()
+        });
+        if let Some(known) = known {
+            return known;
         }
+        let twin = self.joined.find_identity(identity);
+        if let (SideKind::Registered, Some(twin)) = (kind, twin) {
+            return PackageId(twin);
+        }
+        let package = PackageId((self.joined.len() + self.side_packages.len()) as u32);
+        let own = table.record(record).name_ref();
+        self.side_packages.push(SidePackage {
+            side: side as u8,
+            record,
+            name: self.sides[side].names[own.0 as usize],
+            twin,
+        });
+        if let Some(twin) = twin {
+            self.replaced[twin as usize] = true;
+            let lists = self.lists;
+            self.aside(NameId(lists.own_name(twin))).own_offers = true;
+            for name in lists.links(twin, List::Provides) {
+                self.aside(*name).own_offers = true;
+            }
+            for name in lists.links(twin, List::InstallIf) {
+                self.aside(*name).own_triggers = true;
+            }
+        }
+        package
+    }
+
+    /// Finds the names whose triggers are in another order than in the table, because something
+    /// else mentions some of them before.
+    fn find_reordered_triggers(&mut self) {
+        let (joined, lists) = (self.joined, self.lists);
+        let early = self.asides.iter().filter(|aside| aside.mention.is_some());
+        let early: Vec<NameId> = early.map(|aside| aside.name).collect();
+        for name in early {
+            for offer in lists.offers(name.0) {
+                for condition in lists.links(offer.package.0, List::InstallIf) {
+                    if joined.triggers_share_a_bucket(NameRef(condition.0)) {
+                        self.aside(*condition).own_triggers = true;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Collects the offers of the names that have others than the table's: of what is installed,
+    /// of the repositories, of what the command line brings.
+    fn collect_own_offers(&mut self) {
+        let mut offers = Vec::new();
+        for at in 0..self.asides.len() {
+            let Aside {
+                name,
+                locals,
+                own_offers,
+                ..
+            } = self.asides[at];
+            if !own_offers {
+                continue;
+            }
+            let start = offers.len() as u32;
+            let mut of_repositories = Some(self.lists.offers(name.0));
+            for (number, side) in self.sides.iter().enumerate() {
+                if side.kind == SideKind::Registered {
+                    let list = of_repositories.take().unwrap_or_default().iter();
+                    offers.extend(list.filter(|offer| !self.is_replaced(offer.package)));
+                }
+                let Some(local) = locals[number].checked_sub(1) else {
+                    continue;
+                };
+                let lists = side.table.lists::<NameRef, Offer>();
+                for offer in lists.offers(local) {
+                    let record = offer.package.0;
+                    // Later records of an identity offer nothing.
+                    if let Some(package) = self.made_by(number, record) {
+                        let provide = offer.provide;
+                        offers.push(Offer { package, provide });
+                    }
+                }
+            }
+            let list = of_repositories.take().unwrap_or_default().iter();
+            offers.extend(list.filter(|offer| !self.is_replaced(offer.package)));
+            self.asides[at].offers = (start, offers.len() as u32);
+        }
+        self.offers = offers;
+    }
+
+    /// Returns the package that a side's record supplies the metadata of.
+    fn made_by(&self, side: usize, record: u32) -> Option<PackageId> {
+        let package = *self.sides[side].packages.get(record as usize)?;
+        let made = self.side_package(package)?;
+        ((usize::from(made.side), made.record) == (side, record)).then_some(package)
+    }
+
+    fn is_replaced(&self, package: PackageId) -> bool {
+        self.replaced[package.0 as usize]
+    }
+
+    fn side_package(&self, package: PackageId) -> Option<&SidePackage> {
+        let at = (package.0 as usize).checked_sub(self.joined.len())?;
+        self.side_packages.get(at)
+    }
+
+    fn find_aside(&self, name: NameId) -> Option<&Aside> {
+        let at = self.aside_slots[name.0 as usize].checked_sub(1)?;
+        self.asides.get(at as usize)
+    }
+
+    fn aside(&mut self, name: NameId) -> &mut Aside {
+        let slot = &mut self.aside_slots[name.0 as usize];
+        if *slot == 0 {
+            self.asides.push(Aside {
+                name,
+                locals: [0; SIDES],
+                mention: None,
+                own_offers: false,
+                offers: (0, 0),
+                own_triggers: false,
+                triggers: OnceCell::new(),
+            });
+            *slot = self.asides.len() as u32;
+        }
+        &mut self.asides[*slot as usize - 1]
+    }
+
+    /// Returns the name in the repositories' table.
+    fn in_joined(&self, name: NameId) -> Option<NameRef> {
+        ((name.0 as usize) < self.joined.name_count()).then_some(NameRef(name.0))
     }
 
     /// Returns the id of a name, which is made if it is new.
     pub fn intern(&mut self, text: &str) -> NameId {
-        let text_hash = hash(text);
-        for source in 0..self.sources.len() {
-            if let Some(local) = self.sources[source].table.find_name(text, text_hash) {
-                return self.intern_local(source, local);
-            }
+        match self.joined.find_name(text, hash(text)) {
+            Some(found) => NameId(found.0),
+            None => self.other_name(text),
         }
-        if let Some(name) = self.outside_ids.get(text) {
-            return *name;
+    }
+
+    /// Returns the id of a name that the repositories do not mention.
+    fn other_name(&mut self, text: &str) -> NameId {
+        if let Some(known) = self.other_ids.get(text) {
+            return *known;
         }
-        let name = NameId(self.names.len() as u32);
-        self.push_name(OUTSIDE, self.outside.len() as u32);
-        let row = self.locals.len() + self.sources.len();
-        self.locals.resize(row, 0);
-        self.outside.push(text.into());
-        self.outside_ids.insert(text.into(), name);
+        let name = NameId(self.aside_slots.len() as u32);
+        self.aside_slots.push(0);
+        self.other_names.push(text.into());
+        self.other_ids.insert(text.into(), name);
         name
     }
 
-    /// Returns the id of a name that is already loaded.
+    /// Returns the id of a name, if there is one.
     pub(super) fn find(&self, text: &str) -> Option<NameId> {
-        let text_hash = hash(text);
-        let mut sources = self.sources.iter();
-        let found = sources.find_map(|source| {
-            let local = source.table.find_name(text, text_hash)?;
-            let name = source.names.get(local.0 as usize)?.checked_sub(1)?;
-            Some(NameId(name))
-        });
-        found.or_else(|| self.outside_ids.get(text).copied())
+        let found = self.joined.find_name(text, hash(text));
+        let found = found.map(|found| NameId(found.0));
+        found.or_else(|| self.other_ids.get(text).copied())
     }
 
     /// Returns the name if any source mentions it (solver.md, 5.3 "known").
     pub fn known(&mut self, text: &str) -> Option<NameId> {
-        let text_hash = hash(text);
-        let mut tables = self.sources.iter().map(|source| source.table);
-        let known = tables.any(|table| table.find_name(text, text_hash).is_some())
-            || self.outside_ids.contains_key(text)
+        let known = self.find(text).is_some()
             || self.input.installed.mentions(text)
             || self.input.cached_names().any(|name| name == text);
         known.then(|| self.intern(text))
@@ -351,203 +498,46 @@ impl<'a> Universe<'a> {
 
     /// Returns every known name that satisfies `wanted`, in the order of the name table.
     pub fn known_matching(&mut self, wanted: impl Fn(&str) -> bool) -> Vec<NameId> {
-        let mut texts: Vec<String> = Vec::new();
-        for source in &self.sources {
-            let all = source.table.names().map(|name| source.table.name(name));
-            texts.extend(all.filter(|text| wanted(text)).map(str::to_owned));
-        }
-        let others = self.outside.iter().map(AsRef::as_ref);
-        let others = others.chain(self.input.installed.mentioned());
-        let others = others.chain(self.input.cached_names());
-        texts.extend(others.filter(|text| wanted(text)).map(str::to_owned));
+        let joined = self.joined;
+        let all = joined.names().map(|name| joined.name(name));
+        let all = all.chain(self.other_names.iter().map(AsRef::as_ref));
+        let all = all.chain(self.input.installed.mentioned());
+        let all = all.chain(self.input.cached_names());
+        let texts = all.filter(|text| wanted(text)).map(str::to_owned);
+        let texts: Vec<String> = texts.collect();
         let mut names: Vec<NameId> = texts.iter().map(|text| self.intern(text)).collect();
         names.sort_by_cached_key(|name| self.table_key(*name));
         names.dedup();
         names
     }
 
-    fn push_name(&mut self, source: u16, local: u32) {
-        self.names.push(Name {
-            source,
-            local,
-            offers: (NOT_LOADED, 0),
-            triggers: (NOT_LOADED, 0),
-        });
-    }
-
-    fn intern_local(&mut self, source: usize, local: NameRef) -> NameId {
-        match self.sources[source].names.get(local.0 as usize) {
-            Some(0) => {}
-            Some(known) => return NameId(known - 1),
-            // Only a damaged table names what it does not have.
-            None => return self.intern(""),
+    /// Returns the names that a name may trigger (solver.md, 2.4).
+    pub(super) fn triggers(&self, name: NameId) -> &[NameId] {
+        if let Some(aside) = self.find_aside(name).filter(|aside| aside.own_triggers) {
+            return aside.triggers.get_or_init(|| self.collect_triggers(aside));
         }
-        let table = self.sources[source].table;
-        let id = NameId(self.names.len() as u32);
-        let mut first = None;
-        for (number, other) in self.sources.iter_mut().enumerate() {
-            let found = if number == source {
-                Some(local)
-            } else {
-                other.table.find_name_of(table, local)
-            };
-            let slot = found.and_then(|found| other.names.get_mut(found.0 as usize));
-            let (Some(found), Some(slot)) = (found, slot) else {
-                self.locals.push(0);
-                continue;
-            };
-            *slot = id.0 + 1;
-            self.locals.push(found.0 + 1);
-            first = first.or(Some((number, found.0)));
-        }
-        let (first, position) = first.unwrap_or((source, local.0));
-        self.push_name(first as u16, position);
-        id
+        self.lists.triggers(name.0)
     }
 
-    fn local(&self, name: NameId, source: usize) -> Option<NameRef> {
-        let row = name.0 as usize * self.sources.len();
-        self.locals[row + source].checked_sub(1).map(NameRef)
-    }
-
-    /// Returns the package of a record, which is made if it is new. All records of one identity
-    /// are one package, whatever their names; the first supplies the metadata.
-    fn package_of(&mut self, source: usize, record: u32) -> PackageId {
-        let known = self.sources[source].records[record as usize];
-        if known != 0 {
-            return PackageId(known - 1);
-        }
-        let table = self.sources[source].table;
-        let identity = table.record(record).identity();
-        // A table that has no identity twice need not be asked about its own.
-        let end = source + usize::from(!table.has_distinct_identities());
-        let mut sources = self.sources[..end].iter().enumerate();
-        let first = sources.find_map(|(number, other)| {
-            let found = other.table.find_identity(identity)?;
-            Some((number, found))
-        });
-        let (first_source, first_record) = first.unwrap_or((source, record));
-        let known = self.sources[first_source].records[first_record as usize];
-        let package = match known.checked_sub(1) {
-            Some(known) => PackageId(known),
-            None => self.push_package(first_source, first_record),
-        };
-        self.sources[source].records[record as usize] = package.0 + 1;
-        package
-    }
-
-    fn push_package(&mut self, source: usize, record: u32) -> PackageId {
-        let package = PackageId(self.packages.len() as u32);
-        self.sources[source].records[record as usize] = package.0 + 1;
-        let own = self.sources[source].table.record(record).name_ref();
-        let name = self.intern_local(source, own);
-        self.packages.push(PackageEntry {
-            source: source as u16,
-            record,
-            name,
-            depends: NOT_LOADED,
-            provides: 0,
-            install_if: 0,
-            end: 0,
-        });
-        package
-    }
-
-    /// Loads the offers of a name.
-    pub(super) fn load_offers(&mut self, name: NameId) -> Range<u32> {
-        let (start, end) = self.names[name.0 as usize].offers;
-        if start != NOT_LOADED {
-            return start..end;
-        }
-        let start = self.offers.len() as u32;
-        for source in 0..self.sources.len() {
-            let Some(local) = self.local(name, source) else {
-                continue;
-            };
-            let table = self.sources[source].table;
-            for offer in table.offers(local) {
-                if offer.record as usize >= self.sources[source].records.len() {
-                    continue;
-                }
-                let package = self.package_of(source, offer.record);
-                let entry = &self.packages[package.0 as usize];
-                // Later records of an identity offer nothing.
-                if (entry.source as usize, entry.record) == (source, offer.record) {
-                    self.offers.push(Offer {
-                        package,
-                        provide: offer.provide.unwrap_or(Offer::OWN),
-                    });
-                }
-            }
-        }
-        let end = self.offers.len() as u32;
-        self.names[name.0 as usize].offers = (start, end);
-        start..end
-    }
-
-    /// Returns whether the lists of a package are loaded: something reaches it.
-    pub(super) fn has_lists_loaded(&self, package: PackageId) -> bool {
-        self.packages[package.0 as usize].depends != NOT_LOADED
-    }
-
-    /// Loads the names of a package's lists.
-    pub(super) fn load_lists(&mut self, package: PackageId) {
-        let entry = self.packages[package.0 as usize];
-        if entry.depends != NOT_LOADED {
-            return;
-        }
-        let source = entry.source as usize;
-        let record = self.sources[source].table.record(entry.record);
-        let depends = self.load_names(source, record.depend_names());
-        let provides = self.load_names(source, record.provide_names());
-        let install_if = self.load_names(source, record.install_if_names());
-        self.packages[package.0 as usize] = PackageEntry {
-            depends,
-            provides,
-            install_if,
-            end: self.refs.len() as u32,
-            ..entry
-        };
-    }
-
-    fn load_names(&mut self, source: usize, list: impl Iterator<Item = NameRef>) -> u32 {
-        let start = self.refs.len() as u32;
-        for local in list {
-            let name = self.intern_local(source, local);
-            self.refs.push(name);
-        }
-        start
-    }
-
-    /// Loads the names that a name may trigger (solver.md, 2.4).
-    pub(super) fn load_triggers(&mut self, name: NameId) -> Range<u32> {
-        let (start, end) = self.names[name.0 as usize].triggers;
-        if start != NOT_LOADED {
-            return start..end;
-        }
+    fn collect_triggers(&self, aside: &Aside) -> Box<[NameId]> {
         let (mut list, mut late) = (Vec::new(), Vec::new());
-        for source in 0..self.sources.len() {
-            let Some(local) = self.local(name, source) else {
+        for (number, side) in self.sides.iter().enumerate() {
+            let Some(local) = aside.locals[number].checked_sub(1) else {
                 continue;
             };
-            let table = self.sources[source].table;
-            for record in table.triggered(local) {
-                if record as usize >= self.sources[source].records.len() {
-                    continue;
-                }
-                let package = self.package_of(source, record);
-                let entry = &self.packages[package.0 as usize];
-                if (entry.source as usize, entry.record) != (source, record) {
-                    continue;
-                }
-                self.load_lists(package);
+            let records = side.table.triggered(NameRef(local));
+            for package in records.filter_map(|record| self.made_by(number, record)) {
                 let names = self.offered_names(package);
-                if self.sources[source].kind == SourceKind::Registered {
-                    late.extend(names);
-                } else {
-                    list.extend(names);
+                match side.kind {
+                    SideKind::Registered => late.extend(names),
+                    SideKind::Installed | SideKind::Remembered => list.extend(names),
                 }
             }
+        }
+        if let Some(name) = self.in_joined(aside.name) {
+            let packages = self.joined.triggered(name).map(PackageId);
+            let packages = packages.filter(|package| !self.is_replaced(*package));
+            list.extend(packages.flat_map(|package| self.offered_names(package)));
         }
         list.sort_by_cached_key(|name| self.table_key(*name));
         list.dedup();
@@ -556,69 +546,52 @@ impl<'a> Universe<'a> {
                 list.push(name);
             }
         }
-        let start = self.trigger_lists.len() as u32;
-        self.trigger_lists.extend(list);
-        let end = self.trigger_lists.len() as u32;
-        self.names[name.0 as usize].triggers = (start, end);
-        start..end
+        list.into_boxed_slice()
     }
 
     /// Returns the key that sorts names in the order of apk's name table: by bucket, and the
     /// youngest name first (solver.md, Appendix A). It is below 2⁶³.
     pub(super) fn table_key(&self, name: NameId) -> u64 {
-        const AGE: u64 = (1 << 40) - 1;
-        let entry = &self.names[name.0 as usize];
-        let mention = match entry.source {
-            _ if name.0 < self.world_names => u64::from(name.0),
-            OUTSIDE => AGE,
-            source => u64::from(source + 1) << 32 | u64::from(entry.local),
+        let own = || match self.in_joined(name) {
+            Some(name) => BY_REPOSITORIES | u64::from(name.0),
+            None => BY_NOTHING,
         };
-        u64::from(self.bucket(name)) << 40 | (AGE - mention)
+        let aside = self.find_aside(name);
+        let mention = aside.and_then(|aside| aside.mention).unwrap_or_else(own);
+        u64::from(self.bucket(name)) << 40 | (BY_NOTHING - mention)
     }
 
     /// Returns the bucket of a name in apk's name table.
     pub(super) fn bucket(&self, name: NameId) -> u32 {
-        let entry = &self.names[name.0 as usize];
-        let hash = match self.sources.get(entry.source as usize) {
-            Some(source) => source.table.name_hash(NameRef(entry.local)),
+        let hash = match self.in_joined(name) {
+            Some(name) => self.joined.name_hash(name),
             None => hash(self.name_text(name)),
         };
         hash % BUCKETS
     }
 
-    /// Returns the number of names so far.
+    /// Returns the number of names.
     pub(super) fn name_count(&self) -> usize {
-        self.names.len()
+        self.aside_slots.len()
     }
 
-    /// Returns how many names there can be unless more are asked for by text.
-    pub(super) fn name_limit(&self) -> usize {
-        let tables = self.sources.iter().map(|source| source.names.len());
-        tables.sum::<usize>() + self.outside.len()
-    }
-
-    /// Returns the number of packages so far.
+    /// Returns the number of packages.
     pub(super) fn package_count(&self) -> usize {
-        self.packages.len()
-    }
-
-    /// Returns how many packages there can be.
-    pub(super) fn package_limit(&self) -> usize {
-        self.sources.iter().map(|source| source.records.len()).sum()
+        self.joined.len() + self.side_packages.len()
     }
 
     /// Returns the text of a name.
     pub fn name_text(&self, name: NameId) -> &str {
-        let entry = &self.names[name.0 as usize];
-        match self.sources.get(entry.source as usize) {
-            Some(source) => source.table.name(NameRef(entry.local)),
-            None => &self.outside[entry.local as usize],
+        match self.in_joined(name) {
+            Some(name) => self.joined.name(name),
+            None => &self.other_names[name.0 as usize - self.joined.name_count()],
         }
     }
 
-    /// Returns all packages known so far.
-    pub(super) fn packages(&self) -> impl Iterator<Item = PackageId> + use<> {
-        (0..self.packages.len() as u32).map(PackageId)
+    /// Returns all packages.
+    pub(super) fn packages(&self) -> impl Iterator<Item = PackageId> + '_ {
+        let all = (0..self.package_count() as u32).map(PackageId);
+        all.filter(|package| self.replaced.get(package.0 as usize) != Some(&true))
     }
 
     /// Returns the installed packages in database order.
@@ -626,87 +599,82 @@ impl<'a> Universe<'a> {
         &self.installed
     }
 
-    /// Returns the offers of a name; none if they were not loaded.
+    /// Returns the offers of a name.
     pub(super) fn offers(&self, name: NameId) -> &[Offer] {
-        match self.names[name.0 as usize].offers {
-            (NOT_LOADED, _) => &[],
-            (start, end) => &self.offers[start as usize..end as usize],
+        match self.find_aside(name) {
+            Some(aside) if aside.own_offers => {
+                let (start, end) = aside.offers;
+                &self.offers[start as usize..end as usize]
+            }
+            _ => self.lists.offers(name.0),
         }
     }
 
-    pub(super) fn offer_at(&self, at: u32) -> Offer {
-        self.offers[at as usize]
-    }
-
-    /// Returns whether the offers of a name were loaded.
-    pub(super) fn has_offers_loaded(&self, name: NameId) -> bool {
-        self.names[name.0 as usize].offers.0 != NOT_LOADED
-    }
-
-    /// Returns the names that a name may trigger; none if they were not loaded.
-    pub(super) fn triggers(&self, name: NameId) -> &[NameId] {
-        match self.names[name.0 as usize].triggers {
-            (NOT_LOADED, _) => &[],
-            (start, end) => &self.trigger_lists[start as usize..end as usize],
-        }
-    }
-
-    pub(super) fn trigger_at(&self, at: u32) -> NameId {
-        self.trigger_lists[at as usize]
-    }
-
-    /// Returns the loaded packages whose depends mention a name.
+    /// Returns the packages whose depends mention a name.
     pub(super) fn mentioning(&self, name: NameId) -> impl Iterator<Item = PackageId> + '_ {
-        let sources = self.sources.iter().enumerate();
-        sources.flat_map(move |(number, source)| {
-            let local = self.local(name, number);
-            let records = local.into_iter().flat_map(|l| source.table.dependents(l));
-            records.filter_map(move |record| {
-                let known = source.records.get(record as usize)?.checked_sub(1)?;
-                let entry = &self.packages[known as usize];
-                let first = (entry.source as usize, entry.record) == (number, record);
-                (first && entry.depends != NOT_LOADED).then_some(PackageId(known))
-            })
-        })
+        let of_side = move |(number, side): (usize, &'_ Side<'a>)| {
+            let local = self
+                .find_aside(name)
+                .map_or(0, |aside| aside.locals[number]);
+            let local = local.checked_sub(1).map(NameRef);
+            let table = side.table;
+            let records = local.into_iter().flat_map(|local| table.dependents(local));
+            records.filter_map(move |record| self.made_by(number, record))
+        };
+        let sides = || self.sides.iter().enumerate();
+        let early = sides().filter(|(_, side)| side.kind != SideKind::Registered);
+        let late = sides().filter(|(_, side)| side.kind == SideKind::Registered);
+        let joined = self.joined;
+        let own = self.in_joined(name).into_iter();
+        let own = own.flat_map(|name| joined.dependents(name)).map(PackageId);
+        let own = own.filter(|package| !self.is_replaced(*package));
+        early
+            .flat_map(of_side)
+            .chain(own)
+            .chain(late.flat_map(of_side))
     }
 
     /// Returns whether a package became known only after all sources were read; its names are
     /// then at the end of the dependents and triggers lists (solver.md, 2.4).
     pub(super) fn is_late(&self, package: PackageId) -> bool {
-        let entry = &self.packages[package.0 as usize];
-        self.sources[entry.source as usize].kind == SourceKind::Registered
+        self.is_of_side(package, SideKind::Registered)
+    }
+
+    fn is_of_side(&self, package: PackageId, kind: SideKind) -> bool {
+        self.side_package(package)
+            .is_some_and(|made| self.sides[usize::from(made.side)].kind == kind)
     }
 
     /// Returns the key that sorts a name in the dependents lists it enters by a late package:
     /// behind all others, in order of registration.
     pub(super) fn late_key(&self, package: PackageId, name: NameId) -> u64 {
-        let record = u64::from(self.packages[package.0 as usize].record);
+        let record = self.side_package(package).map_or(0, |made| made.record);
         let at = self
             .offered_names(package)
             .position(|offered| offered == name);
-        1 << 63 | record << 32 | at.unwrap_or_default() as u64
+        1 << 63 | u64::from(record) << 32 | at.unwrap_or_default() as u64
     }
 
-    fn refs(&self, range: Range<u32>) -> &[NameId] {
-        &self.refs[range.start as usize..range.end as usize]
-    }
-
-    pub(super) fn depend_names(&self, package: PackageId) -> &[NameId] {
-        let entry = &self.packages[package.0 as usize];
-        match entry.depends {
-            NOT_LOADED => &[],
-            depends => self.refs(depends..entry.provides),
+    fn list(&self, package: PackageId, list: List) -> &[NameId] {
+        match self.side_package(package) {
+            None => self.lists.links(package.0, list),
+            Some(made) => {
+                let side = &self.sides[usize::from(made.side)];
+                &side.links[side.table.record(made.record).link_range(list)]
+            }
         }
     }
 
+    pub(super) fn depend_names(&self, package: PackageId) -> &[NameId] {
+        self.list(package, List::Depends)
+    }
+
     pub(super) fn provide_names(&self, package: PackageId) -> &[NameId] {
-        let entry = &self.packages[package.0 as usize];
-        self.refs(entry.provides..entry.install_if)
+        self.list(package, List::Provides)
     }
 
     pub(super) fn install_if_names(&self, package: PackageId) -> &[NameId] {
-        let entry = &self.packages[package.0 as usize];
-        self.refs(entry.install_if..entry.end)
+        self.list(package, List::InstallIf)
     }
 
     /// Returns the own name and then the provided names of a package.
@@ -716,10 +684,10 @@ impl<'a> Universe<'a> {
 
     /// Returns the record that supplies a package's metadata.
     pub(super) fn record(&self, package: PackageId) -> Record<'a> {
-        let entry = &self.packages[package.0 as usize];
-        self.sources[entry.source as usize]
-            .table
-            .record(entry.record)
+        match self.side_package(package) {
+            None => self.joined.record(package.0),
+            Some(made) => self.sides[usize::from(made.side)].table.record(made.record),
+        }
     }
 
     /// Returns the dependencies of a package in order.
@@ -756,7 +724,7 @@ impl<'a> Universe<'a> {
     /// Returns the version under which an offer stands, empty for a bare one.
     pub(super) fn offer_version(&self, offer: Offer) -> &'a str {
         let record = self.record(offer.package);
-        if offer.provide == Offer::OWN {
+        if offer.is_own() {
             return record.version();
         }
         record.provide(offer.provide).map_or("", |p| p.version)
@@ -764,7 +732,10 @@ impl<'a> Universe<'a> {
 
     /// Returns the own name of a package.
     pub fn own_name(&self, package: PackageId) -> NameId {
-        self.packages[package.0 as usize].name
+        match self.side_package(package) {
+            None => NameId(self.lists.own_name(package.0)),
+            Some(made) => made.name,
+        }
     }
 
     /// Returns the own name of a package as text.
@@ -791,19 +762,17 @@ impl<'a> Universe<'a> {
     /// Returns the size of the package file in bytes: what the first repository that lists it
     /// says, else the first record.
     pub fn size(&self, package: PackageId) -> u64 {
-        let mut listings = self.listings(package);
-        let listing = listings.find(|(kind, _)| matches!(kind, SourceKind::Repository(_)));
-        listing.map_or_else(|| self.record(package).size(), |(_, record)| record.size())
+        let listed = self.listed(package);
+        listed.unwrap_or_else(|| self.record(package)).size()
     }
 
-    /// Returns the first record of each source that has a package.
-    fn listings(&self, package: PackageId) -> impl Iterator<Item = (SourceKind, Record<'a>)> {
-        let identity = self.identity(package);
-        let first = self.packages[package.0 as usize].source as usize;
-        self.sources[first..].iter().filter_map(move |source| {
-            let record = source.table.find_identity(identity)?;
-            Some((source.kind, source.table.record(record)))
-        })
+    /// Returns the record of a package in the repositories' table.
+    fn listed(&self, package: PackageId) -> Option<Record<'a>> {
+        let record = match self.side_package(package) {
+            None => package.0,
+            Some(made) => made.twin?,
+        };
+        Some(self.joined.record(record))
     }
 
     fn was_registered_as(&self, package: PackageId, origin: Registered) -> bool {
@@ -822,22 +791,19 @@ impl<'a> Universe<'a> {
     /// Returns the metadata as an owned value. What only package files and the database state
     /// (replaces, triggers) is not in it.
     pub fn package(&self, package: PackageId) -> Package {
-        let entry = &self.packages[package.0 as usize];
-        let first = &self.sources[entry.source as usize];
-        // The installed packages are here without descriptions; a repository that has the same
-        // package knows them.
-        let complete = || {
-            let identity = self.identity(package);
-            let later = self.sources[entry.source as usize..].iter();
-            later
-                .filter(|source| source.table.has_details())
-                .find_map(|source| Some((source, source.table.find_identity(identity)?)))
-        };
-        let (source, record) = match first.table.has_details() {
-            true => (first, entry.record),
-            false => complete().unwrap_or((first, entry.record)),
-        };
-        let mut owned = source.table.package(record);
+        let identity = self.identity(package);
+        // The installed packages and the joined repositories are here without descriptions; the
+        // first other table that has the same package knows them.
+        let own = self.side_package(package);
+        let own = own.map(|made| self.sides[usize::from(made.side)].table);
+        let remembered = self.input.remembered.as_deref();
+        let repositories = self.input.repositories.iter().map(|r| r.table.as_ref());
+        let tables = own.into_iter().chain(remembered).chain(repositories);
+        let known = tables
+            .chain(self.input.registered.table())
+            .filter(|table| table.has_details())
+            .find_map(|table| Some(table.package(table.find_identity(identity)?)));
+        let mut owned = known.unwrap_or_else(|| self.record(package).to_package());
         owned.size = self.size(package);
         owned
     }
@@ -848,10 +814,9 @@ impl<'a> Universe<'a> {
     }
 
     pub(super) fn repository_set(&self, package: PackageId) -> NumberSet {
-        let listings = self.listings(package);
-        listings.fold(NumberSet::default(), |all, (kind, _)| match kind {
-            SourceKind::Repository(number) => all.union(NumberSet::single(number)),
-            _ => all,
+        let listed = self.listed(package);
+        listed.map_or_else(NumberSet::default, |record| {
+            NumberSet::from_bits(record.tables())
         })
     }
 
@@ -870,12 +835,12 @@ impl<'a> Universe<'a> {
 
     /// Returns whether a package is in the installed database.
     pub fn is_installed(&self, package: PackageId) -> bool {
-        self.packages[package.0 as usize].source == INSTALLED
+        self.is_of_side(package, SideKind::Installed)
     }
 
     fn installed_state(&self, package: PackageId) -> Option<&'a InstalledState> {
-        let entry = &self.packages[package.0 as usize];
-        let state = || self.input.installed.state(entry.record);
+        let made = self.side_package(package)?;
+        let state = || self.input.installed.state(made.record);
         self.is_installed(package).then(state).flatten()
     }
 
@@ -903,8 +868,7 @@ impl<'a> Universe<'a> {
     }
 
     pub(super) fn is_remembered(&self, package: PackageId) -> bool {
-        let entry = &self.packages[package.0 as usize];
-        self.sources[entry.source as usize].kind == SourceKind::Remembered
+        self.is_of_side(package, SideKind::Remembered)
     }
 
     /// Returns whether a package's file lies in the active cache.

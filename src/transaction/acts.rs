@@ -110,10 +110,7 @@ impl Act {
                 root.create_directories(parent)?;
                 let directory = root.directory(parent)?;
                 directory.create_directory(name, 0o755)?;
-                if !context.usermode {
-                    directory.set_owner(name, *uid, *gid)?;
-                }
-                directory.set_mode(name, *mode)
+                attributes(context, &directory, name, (*uid, *gid), *mode)
             }
             Self::Own { file, uid, gid } => own(context, *file, *uid, *gid),
             Self::Place { file, apk_new } => place(context, *file, *apk_new),
@@ -230,6 +227,29 @@ fn place(context: Context<'_>, file: u32, apk_new: bool) -> Result<(), RootError
     }
 }
 
+/// Gives a directory its owner and mode.
+fn attributes(
+    context: Context<'_>,
+    at: &Directory,
+    name: &str,
+    (uid, gid): (u32, u32),
+    mode: u32,
+) -> Result<(), RootError> {
+    // After a power cut the disk may have less than what is seen now.
+    if !context.again
+        && let Some(stat) = at.stat(name)?
+        && stat.is_dir()
+        && stat.mode == mode
+        && (context.usermode || (stat.uid, stat.gid) == (uid, gid))
+    {
+        return Ok(());
+    }
+    if !context.usermode {
+        at.set_owner(name, uid, gid)?;
+    }
+    at.set_mode(name, mode)
+}
+
 fn adopt(
     context: Context<'_>,
     directory: u32,
@@ -242,12 +262,7 @@ fn adopt(
         return Ok(());
     };
     let root = context.root;
-    let look = |at: &Directory, name: &str| -> Result<(), RootError> {
-        if !context.usermode {
-            at.set_owner(name, uid, gid)?;
-        }
-        at.set_mode(name, mode)
-    };
+    let look = |at: &Directory, name: &str| attributes(context, at, name, (uid, gid), mode);
     let (parent, own) = split(&directory.path);
     if context.again && root.stat(folder)?.is_none() {
         // It has its name since the first time; a power cut may have kept that and no more.

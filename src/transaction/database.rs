@@ -125,7 +125,7 @@ impl DatabaseFiles {
 /// else (commit.md, W2).
 pub(super) fn world_text(world: &World) -> Result<String, TransactionError> {
     let text = world.to_text();
-    match World::parse(&text).ok().as_ref() == Some(world) {
+    match World::parse(&text).ok() == Some(world.stored()) {
         true => Ok(text),
         false => Err(TransactionError::Database {
             cause: "the world would not be read back as it is".to_owned(),

@@ -451,7 +451,8 @@ impl Workshop<'_> {
             .iter()
             .filter_map(|one| one.index.as_ref())
         {
-            let records = (0..index.table.len() as u32).map(|at| index.table.record(at));
+            let table = index.table();
+            let records = (0..table.len() as u32).map(|at| table.record(at));
             for record in records.filter(|record| record.name() == name) {
                 let better = newest.as_ref().is_none_or(|known| {
                     Version(record.version()).compare(Version(known)) == std::cmp::Ordering::Greater

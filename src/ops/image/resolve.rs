@@ -5,6 +5,7 @@ use super::{Error, Workshop, alpine_keys, disk};
 use crate::config::image::{Architecture, ConfigError, Warning, without_credentials};
 use crate::config::repositories::is_local;
 use crate::config::{RepositorySources, Settings};
+use crate::fetch::Depth;
 use crate::fetch::cache::Key;
 use crate::fetch::index::Rules;
 use crate::fetch::package::{FileRequest, fetch_files};
@@ -481,7 +482,7 @@ impl Workshop<'_> {
             false => Purpose::Read,
         };
         let mut told = Collect::default();
-        let loaded = refresh::load(context, purpose, true, &mut told)
+        let loaded = refresh::load(context, purpose, Depth::Details, &mut told)
             .map_err(|error| disk("read", self.root.path(), &error.source))?;
         match loaded.repositories.iter().find(|one| one.index.is_none()) {
             Some(failed) => Err(self.index_error(failed, architecture, keyring, &told)),
@@ -513,7 +514,7 @@ impl Workshop<'_> {
                 keyring,
                 allow_untrusted: self.settings().allow_untrusted,
                 allow_older: true,
-                details: false,
+                depth: Depth::Records,
                 limits: self.settings().limits,
             };
             let mut loader = IndexLoader::new(rules, None);
@@ -949,7 +950,8 @@ fn keep_common(loaded: &mut [LoadedRepositories]) {
     let versions = |one: &LoadedRepositories| -> Versions {
         let mut versions = Versions::new();
         for table in one.repositories.iter().filter_map(|r| r.index.as_ref()) {
-            for record in (0..table.table.len() as u32).map(|at| table.table.record(at)) {
+            let records = table.table();
+            for record in (0..records.len() as u32).map(|at| records.record(at)) {
                 let known = versions.entry(record.name().to_owned()).or_default();
                 known.insert(record.version().to_owned());
             }
@@ -972,12 +974,13 @@ fn keep(loaded: &mut LoadedRepositories, wanted: impl Fn(&str, &str) -> bool) {
         .iter_mut()
         .filter_map(|one| one.index.as_mut())
     {
-        let table = &index.table;
+        let table = index.table();
         let kept = (0..table.len() as u32).filter(|at| {
             let record = table.record(*at);
             wanted(record.name(), record.version())
         });
         let kept: Vec<Package> = kept.map(|at| table.package(at)).collect();
-        index.table = Arc::new(PackageTable::build(&kept));
+        index.table = Some(Arc::new(PackageTable::build(&kept)));
+        index.whole = false;
     }
 }

@@ -9,7 +9,7 @@
 
 use crate::package::installed::InstalledPackage;
 use crate::package::name_hash::BUCKETS;
-use crate::package::table::{Details, NameRef, Record, TableDependency, hash};
+use crate::package::table::{Details, List, NameRef, Record, TableDependency, hash};
 use crate::package::{Identity, InstalledDb, Operator, PackageTable, order};
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -402,7 +402,8 @@ impl<'a> View<'a> {
                     continue;
                 };
                 for record in list(table, local).map(|at| table.record(at)) {
-                    let under = std::iter::once(record.name_ref()).chain(record.provide_names());
+                    let under = std::iter::once(record.name_ref())
+                        .chain(record.names(List::Provides).iter().copied());
                     names.extend(under.map(|name| (self.table_key(source, name), source, name)));
                 }
             }

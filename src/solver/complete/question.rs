@@ -1,6 +1,6 @@
 //! From a universe and a request to a [`Problem`]; and back from candidates to packages.
 //!
-//! Everything the request reaches must be loaded. What the world does not lead to by dependencies
+//! What the world does not lead to by dependencies
 //! and by packages that install themselves cannot be part of an answer and is left out.
 
 use super::super::ids::{NameId, NumberSet, TagId};
@@ -8,7 +8,7 @@ use super::super::state::PackageState;
 use super::super::{Flags, PackageId, Request, Universe};
 use super::problem::{Candidate, Need, Problem, TagSet, Unavailable, Wanted};
 use crate::package::World;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet, VecDeque};
 
 /// A problem with the packages that its candidates are.
 pub(in super::super) struct Question<'u> {
@@ -24,14 +24,15 @@ impl<'u> Question<'u> {
         world: &'u World,
     ) -> Self {
         let packages = reached(universe, world);
+        let places: HashMap<PackageId, usize> = packages.iter().copied().zip(0..).collect();
         let mut candidates: Vec<Candidate<'u>> = packages
             .iter()
             .map(|package| candidate(universe, *package, request.options.global))
             .collect();
         for mark in &request.marks {
             for offer in universe.offers(mark.name) {
-                if let Ok(at) = packages.binary_search(&offer.package) {
-                    let candidate = &mut candidates[at];
+                if let Some(at) = places.get(&offer.package) {
+                    let candidate = &mut candidates[*at];
                     candidate.flags = candidate.flags | mark.flags;
                     candidate.heritable = candidate.heritable | mark.heritable;
                 }
@@ -57,26 +58,26 @@ impl<'u> Question<'u> {
     }
 }
 
-/// Returns the packages that the world leads to, in id order.
+/// Returns the packages that the world leads to, what is near to it first.
 fn reached(universe: &Universe<'_>, world: &World) -> Vec<PackageId> {
     let mut names: HashSet<NameId> = HashSet::new();
-    let mut packages: HashSet<PackageId> = HashSet::new();
+    let mut seen: HashSet<PackageId> = HashSet::new();
+    let mut packages: Vec<PackageId> = Vec::new();
     let entries = world.entries.iter().filter(|entry| !entry.broken);
     let entries = entries.filter_map(|entry| universe.find(&entry.name));
-    let mut open: Vec<NameId> = entries.collect();
-    let loaded = |package: &PackageId| universe.has_lists_loaded(*package);
+    let mut open: VecDeque<NameId> = entries.collect();
     let has_conditions = |package: &PackageId| universe.install_if(*package).next().is_some();
-    let all = universe.packages().filter(loaded);
-    let mut waiting: Vec<PackageId> = all.filter(has_conditions).collect();
+    let mut waiting: Vec<PackageId> = universe.packages().filter(has_conditions).collect();
     let mut offered: HashSet<NameId> = HashSet::new();
     loop {
         let mut found: Vec<PackageId> = Vec::new();
-        while let Some(name) = open.pop() {
+        while let Some(name) = open.pop_front() {
             if names.insert(name) {
                 found.extend(universe.offers(name).iter().map(|offer| offer.package));
             }
-            for package in found.drain(..).filter(loaded) {
-                if packages.insert(package) {
+            for package in found.drain(..) {
+                if seen.insert(package) {
+                    packages.push(package);
                     open.extend(universe.depend_names(package));
                     offered.insert(universe.own_name(package));
                     offered.extend(universe.provide_names(package));
@@ -94,11 +95,9 @@ fn reached(universe: &Universe<'_>, world: &World) -> Vec<PackageId> {
             break;
         }
         for package in now {
-            open.push(universe.own_name(package));
+            open.push_back(universe.own_name(package));
         }
     }
-    let mut packages: Vec<PackageId> = packages.into_iter().collect();
-    packages.sort_unstable();
     packages
 }
 
