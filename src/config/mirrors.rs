@@ -93,6 +93,16 @@ impl Mirrors {
     }
 }
 
+/// Returns whether a text can be the address of a mirror: of a web server, or a path.
+pub fn is_address(text: &str) -> bool {
+    let plain = !text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '#');
+    let host = ["http://", "https://"]
+        .iter()
+        .find_map(|scheme| text.strip_prefix(scheme));
+    let host = host.map(|rest| rest.split('/').next().unwrap_or_default());
+    plain && (text.starts_with('/') || host.is_some_and(|host| !host.is_empty()))
+}
+
 /// Returns the addresses in a list of mirrors.
 pub fn lines(text: &str) -> impl Iterator<Item = &str> {
     text.lines()
@@ -246,6 +256,24 @@ mod tests {
                 )
             });
             assert_eq!(found, wanted, "{url}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_mirrors_are_told_from_other_texts() {
+        for good in ["http://a", "https://u:p@a:80/alpine/", "/media/x"] {
+            assert!(is_address(good), "{good}");
+        }
+        for bad in [
+            "",
+            "notaurl",
+            "not a url",
+            "http://",
+            "http:///x",
+            "ftp://a",
+            "http://a b",
+        ] {
+            assert!(!is_address(bad), "{bad}");
         }
     }
 

@@ -169,6 +169,9 @@ impl HttpError {
                 });
             } else if words.contains("CertificateRequired") || words.contains("HandshakeFailure") {
                 return elsewhere("TLS: handshake failed (client cert needed?)");
+            } else if words.contains("received corrupt message") {
+                // What came is no TLS, such as the answer of a server of plain HTTP.
+                return elsewhere("TLS: unspecified error");
             }
             source = inner.source();
         }

@@ -65,7 +65,7 @@ impl<'a> Reader<'a> {
         }
         // A path must be what it is on disk; only texts for people may have replacements.
         if line.as_bytes() != raw {
-            return Err(bad());
+            return Err(super::not_utf8(raw));
         }
         let package = &mut self.installed.package;
         match letter {

@@ -50,6 +50,12 @@ pub enum FormatError {
         /// What is wrong.
         reason: String,
     },
+    /// A name that cannot be kept as it is: names are texts here.
+    #[error("names that are not UTF-8 are not supported: {name}")]
+    Name {
+        /// The name, with escapes.
+        name: String,
+    },
     /// The index archive is wrong.
     #[error("v2 index format error")]
     Index,
@@ -70,6 +76,14 @@ pub enum FormatError {
     /// Reading failed.
     #[error("{}", cause(.0))]
     Io(#[source] io::Error),
+}
+
+/// Makes the error for a name that is not UTF-8.
+fn not_utf8(name: &[u8]) -> FormatError {
+    let cut = &name[..name.len().min(200)];
+    FormatError::Name {
+        name: cut.escape_ascii().to_string(),
+    }
 }
 
 /// What stands between what is too large and the limit in the text of [`FormatError::TooLarge`].

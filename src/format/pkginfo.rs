@@ -12,18 +12,26 @@ pub struct PkgInfo {
     pub data_hash: Option<[u8; 32]>,
 }
 
+/// Lines with texts for people.
+const FREE_TEXTS: [&[u8]; 4] = [b"pkgdesc = ", b"url = ", b"license = ", b"maintainer = "];
+
 /// Reads the text.
 ///
 /// # Errors
-/// [`FormatError::Package`] if a name, version or text cannot be used.
+/// [`FormatError::Package`] if a name, version or text cannot be used, [`FormatError::Name`] for one
+/// that is not UTF-8.
 pub fn parse(bytes: &[u8]) -> Result<PkgInfo, FormatError> {
     let mut info = PkgInfo::default();
     for line in bytes.split(|byte| *byte == b'\n') {
-        let Ok(line) = std::str::from_utf8(line) else {
-            return Err(FormatError::Package {
-                reason: ".PKGINFO is not UTF-8".into(),
-            });
+        let line = match std::str::from_utf8(line) {
+            Ok(line) => line.into(),
+            // Nothing depends on these: what is wrong in them is replaced.
+            Err(_) if FREE_TEXTS.iter().any(|key| line.starts_with(key)) => {
+                String::from_utf8_lossy(line)
+            }
+            Err(_) => return Err(super::not_utf8(line)),
         };
+        let line = line.as_ref();
         if line.starts_with('#') {
             continue;
         }
@@ -55,7 +63,9 @@ pub fn check_name(name: &str) -> Result<(), FormatError> {
         || name.starts_with(['.', '-']) && name.trim_start_matches(['.', '-']).is_empty()
         || name
             .bytes()
-            .any(|byte| byte == b'/' || byte.is_ascii_control());
+            .any(|byte| byte == b'/' || byte.is_ascii_control())
+        // It stands for bytes that were no text: the name was another one.
+        || name.contains(char::REPLACEMENT_CHARACTER);
     if bad {
         return Err(FormatError::Package {
             reason: format!("{name:?} is no package name"),

@@ -4,7 +4,7 @@
 //! other files than apk does in the same bytes, so the walk over the headers is ours; the field
 //! layout is that of the `tar` crate.
 
-use super::{FormatError, Limits};
+use super::{FormatError, Limits, not_utf8};
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read};
 
@@ -202,11 +202,11 @@ impl<R: Read> Reader<R> {
         let size = octal(&block[124..136])?;
         self.remaining = size;
         self.padding = size.wrapping_neg() % BLOCK as u64;
-        let link = || self::text(&block[157..257]);
+        let link = || exact(&block[157..257]);
         let kind = match block[156] {
             b'0' | b'7' => Kind::File,
-            b'1' => Kind::HardLink(extended.link.take().unwrap_or_else(link)),
-            b'2' => Kind::Symlink(extended.link.take().unwrap_or_else(link)),
+            b'1' => Kind::HardLink(extended.link.take().map_or_else(link, Ok)?),
+            b'2' => Kind::Symlink(extended.link.take().map_or_else(link, Ok)?),
             b'3' => Kind::CharDevice(device(&block[329..337])?, device(&block[337..345])?),
             b'4' => Kind::BlockDevice(device(&block[329..337])?, device(&block[337..345])?),
             b'5' => Kind::Directory,
@@ -218,7 +218,7 @@ impl<R: Read> Reader<R> {
             }
             b'L' => {
                 let name = self.extended(extended, "long name")?;
-                extended.path = Some(text(&name));
+                extended.path = Some(exact(&name)?);
                 return Ok(None);
             }
             _ => {
@@ -229,7 +229,7 @@ impl<R: Read> Reader<R> {
         // Links, directories and devices have no content whatever their size field says of it;
         // the bytes are still there to be skipped.
         let extended = std::mem::take(extended);
-        let path = extended.path.unwrap_or_else(|| name(block));
+        let path = extended.path.map_or_else(|| name(block), Ok)?;
         let target = match &kind {
             Kind::HardLink(target) | Kind::Symlink(target) => target.len(),
             _ => 0,
@@ -279,18 +279,26 @@ fn too_large(what: &'static str, limit: u64) -> FormatError {
     FormatError::TooLarge { what, limit }
 }
 
+/// Reads a text that is of no consequence.
 fn text(field: &[u8]) -> String {
     let end = memchr::memchr(0, field).unwrap_or(field.len());
     String::from_utf8_lossy(&field[..end]).into_owned()
 }
 
-fn name(block: &[u8; BLOCK]) -> String {
-    let (name, prefix) = (text(&block[..100]), text(&block[345..500]));
-    if prefix.is_empty() {
+/// Reads a name, which must not become another one.
+fn exact(field: &[u8]) -> Result<String, FormatError> {
+    let end = memchr::memchr(0, field).unwrap_or(field.len());
+    let name = std::str::from_utf8(&field[..end]).map_err(|_| not_utf8(&field[..end]))?;
+    Ok(name.to_owned())
+}
+
+fn name(block: &[u8; BLOCK]) -> Result<String, FormatError> {
+    let (name, prefix) = (exact(&block[..100])?, exact(&block[345..500])?);
+    Ok(if prefix.is_empty() {
         name
     } else {
         format!("{prefix}/{name}")
-    }
+    })
 }
 
 /// Reads octal digits, then only NUL or space.
@@ -328,15 +336,15 @@ fn pax(mut records: &[u8], extended: &mut Extended) -> Result<(), FormatError> {
         let equals = memchr::memchr(b'=', body).ok_or(FormatError::Invalid)?;
         let (key, value) = (&body[..equals], &body[equals + 1..]);
         match key {
-            b"path" => extended.path = Some(text(value)),
-            b"linkpath" => extended.link = Some(text(value)),
+            b"path" => extended.path = Some(exact(value)?),
+            b"linkpath" => extended.link = Some(exact(value)?),
             b"APK-TOOLS.checksum.SHA1" => {
                 let digest = data_encoding::HEXLOWER_PERMISSIVE.decode(value).ok();
                 extended.sha1 = digest.and_then(|bytes| bytes.try_into().ok());
             }
             _ => {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                    extended.xattrs.push((text(name), value.to_vec()));
+                    extended.xattrs.push((exact(name)?, value.to_vec()));
                 }
             }
         }

@@ -8,13 +8,13 @@ use super::error::ImageError;
 use super::request::Compression;
 use super::store::copy_verified;
 use super::{BuiltImage, Descriptor, Document, oci, subordinate};
+use crate::root::Root;
 use crate::root::tree::{EntryKind, Tree, TreeEntry};
-use crate::root::{Root, passing};
 use flate2::GzBuilder;
 use rustix::fs::FileType;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
@@ -101,14 +101,20 @@ impl<'a> Bundle<'a> {
     fn copy(&self, blob: &Blob<'_>, hex: &str, out: &mut dyn Write) -> Result<(), ImageError> {
         match blob {
             Blob::Bytes(bytes) => plain(out, bytes),
-            Blob::File(path) => match copy_verified(path, out, hex) {
-                Ok(true) => Ok(()),
-                Ok(false) => {
-                    let damaged = io::Error::new(io::ErrorKind::InvalidData, "it is damaged");
-                    Err(ImageError::store(path, &damaged))
+            Blob::File(path) => {
+                let mut watched = Watched { out, failed: false };
+                match copy_verified(path, &mut watched, hex) {
+                    Ok(true) => Ok(()),
+                    Ok(false) => {
+                        let damaged = io::Error::new(io::ErrorKind::InvalidData, "it is damaged");
+                        Err(ImageError::store(path, &damaged))
+                    }
+                    Err(error) if watched.failed => {
+                        Err(ImageError::output(Path::new("the output"), &error))
+                    }
+                    Err(error) => Err(ImageError::store(path, &error)),
                 }
-                Err(error) => Err(ImageError::store(path, &error)),
-            },
+            }
         }
     }
 
@@ -228,12 +234,31 @@ fn layer_file(descriptor: &Descriptor) -> String {
     format!("{}{suffix}", descriptor.hex())
 }
 
+/// Remembers that writing failed, to tell it from reading.
+struct Watched<'w> {
+    out: &'w mut dyn Write,
+    failed: bool,
+}
+
+impl Write for Watched<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes);
+        let interrupted = |error: &io::Error| error.kind() == io::ErrorKind::Interrupted;
+        self.failed |= written.as_ref().is_err_and(|error| !interrupted(error));
+        written
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
 fn plain(out: &mut dyn Write, bytes: &[u8]) -> Result<(), ImageError> {
     out.write_all(bytes)
         .map_err(|error| ImageError::output(Path::new("the output"), &error))
 }
 
-/// Writes a file beside its name and renames it.
+/// Writes a file beside its name and renames it; a device or a pipe is written to.
 ///
 /// # Errors
 /// [`ImageError`]; what was there is still there then.
@@ -241,33 +266,17 @@ pub fn write_file(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> Result<(), ImageError>,
 ) -> Result<(), ImageError> {
-    use std::os::unix::fs::PermissionsExt;
     let failed = |error: io::Error| ImageError::output(path, &error);
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let make = || {
-        tempfile::Builder::new()
-            .prefix(".new.")
-            .permissions(fs::Permissions::from_mode(0o644))
-            .tempfile_in(folder)
-    };
-    let file = passing::noted(make, tempfile::NamedTempFile::path).map_err(failed)?;
-    let mut out = BufWriter::with_capacity(256 << 10, file);
-    write(&mut out).map_err(|error| match error {
-        // The name that the user knows is the one to tell.
-        ImageError::Output { cause, .. } => ImageError::Output {
-            path: path.to_owned(),
-            cause,
-        },
-        other => other,
-    })?;
-    let file = out
-        .into_inner()
-        .map_err(|error| failed(error.into_error()))?;
-    file.persist(path).map_err(|error| failed(error.error))?;
-    Ok(())
+    crate::root::write_output(path, failed, |out| {
+        write(out).map_err(|error| match error {
+            // The name that the user knows is the one to tell.
+            ImageError::Output { cause, .. } => ImageError::Output {
+                path: path.to_owned(),
+                cause,
+            },
+            other => other,
+        })
+    })
 }
 
 /// Returns the tree of an image, and the names of its users and groups.

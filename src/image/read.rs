@@ -47,13 +47,39 @@ const DATABASES: [&str; 2] = ["lib/apk/db/installed", "usr/lib/apk/db/installed"
 #[error("{cause}")]
 pub struct ReadError {
     cause: String,
+    mismatch: Option<Box<Mismatch>>,
+}
+
+/// A blob that is not what its name says.
+#[derive(Clone, Debug)]
+pub struct Mismatch {
+    /// The digest that it is named by.
+    pub expected: String,
+    /// The digest that it has.
+    pub found: String,
 }
 
 impl ReadError {
     fn new(cause: impl Into<String>) -> Self {
         Self {
             cause: cause.into(),
+            mismatch: None,
         }
+    }
+
+    fn not_its_name(blob: &str, expected: &str, found: String) -> Self {
+        Self {
+            cause: format!("{blob} is not what its name says"),
+            mismatch: Some(Box::new(Mismatch {
+                expected: expected.to_owned(),
+                found,
+            })),
+        }
+    }
+
+    /// Returns the blob that was changed, if that is why.
+    pub fn mismatch(&self) -> Option<&Mismatch> {
+        self.mismatch.as_deref()
     }
 }
 
@@ -366,11 +392,10 @@ pub(super) fn copy_blob(
     };
     io::copy(&mut reader, out)?;
     let found = data_encoding::HEXLOWER.encode(&reader.hash.finalize());
-    match format!("sha256:{found}") == digest {
+    let found = format!("sha256:{found}");
+    match found == digest {
         true => Ok(()),
-        false => Err(ReadError::new(format!(
-            "{digest} is not what its name says"
-        ))),
+        false => Err(ReadError::not_its_name(digest, digest, found)),
     }
 }
 
@@ -453,8 +478,9 @@ impl Place {
     fn blob(&mut self, digest: &str) -> Result<Value, ReadError> {
         let name = blob_name(digest)?;
         let bytes = self.bytes(&name)?;
-        if format!("sha256:{}", sha256_hex(&bytes)) != digest {
-            return Err(ReadError::new(format!("{name} is not what its name says")));
+        let found = format!("sha256:{}", sha256_hex(&bytes));
+        if found != digest {
+            return Err(ReadError::not_its_name(&name, digest, found));
         }
         let wrong = |error| ReadError::new(format!("{name}: {error}"));
         serde_json::from_slice(&bytes).map_err(wrong)
@@ -550,8 +576,8 @@ impl Place {
         io::copy(&mut reader, &mut io::sink())?;
         let found = reader.into_inner().hash.finalize();
         let found = format!("sha256:{}", data_encoding::HEXLOWER.encode(&found));
-        if digest.is_some_and(|digest| digest != found) {
-            return Err(ReadError::new(format!("{name} is not what its name says")));
+        if let Some(digest) = digest.filter(|digest| *digest != found) {
+            return Err(ReadError::not_its_name(name, digest, found));
         }
         layer.digest = found;
         image.layers.push(layer);

@@ -1036,7 +1036,11 @@ impl<'a> Change<'a> {
             });
             plan.restate(&self.database.installed);
             self.report.borrow_mut().changes = history::changed(&plan);
+            let predownloaded = self.options.predownload && again && tell_downloads(&plan, sink);
             let (plan, downloads) = download::fetch_missing(plan, packages, sink)?;
+            if predownloaded {
+                sink.info("Proceeding with upgrade...");
+            }
             let mut recorder = Recorder::begin(
                 &self.database,
                 self.options,
@@ -1134,6 +1138,23 @@ fn announcement(universe: &Universe<'_>, solution: &Solution) -> String {
         (all, kept) => format!("keeps {kept} of {all} installed packages"),
     };
     format!("apk's search finds no solution; this one {keeps} (--solver=apk turns it off)")
+}
+
+/// Names the packages that are downloaded before anything changes; returns whether there are any.
+fn tell_downloads(plan: &Plan, sink: &mut dyn Sink) -> bool {
+    let new = plan.changes.iter().filter_map(|change| change.new.as_ref());
+    let remote = new.filter(|new| matches!(new.source, Source::Remote(_)));
+    let names: Vec<String> = remote.map(|new| new.package.full_name()).collect();
+    if names.is_empty() {
+        return false;
+    }
+    let count = names.len();
+    let width = count.to_string().len();
+    sink.info(&format!("Downloading {count} packages..."));
+    for (at, name) in names.iter().enumerate() {
+        sink.info(&format!("({:>width$}/{count}) Downloading {name}", at + 1));
+    }
+    true
 }
 
 /// Sends a text of several lines.

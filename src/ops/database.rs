@@ -243,7 +243,14 @@ fn world(text: Option<&[u8]>, create: bool) -> Result<World, Error> {
             cause: cause(&missing),
         });
     };
-    World::parse(&String::from_utf8_lossy(text)).map_err(|(word, error)| {
+    let text = std::str::from_utf8(text).map_err(|error| {
+        let word = text[error.valid_up_to()..].split(u8::is_ascii_whitespace);
+        let word = word.into_iter().next().unwrap_or_default().escape_ascii();
+        Error::Database {
+            cause: format!("names that are not UTF-8 are not supported\netc/apk/world: '{word}'"),
+        }
+    })?;
+    World::parse(text).map_err(|(word, error)| {
         let text = match error {
             DependencyError::Format => "dependency format is invalid",
             DependencyError::Version => "package version is invalid",

@@ -17,6 +17,7 @@ use crate::package::{Dependency, Identity, Operator, World};
 use crate::plan::{Plan, Verb};
 use crate::progress::Sink;
 use crate::root::Root;
+use crate::transaction;
 use crate::transaction::kept::{self, KeptPackage};
 use crate::transaction::{DatabaseText, Outcome as Committed, Recovery, TransactionError};
 use std::collections::{BTreeMap, HashSet, btree_map};
@@ -193,7 +194,11 @@ impl Recorder {
             }
         };
         let mut kept = Vec::new();
-        if keep > 0 {
+        // Kept files would still take their space, and nothing else would come of it.
+        let removes = || new.changes.iter().all(|change| change.new.is_none());
+        if keep > 0 && removes() && transaction::is_tight(&database.root) {
+            sink.warning("the disk is nearly full: what is removed is not kept for `undo`");
+        } else if keep > 0 {
             for old in leaving(&new.changes) {
                 let Some(package) = database.installed.by_identity(old.identity) else {
                     continue;

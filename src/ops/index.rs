@@ -8,10 +8,9 @@ use super::verify::{keyring, read_bounded};
 use crate::config::Settings;
 use crate::format::{index::UnverifiedIndex, index_writer};
 use crate::package::{Index, Package, Version, order};
-use crate::progress::{Event, Sink};
+use crate::progress::{Event, Level, Sink};
 use crate::trust::{Keyring, SigningKey};
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -162,6 +161,15 @@ fn read_packages(
             sink.warning(&format!("File '{}' is unaccessible", path.display()));
             continue;
         };
+        // Without a file the index itself goes where these lines would.
+        let mut tell = |what: &str| {
+            if options.output.is_some() {
+                sink.line(
+                    Level::Detail,
+                    &format!("{}: indexed {what}", path.display()),
+                );
+            }
+        };
         let name = path.file_stem().unwrap_or_default().to_string_lossy();
         let is_older = |old: &OldIndex| {
             meta.modified()
@@ -169,6 +177,7 @@ fn read_packages(
         };
         let reused = known.get(&(name.into_owned(), meta.len()));
         if let Some(package) = reused.filter(|_| old.is_some_and(is_older)) {
+            tell("from old index");
             packages.push((*package).clone());
             continue;
         }
@@ -181,6 +190,7 @@ fn read_packages(
                 if let Some(arch) = &options.rewrite_arch {
                     package.arch = Some(arch.clone());
                 }
+                tell("new package");
                 packages.push(package);
                 fresh += 1;
             }
@@ -231,32 +241,13 @@ fn warn_of_missing_providers(packages: &[Package], width: usize, sink: &mut dyn 
     ));
 }
 
-/// Writes a file beside its final name and renames it. What is no regular file, such as a device
-/// or a pipe, is written to and never replaced.
 fn write(output: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let folder = match output.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let special = std::fs::metadata(output).is_ok_and(|meta| !meta.is_file() && !meta.is_dir());
-    let attempt = || -> std::io::Result<()> {
-        if special {
-            let mut file = std::fs::OpenOptions::new().write(true).open(output)?;
-            return file.write_all(bytes);
-        }
-        let mut file = tempfile::Builder::new()
-            .prefix(".ibex-index.")
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-            .tempfile_in(folder)?;
-        file.write_all(bytes)?;
-        file.persist(output).map_err(|error| error.error)?;
-        Ok(())
-    };
-    attempt().map_err(|error| {
+    let failed = |error: std::io::Error| {
         let cause = crate::root::cause(&error);
         failed(vec![format!(
             "Index generation failed: {}: {cause}",
             output.display()
         )])
-    })
+    };
+    crate::root::write_output(output, failed, |out| out.write_all(bytes).map_err(failed))
 }

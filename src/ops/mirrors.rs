@@ -6,11 +6,13 @@
 use super::Error;
 use super::database::open_root;
 use super::query::Answer;
-use crate::config::Settings;
+use super::refresh::cached_index_name;
 use crate::config::mirrors::{self, Mirrors, Place};
 use crate::config::repositories::{self, without_credentials};
+use crate::config::{RepositorySources, Settings};
 use crate::fetch::measure::{Measured, measure, rank};
 use crate::fetch::{IndexLoader, Rules, Session};
+use crate::progress::Silent;
 use crate::root::{Root, RootError};
 use serde_json::json;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -70,6 +72,12 @@ pub fn run(
             Ok(answer)
         }
         MirrorsCommand::Use(urls) => {
+            if let Some(wrong) = urls.iter().find(|url| !mirrors::is_address(url)) {
+                return Err(refused(format!(
+                    "mirrors: '{wrong}' is no address of a mirror: http://HOST/…, https://HOST/… or a \
+                     path that begins with /"
+                )));
+            }
             let order: Vec<String> = Mirrors::new(urls).bases().to_vec();
             work.keep(&order, &known, simulate)?;
             Ok(Answer::default())
@@ -224,6 +232,7 @@ impl Work<'_> {
         if simulate {
             return Ok(());
         }
+        let before = self.indexes()?;
         let all = Mirrors::new(order.iter().chain(known.iter().map(|one| &one.url)));
         for path in repositories::files(self.root).map_err(|e| unreadable(&e))? {
             let text = self.root.read(&path).map_err(|e| unreadable(&e))?;
@@ -237,7 +246,41 @@ impl Work<'_> {
         for url in order {
             text += &format!("{url}\n");
         }
-        self.write(mirrors::LIST, &text)
+        self.write(mirrors::LIST, &text)?;
+        let after = self.indexes()?;
+        if before.len() == after.len() {
+            for (from, to) in before.iter().zip(&after).filter(|(from, to)| from != to) {
+                self.take_along(from, to);
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the addresses of the indexes that the root's own files name.
+    fn indexes(&self) -> Result<Vec<String>, Error> {
+        let architectures = self.settings.architectures(self.root, true);
+        let architectures = architectures.map_err(|e| unreadable(&e))?;
+        let sources = RepositorySources::default();
+        let arch = &architectures.list[0];
+        let declared = repositories::load(self.root, &sources, arch, &mut Silent);
+        let declared = declared.map_err(|e| unreadable(&e))?.repositories;
+        let addresses = declared.into_iter();
+        Ok(addresses.map(|repository| repository.index_url).collect())
+    }
+
+    /// Makes the cached index of one mirror that of another one, so that questions have an answer
+    /// until the next update. It is verified whenever it is read.
+    fn take_along(&self, from: &str, to: &str) {
+        let Ok(Some(cache)) = self.settings.cache_directory(self.root) else {
+            return;
+        };
+        let (from, to) = [from, to]
+            .map(|url| cache.path.join(cached_index_name(url)))
+            .into();
+        if let (Ok(bytes), false) = (std::fs::read(from), to.exists()) {
+            // Without it the next update fetches it.
+            let _ = crate::fetch::cache::store(&to, &bytes);
+        }
     }
 
     fn write(&self, path: &str, text: &str) -> Result<(), Error> {

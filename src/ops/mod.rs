@@ -129,6 +129,7 @@ impl Error {
             Self::Database { cause } if missing(cause) => {
                 "there is no package database in this root; `add --initdb` makes one"
             }
+            Self::Cancelled => "nothing was changed",
             _ => return Vec::new(),
         };
         vec![hint.to_owned()]

@@ -21,6 +21,9 @@ use crate::trust::SigningKey;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+/// Snapshots that may have the time of the same second.
+const MOST_AT_ONCE: u32 = 1000;
+
 /// How to make a repository of packages.
 #[derive(Clone, Debug)]
 pub struct KeepOptions {
@@ -229,22 +232,32 @@ pub fn snapshot(
     if answer.status > 0 {
         return Ok((answer, None));
     }
-    let target = options.directory.join(&name);
     let mode = rustix::fs::Mode::from_raw_mode(0o755);
-    let put = || -> std::io::Result<()> {
+    let put = || -> std::io::Result<PathBuf> {
         rustix::fs::chmod(place.path(), mode)?;
-        // An older one of the same second stays as it is.
         let flags = rustix::fs::RenameFlags::NOREPLACE;
         let here = rustix::fs::CWD;
-        rustix::fs::renameat_with(here, place.path(), here, &target, flags)?;
+        // Older ones of the same second stay as they are; this one comes behind them.
+        let mut number = 1;
+        let mut name = name.clone();
+        let target = loop {
+            let target = options.directory.join(&name);
+            match rustix::fs::renameat_with(here, place.path(), here, &target, flags) {
+                Err(rustix::io::Errno::EXIST) if number < MOST_AT_ONCE => {
+                    number += 1;
+                    name = format!("{}-{number}", stamp(options.time));
+                }
+                other => break other.map(|()| target)?,
+            }
+        };
         let link = options
             .directory
             .join(format!(".latest.{}", std::process::id()));
         std::os::unix::fs::symlink(&name, &link)?;
         rustix::fs::rename(&link, options.directory.join("latest"))?;
-        Ok(())
+        Ok(target)
     };
-    put().map_err(|error| failed(&target, &error))?;
+    let target = put().map_err(|error| failed(&options.directory.join(&name), &error))?;
     Ok((answer, Some(target)))
 }
 
@@ -281,8 +294,7 @@ fn locked(path: &Path, arch: &str) -> Result<Vec<(String, Identity)>, Error> {
         lines: vec![format!("{}: {cause}", path.display())],
         code: 99,
     };
-    let bytes = std::fs::read(path).map_err(|error| failed(path, &error))?;
-    let lock: Lock = serde_json::from_slice(&bytes).map_err(|error| refused(error.to_string()))?;
+    let lock = read_lock(path)?;
     let mut found = Vec::new();
     for package in lock.contents.packages {
         if package.architecture != arch {
@@ -299,6 +311,37 @@ fn locked(path: &Path, arch: &str) -> Result<Vec<(String, Identity)>, Error> {
     }
 }
 
+/// Returns the repositories that a lock file names.
+///
+/// # Errors
+/// [`enum@Error`] if it cannot be read.
+pub fn locked_repositories(path: &Path) -> Result<Vec<String>, Error> {
+    let contents = read_lock(path)?.contents;
+    let lists = [
+        contents.repositories,
+        contents.build_repositories,
+        contents.runtime_repositories,
+    ];
+    let mut found = Vec::new();
+    for repository in lists.into_iter().flatten() {
+        let end = format!("/{}/APKINDEX.tar.gz", repository.architecture);
+        if let Some(base) = repository.url.strip_suffix(&end)
+            && !found.iter().any(|known| known == base)
+        {
+            found.push(base.to_owned());
+        }
+    }
+    Ok(found)
+}
+
+fn read_lock(path: &Path) -> Result<Lock, Error> {
+    let bytes = std::fs::read(path).map_err(|error| failed(path, &error))?;
+    serde_json::from_slice(&bytes).map_err(|error| Error::Arguments {
+        lines: vec![format!("{}: {error}", path.display())],
+        code: 99,
+    })
+}
+
 #[derive(serde::Deserialize)]
 struct Lock {
     contents: LockContents,
@@ -307,6 +350,20 @@ struct Lock {
 #[derive(serde::Deserialize)]
 struct LockContents {
     packages: Vec<LockedPackage>,
+    #[serde(default)]
+    repositories: Vec<LockedRepository>,
+    #[serde(default)]
+    build_repositories: Vec<LockedRepository>,
+    #[serde(default)]
+    runtime_repositories: Vec<LockedRepository>,
+}
+
+#[derive(serde::Deserialize)]
+struct LockedRepository {
+    #[serde(default)]
+    url: String,
+    #[serde(default)]
+    architecture: String,
 }
 
 #[derive(serde::Deserialize)]

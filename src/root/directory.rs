@@ -153,6 +153,17 @@ impl Directory {
         Ok(self.stat_self()?.inode.0)
     }
 
+    /// Returns the bytes that removing a file gives back: none if it has other names.
+    pub fn gives_back(&self, name: &str) -> u64 {
+        let stat = self
+            .fd()
+            .and_then(|fd| fs::statat(fd, name, AtFlags::SYMLINK_NOFOLLOW).ok());
+        let alone = stat.filter(|stat| {
+            FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_nlink == 1
+        });
+        alone.map_or(0, |stat| (stat.st_blocks as u64).saturating_mul(512))
+    }
+
     /// Returns when what has a name was changed last: its content, then its attributes, in
     /// nanoseconds since 1970.
     ///

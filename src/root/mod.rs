@@ -14,6 +14,7 @@ pub(crate) mod fault;
 mod file;
 mod lock;
 mod mounts;
+mod output;
 pub mod passing;
 mod path;
 pub mod tree;
@@ -21,6 +22,7 @@ pub mod tree;
 pub use directory::{Directory, Stat};
 pub use file::{NewFile, OpenFile};
 pub use lock::{Holder, RootLock};
+pub use output::{is_special, write_output};
 pub use path::{PathError, RelPath};
 pub use tree::Tree;
 
@@ -408,6 +410,14 @@ pub fn is_watched() -> bool {
 /// Splits a path into the directory and the last component.
 pub fn split(path: &str) -> (&str, &str) {
     path.rsplit_once('/').unwrap_or(("", path))
+}
+
+/// Returns whether an error says that there is no space left.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 /// Returns whether an error says that nothing is at the path.

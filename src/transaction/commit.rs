@@ -39,6 +39,8 @@ pub struct Staged<'a> {
     pub(super) owners: Ownership,
     pub(super) accounts: Accounts,
     pub(super) runner: Option<&'a dyn ScriptRunner>,
+    /// By how many bytes the journal grows at most, where the disk is too full to be generous.
+    pub(super) room: Option<u64>,
 }
 
 impl Staged<'_> {
@@ -73,7 +75,7 @@ impl Staged<'_> {
             if self.promise.options.sync {
                 sync_file_systems(self.root, &self.promise)?;
             }
-            Journal::promise(self.root, &self.promise)
+            Journal::promise(self.root, &self.promise, self.room)
         };
         promised().map_err(|error| {
             self.undo();

@@ -24,7 +24,7 @@ const SCRIPTS: &str = "lib/apk/db/scripts.tar";
 const SCRIPTS_GZ: &str = "lib/apk/db/scripts.tar.gz";
 
 /// Every file that belongs to the set.
-const FILES: [&str; 6] = [
+pub(super) const FILES: [&str; 6] = [
     "etc/apk/arch",
     WORLD,
     INSTALLED,

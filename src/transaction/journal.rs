@@ -236,7 +236,13 @@ pub(super) struct Journal {
 
 impl Journal {
     /// Makes a promise. When this returns, the transaction will be finished.
-    pub(super) fn promise(root: &Root, promise: &Promise) -> Result<Self, RootError> {
+    ///
+    /// `room` is by how many bytes it will grow, if that is known.
+    pub(super) fn promise(
+        root: &Root,
+        promise: &Promise,
+        room: Option<u64>,
+    ) -> Result<Self, RootError> {
         let directory = root.directory(DIRECTORY)?;
         directory.remove_file(UNFINISHED)?;
         let mut text = HEADER.to_vec();
@@ -245,7 +251,17 @@ impl Journal {
         let write = || -> Result<Self, RootError> {
             let mut file = directory.create_file(UNFINISHED, 0o600)?;
             // What is appended is about as long as what is promised; a full disk must not stop us.
-            file.reserve(text.len() as u64 * 2 + (64 << 10))?;
+            let length = text.len() as u64;
+            let wanted = room.map_or(length * 2 + (64 << 10), |room| length + room);
+            file.reserve(wanted).map_err(|error| {
+                let cause = format!("{}; the journal takes {} KiB", error.source, wanted >> 10);
+                let kind = error.source.kind();
+                RootError::new(
+                    "set space aside in",
+                    &error.path,
+                    std::io::Error::new(kind, cause),
+                )
+            })?;
             file.write_all(&text)
                 .map_err(|error| RootError::new("write", &directory.join(UNFINISHED), error))?;
             if sync {

@@ -47,7 +47,7 @@ use crate::package::installed::Broken;
 use crate::package::{Identity, InstalledDb, InstalledPackage, ScriptKind, World};
 use crate::plan::{Change, Plan, Source, files};
 use crate::progress::Sink;
-use crate::root::{Root, RootError};
+use crate::root::{Root, RootError, is_full};
 use accounts::Accounts;
 use directories::Canonical;
 use files::{Claim, Claimant, Owner, Ownership};
@@ -300,14 +300,14 @@ impl<'a> Transaction<'a> {
             let decisions = self.decide(&packages, owners.clone(), &mut canonical)?;
             self.refuse_obstacles(&packages, &decisions, &blocked, &protected)?;
             self.check_records(&packages)?;
-            staging.spare(self.wanted_space(&packages)?)?;
+            let room = self.set_aside(&staging, &packages, &protected)?;
             let before = database::digests(self.root)?;
             match self.interrupt.and_then(Interrupt::wanted) {
                 Some(signal) => Err(TransactionError::Signal(signal)),
-                None => Ok((packages, decisions, before)),
+                None => Ok((packages, decisions, before, room)),
             }
         };
-        let (packages, decisions, before) = prepared().inspect_err(|_| staging.undo())?;
+        let (packages, decisions, before, room) = prepared().inspect_err(|_| staging.undo())?;
         let rooms = staging.rooms();
         drop(staging);
         Ok(Staged {
@@ -328,6 +328,7 @@ impl<'a> Transaction<'a> {
             owners,
             accounts,
             runner: self.runner,
+            room,
         })
     }
 
@@ -703,6 +704,98 @@ impl<'a> Transaction<'a> {
         })
     }
 
+    /// Sets space aside for what is written when everything waits.
+    ///
+    /// On a full disk a change that only removes needs none: it frees what the database takes before
+    /// that is written. Then this returns how many bytes its journal may grow by.
+    fn set_aside(
+        &self,
+        staging: &Staging<'_>,
+        packages: &[Option<StagedPackage>],
+        protected: &ProtectedPaths,
+    ) -> Result<Option<u64>, TransactionError> {
+        let wanted = self.wanted_space(packages)?;
+        match staging.spare(wanted) {
+            Err(error) if is_full(&error.source) => {}
+            other => return Ok(other.map(|()| None)?),
+        }
+        let needed = self.database_space()?;
+        let removes = || packages.iter().all(Option::is_none);
+        // What a running program holds open is not given back at once.
+        if removes() && self.freed_space(protected)? >= needed * 2 {
+            return Ok(Some(self.removal_records()));
+        }
+        Err(TransactionError::Refused {
+            lines: vec![no_space(
+                self.root,
+                "the change sets space aside for the database",
+                wanted,
+            )],
+            packages: 1,
+            damaged: Vec::new(),
+        })
+    }
+
+    /// Returns what the files of the database take once more, in whole blocks.
+    fn database_space(&self) -> Result<u64, TransactionError> {
+        const BLOCK: u64 = 4096;
+        let mut sum = 4 * BLOCK;
+        for path in database::FILES {
+            let size = self.root.stat(path)?.map_or(0, |stat| stat.size);
+            sum += (size / BLOCK + 2) * BLOCK;
+        }
+        Ok(sum)
+    }
+
+    /// Returns the installed packages that the plan removes.
+    fn removed(&self) -> impl Iterator<Item = &crate::package::InstalledPackage> {
+        let removals = self.plan.changes.iter().filter(|c| c.new.is_none());
+        let old = removals.filter_map(|change| change.old.as_ref());
+        old.filter_map(|old| self.installed.by_identity(old.identity))
+    }
+
+    /// Returns what the removal of packages gives back for certain on the file system of the
+    /// database: whole files that have no other name, configuration left out.
+    fn freed_space(&self, protected: &ProtectedPaths) -> Result<u64, TransactionError> {
+        let device = self
+            .root
+            .directory(journal::DIRECTORY)?
+            .stat_self()?
+            .inode
+            .0;
+        let mut freed = 0u64;
+        for directory in self.removed().flat_map(|package| &package.directories) {
+            if protected.is_protected(&directory.path) {
+                continue;
+            }
+            let Ok(open) = self.root.directory(&directory.path) else {
+                continue;
+            };
+            if open.stat_self()?.inode.0 == device {
+                let files = directory.files.iter();
+                let sizes = files.map(|file| open.gives_back(&file.name));
+                freed = sizes.fold(freed, u64::saturating_add);
+            }
+        }
+        Ok(freed)
+    }
+
+    /// Returns a bound of what the journal records while packages are removed.
+    fn removal_records(&self) -> u64 {
+        // Numbers, lengths and sums that go with a path.
+        const ROW: usize = 64;
+        let directories = self.removed().flat_map(|package| &package.directories);
+        let paths = directories.map(|directory| {
+            let own = directory.path.len() + ROW;
+            let files = directory.files.iter();
+            3 * own + files.map(|file| own + file.name.len()).sum::<usize>()
+        });
+        let scripts = self
+            .removed()
+            .map(|package| package.scripts.len() * 4 * ROW);
+        paths.sum::<usize>() as u64 + scripts.sum::<usize>() as u64 + (8 << 10)
+    }
+
     /// Returns what is written when everything waits: the database, and a block for each directory.
     fn wanted_space(&self, packages: &[Option<StagedPackage>]) -> Result<u64, TransactionError> {
         const RECORD: u64 = 128;
@@ -723,6 +816,24 @@ impl<'a> Transaction<'a> {
         let made: HashSet<&str> = without.map(|directory| directory.path.as_str()).collect();
         Ok(old * 2 + new.sum::<u64>() + made.len() as u64 * DIRECTORY + (64 << 10))
     }
+}
+
+/// Says how much space is missing.
+fn no_space(root: &Root, what: &str, wanted: u64) -> String {
+    let free = root.free_space().map_or(0, |(bytes, _)| bytes);
+    format!(
+        "No space left on device: {what}: {} KiB, of which {} KiB are free; the root is as before",
+        wanted.div_ceil(1 << 10),
+        free >> 10
+    )
+}
+
+/// Returns whether so little space is left that a change which only removes packages must not keep
+/// their files: nothing would be freed.
+pub fn is_tight(root: &Root) -> bool {
+    let old = root.stat("lib/apk/db/installed").ok().flatten();
+    let wanted = old.map_or(0, |stat| stat.size) * 2 + (512 << 10);
+    root.free_space().is_some_and(|(bytes, _)| bytes < wanted)
 }
 
 /// Records the owner of the administrator's overlay.

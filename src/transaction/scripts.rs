@@ -43,6 +43,9 @@ pub(super) struct Program<'a> {
     pub(super) prefix: &'a str,
 }
 
+/// Where scripts are that cannot be executed from memory.
+const FOLDER: &str = "lib/apk/exec";
+
 /// Where the start of a program is written down, by its own process (see [`super::journal`]).
 pub(super) type Witness<'a> = Option<(&'a mut Journal, &'a journal::Program)>;
 
@@ -80,14 +83,31 @@ pub(super) fn run(
         program,
         plan: plan.map_err(refused)?,
         witness,
+        refusal: None,
+        written: false,
+        made_folder: false,
     };
-    let mut child = start.start()?;
+    let mut child = match start.start() {
+        Ok(child) => child,
+        Err(failure) => {
+            start.clean_up();
+            // Where the script would have spoken, in apk's words.
+            if let Some(error) = &start.refusal {
+                let cause = crate::root::cause(error);
+                on_output(sink);
+                let line = format!("{}execve: {cause}", program.prefix);
+                sink.event(Event::ScriptLine(Stream::Stderr, line.as_bytes()));
+            }
+            return Err(failure);
+        }
+    };
     pump(&mut child, program.prefix, sink, &mut on_output);
     let failed = |text| Err(Failure::Failed(text));
     let status = match child.wait() {
         Ok(status) => status,
         Err(error) => return failed(format!("{}: {error}", program.name)),
     };
+    start.clean_up();
     // A script may have changed anything.
     root.forget_directories();
     failure(program.name, status).map_or(Ok(()), failed)
@@ -108,6 +128,12 @@ struct Start<'a, 'j> {
     program: &'a Program<'a>,
     plan: Child1,
     witness: Witness<'j>,
+    /// Why the system did not execute it.
+    refusal: Option<std::io::Error>,
+    /// The text is in a file of the root.
+    written: bool,
+    /// The folder of such files was made for it.
+    made_folder: bool,
 }
 
 impl Start<'_, '_> {
@@ -117,9 +143,8 @@ impl Start<'_, '_> {
         let Some(text) = program.text else {
             // The child's working directory is the root; without chroot an absolute path would
             // be one of the host.
-            return self
-                .spawn(program.name.into(), true)?
-                .map_err(|_| self.unable());
+            let child = self.spawn(program.name.into(), true)?;
+            return child.map_err(|error| self.unable(error));
         };
         let mut first = true;
         if let Ok(file) = anonymous(program.name, text) {
@@ -127,7 +152,7 @@ impl Start<'_, '_> {
             match self.spawn(path.into(), first)? {
                 // Without /proc, or where such files must not be executed, a real file is used.
                 Err(error) if matches!(error.raw_os_error(), Some(1 | 2 | 13)) => {}
-                other => return other.map_err(|_| self.unable()),
+                other => return other.map_err(|error| self.unable(error)),
             }
             first = false;
         }
@@ -137,27 +162,41 @@ impl Start<'_, '_> {
         });
         let path = written.map_err(|error| match is_serious(&error) {
             true => Failure::NotStarted(error),
-            false => self.unable(),
+            false => self.unable(error.source),
         })?;
         let child = self.spawn(path, first)?;
-        // The kernel has opened it by the time spawn returns; an interpreter may not have, so it is
-        // removed only after a failure. Success removes it with the next script of this name.
-        if child.is_err()
-            && let Ok((directory, name)) = self.root.parent(program.name)
-        {
-            let _ = directory.remove_file(name);
-        }
-        child.map_err(|_| self.unable())
+        child.map_err(|error| self.unable(error))
     }
 
-    fn unable(&self) -> Failure {
+    fn unable(&mut self, error: std::io::Error) -> Failure {
+        self.refusal = Some(error);
         Failure::Failed(format!("{}: exited with error 127", self.program.name))
     }
 
+    /// Removes the file that was made for the program, and its folder.
+    fn clean_up(&self) {
+        if !self.written {
+            return;
+        }
+        if let Ok((directory, name)) = self.root.parent(self.program.name) {
+            // What is left over goes with the next script of this name.
+            let _ = directory.remove_file(name);
+        }
+        if self.made_folder
+            && let Ok((directory, name)) = self.root.parent(FOLDER)
+        {
+            let _ = directory.remove_directory(name);
+        }
+    }
+
     /// Writes the text into a file of the root; returns its path as the child will see it.
-    fn write(&self, text: &[u8]) -> Result<OsString, RootError> {
+    fn write(&mut self, text: &[u8]) -> Result<OsString, RootError> {
         let name = self.program.name;
-        self.root.create_directories("lib/apk/exec")?;
+        if self.root.stat(FOLDER)?.is_none() {
+            self.made_folder = true;
+            self.root.create_directories(FOLDER)?;
+        }
+        self.written = true;
         let (directory, file_name) = self.root.parent(name)?;
         directory.remove_file(file_name)?;
         let mut file = directory.create_file(file_name, 0o755)?;

@@ -314,7 +314,12 @@ impl Staging<'_> {
     /// Sets space aside for what is written when everything waits (commit.md, W15).
     pub(super) fn spare(&self, bytes: u64) -> Result<(), RootError> {
         let directory = self.root.directory(PRIVATE)?;
-        directory.create_file(SPARE, 0o600)?.reserve(bytes)
+        let reserved = directory.create_file(SPARE, 0o600)?.reserve(bytes);
+        if reserved.is_err() {
+            // Some of it may be there.
+            directory.remove_file(SPARE)?;
+        }
+        reserved
     }
 
     /// Notes that files wait in a directory of another file system, before the first one does.

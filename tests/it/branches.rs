@@ -263,11 +263,20 @@ fn mirrors_are_measured_ranked_and_kept() {
 
     // The kept ones stand in for each other without any option.
     drop(quick);
-    let run = system.ibex(&["add", "--no-scripts", "zlib"]);
+    let run = system.ibex(&["--update-cache", "add", "--no-scripts", "zlib"]);
     assert_eq!(run.code, 0, "{}", run.output);
     assert!(run.output.contains(&slow.url()), "{}", run.output);
 
+    for wrong in ["notaurl", "not a url", ""] {
+        let refused = system.ibex(&["mirrors", "use", wrong]);
+        assert_eq!(refused.code, 1, "{}", refused.output);
+        assert_eq!(system.sandbox.read("etc/apk/mirrors.list"), kept);
+    }
     system.ibex(&["mirrors", "use", &dead.url()]).success();
+    // Questions go on with the index that there is.
+    let list = system.ibex(&["list", "zlib"]).success().output;
+    assert!(!list.contains("WARNING"), "{list}");
+    assert!(list.starts_with("zlib-"), "{list}");
     assert_eq!(
         system.sandbox.read("etc/apk/mirrors.list"),
         format!("{}\n", dead.url())

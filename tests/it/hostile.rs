@@ -602,6 +602,43 @@ fn endless_headers() {
     );
 }
 
+/// What is not UTF-8 never becomes another name.
+#[test]
+fn names_that_are_no_text() {
+    use std::os::unix::ffi::OsStrExt;
+    let reason = r"names that are not UTF-8 are not supported: usr/caf\xe9";
+    let mut tar = data_tar(&evil(vec![file("usr/caf_", "x")]).contents.entries).expect("a tar");
+    let at = tar.windows(8).position(|w| w == b"usr/caf_");
+    tar[at.expect("it is there") + 7] = 0xe9;
+    refused_everywhere(&evil(vec![]).tar(tar), reason);
+    // In the database of a root.
+    let attack = Attack::new();
+    attack.run(&["add", "good"]).success();
+    let path = attack.sandbox.root().join("lib/apk/db/installed");
+    let mut text = fs::read(&path).expect("a database");
+    let at = text.windows(6).position(|w| w == b"R:good");
+    text[at.expect("it is there") + 5] = 0xe9;
+    fs::write(&path, text).expect("a database");
+    let reason = r"names that are not UTF-8 are not supported: R:goo\xe9";
+    attack.refused(&["info"], &[reason, "lib/apk/db/installed"], 99);
+    // On the command line.
+    let mut command = attack.sandbox.ibex();
+    command.args(["--initdb", "add", "--root"]);
+    command.arg(
+        attack
+            .sandbox
+            .beside("")
+            .join(std::ffi::OsStr::from_bytes(b"w\xe9")),
+    );
+    let run = support::run(&mut command);
+    assert_eq!(run.code, 1, "{}", run.output);
+    assert!(
+        run.output.contains(r"w\xe9' is not UTF-8"),
+        "{}",
+        run.output
+    );
+}
+
 #[test]
 fn checksums_that_do_not_match() {
     // A file that is not what its own checksum says, in a package that is otherwise in order.

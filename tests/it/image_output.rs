@@ -464,3 +464,117 @@ fn a_package_that_changed_behind_the_index() {
     assert!(said.err.contains("error[E-HASH]: "), "{}", said.err);
     assert!(!desk.path().join("out").exists());
 }
+
+/// Devices, pipes and what an open file is seen by are written to: they stay what they are.
+#[test]
+fn outputs_are_written_into_pipes_and_devices() {
+    let Some(desk) = Desk::empty_with_alpine("alpine-keys") else {
+        return;
+    };
+    let at = |name: &str| desk.path().join(name);
+    desk.run(&["build", "a.yaml", "a/b:1", "i/"]).good();
+    type Words = &'static [&'static str];
+    let commands: [(Words, Words); 5] = [
+        (&["cpio", "a.yaml"], &[]),
+        (&["rootfs", "a.yaml"], &[]),
+        (&["size", "i", "--html"], &[]),
+        (&["lock", "--output"], &["a.yaml"]),
+        (
+            &["build", "--output-format", "oci-archive", "a.yaml", "a/b:1"],
+            &[],
+        ),
+    ];
+    let all =
+        |(first, last): (Words, Words), output: &'static str| [first, &[output], last].concat();
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    let node = |name: &str, kind, device| {
+        rustix::fs::mknodat(rustix::fs::CWD, at(name), kind, mode, device).expect("a node");
+    };
+    node("pipe", rustix::fs::FileType::Fifo, 0);
+    std::os::unix::fs::symlink("/proc/self/fd/1", at("out")).expect("a link");
+    for command in commands {
+        let words = all(command, "regular.tar");
+        desk.run(&words).good();
+        let wanted = fs::read(at("regular.tar")).expect("an output");
+        fs::remove_file(at("regular.tar")).expect("it is there");
+        assert!(!wanted.is_empty(), "{words:?}");
+
+        let pipe = at("pipe");
+        let reader = std::thread::spawn(move || fs::read(pipe).expect("what was written"));
+        desk.run(&all(command, "pipe")).good();
+        assert!(reader.join().expect("it reads") == wanted, "{words:?}");
+        let kind = fs::symlink_metadata(at("pipe")).expect("it stays");
+        let kind = kind.file_type();
+        assert!(std::os::unix::fs::FileTypeExt::is_fifo(&kind), "{words:?}");
+
+        let output = desk
+            .command(&all(command, "out"))
+            .output()
+            .expect("it runs");
+        assert!(output.status.success(), "{words:?}");
+        // What the command says itself comes behind what it writes.
+        assert!(output.stdout.starts_with(&wanted), "{words:?}");
+        assert!(at("out").is_symlink(), "{words:?}");
+    }
+
+    if !super::support::is_root() {
+        return;
+    }
+    // Nodes of its own: nothing of the system is at stake.
+    let kind = rustix::fs::FileType::CharacterDevice;
+    let (null, full) = (rustix::fs::makedev(1, 3), rustix::fs::makedev(1, 7));
+    node("null", kind, null);
+    node("full", kind, full);
+    if fs::File::options().write(true).open(at("null")).is_err() {
+        eprintln!("skipped: no devices on the file system of temporary files");
+        return;
+    }
+    for command in commands {
+        desk.run(&all(command, "null")).good();
+        let full_up = desk.run(&all(command, "full"));
+        let told = full_up.err.contains("error[E-OUTPUT]: cannot create ")
+            && full_up.err.contains("full: No space left on device\n");
+        assert!(full_up.code == 1 && told, "{}", full_up.err);
+        for (name, device) in [("null", null), ("full", full)] {
+            let meta = fs::symlink_metadata(at(name)).expect("it stays");
+            assert_eq!(std::os::unix::fs::MetadataExt::rdev(&meta), device);
+        }
+    }
+}
+
+/// What is wrong with the name of an image is told before anything is built.
+#[test]
+fn names_of_images_are_checked() {
+    let Some(desk) = Desk::empty_with_alpine("alpine-keys") else {
+        return;
+    };
+    for (name, reason) in [
+        (
+            "Bad Ref",
+            "a repository is lower-case letters, digits, `.`, `_`, `-` and `/`",
+        ),
+        (
+            "",
+            "a repository is lower-case letters, digits, `.`, `_`, `-` and `/`",
+        ),
+        (
+            "UPPER/b:1",
+            "a repository is lower-case letters, digits, `.`, `_`, `-` and `/`",
+        ),
+        (
+            "a/b@sha256:abc",
+            "a digest follows from the content and cannot be given",
+        ),
+        (
+            "bad host.io/a",
+            "a registry is a host, and a port behind `:`",
+        ),
+    ] {
+        let line = format!("error[E-USAGE]: `{name}` names no image: {reason}");
+        desk.run(&["build", "a.yaml", name, "x.tar"])
+            .error(2, &line);
+        desk.run(&["publish", "a.yaml", name]).error(2, &line);
+        assert!(!desk.path().join("x.tar").exists());
+    }
+    assert!(!desk.cache().join("packages").exists(), "nothing was begun");
+}

@@ -711,7 +711,7 @@ fn a_registry_asks_who_we_are_and_errors_are_told() {
                 "",
                 r#"{"errors":[{"code":"MANIFEST_INVALID","message":"no"}]}"#,
             )],
-            "PUT /v2/a/b/manifests/sha256:aa: 400: MANIFEST_INVALID: no",
+            "/v2/a/b/manifests/sha256:aa: 400: MANIFEST_INVALID: no",
         ),
         (
             vec![answer(

@@ -408,6 +408,72 @@ fn in_namespace(script: &str, arguments: &[&Path], command: &Command) -> Run {
 }
 
 #[test]
+fn packages_can_be_deleted_from_a_full_disk() {
+    let big = |name: &str| {
+        let entries = (0..8).map(|n| file(&format!("opt/{name}-{n}"), vec![b'x'; 40_000]));
+        package(
+            name,
+            std::iter::once(directory("opt")).chain(entries).collect(),
+        )
+    };
+    let Some(case) = Case::new(&[big("first"), big("second")]) else {
+        return;
+    };
+    support::run(&mut case.command(&["add", "first", "second"])).success();
+    // $1 root, $2 bytes that are left free, $3 where the result goes.
+    let script = "root=$1; free=$2; result=$3; shift 3; cp -a \"$root/.\" \"$result.old\" && \
+                  mount -t tmpfs -o size=16m,mode=755 none \"$root\" && \
+                  cp -a \"$result.old/.\" \"$root\" || exit 77; \
+                  cat /dev/zero > \"$root/fill\" 2> /dev/null; \
+                  truncate -s \"-$free\" \"$root/fill\" || exit 77; \
+                  \"$@\"; code=$?; rm \"$root/fill\"; cp -a \"$root\" \"$result\"; exit $code";
+    let mut least = None;
+    for pages in (0..64).step_by(4) {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let result = folder.path().join("result");
+        fs::create_dir(folder.path().join("result.old")).expect("a new directory");
+        let free = format!("{}", pages * 4096);
+        let run = in_namespace(
+            script,
+            &[&case.sandbox.root(), Path::new(&free), &result],
+            &case.command(&["del", "second"]),
+        );
+        assert_ne!(run.code, 77, "{}", run.output);
+        let world = fs::read_to_string(result.join("etc/apk/world")).unwrap_or_default();
+        let there = (0..8).filter(|n| result.join(format!("opt/second-{n}")).exists());
+        let (there, deleted) = (there.count(), run.code == 0);
+        if deleted {
+            least.get_or_insert(pages);
+        } else {
+            assert!(
+                run.output.contains("No space left on device"),
+                "{}",
+                run.output
+            );
+            assert!(run.output.contains(" KiB"), "{}", run.output);
+        }
+        let wanted = if deleted {
+            (0, "first\n")
+        } else {
+            (8, "first\nsecond\n")
+        };
+        assert_eq!(
+            (there, world.as_str()),
+            wanted,
+            "{pages} pages: {}",
+            run.output
+        );
+        for path in ["lib/apk/db/.staged", "lib/apk/db/.journal"] {
+            assert!(!result.join(path).exists(), "{pages} pages: {path}");
+        }
+    }
+    assert!(
+        least.is_some_and(|pages| pages <= 8),
+        "{least:?} pages were needed"
+    );
+}
+
+#[test]
 fn a_full_disk_leaves_the_old_root() {
     let big = |name: &str, size: usize| {
         let entries = (0..8).map(|n| file(&format!("opt/{name}-{n}"), vec![b'x'; size / 8]));

@@ -290,7 +290,10 @@ fn scripts_are_never_lost() {
 #[test]
 fn results_of_scripts() {
     let failing = simple("failing", "1").script(ScriptKind::PostInstall, "exit 7");
-    let Some(case) = Case::with_shell(&[failing, simple("other", "1")]) else {
+    let mut lost = simple("lost", "1");
+    let text = b"#!/no/such/interpreter\n".to_vec();
+    (lost.contents.scripts).insert(ScriptKind::PostInstall, text);
+    let Some(case) = Case::with_shell(&[failing, simple("other", "1"), lost]) else {
         return;
     };
     let run = case.run(&["add", "failing"]);
@@ -298,6 +301,13 @@ fn results_of_scripts() {
     let line = "ERROR: lib/apk/exec/failing-1.post-install: exited with error 7";
     assert!(run.output.contains(line), "{}", run.output);
     case.run(&["add", "other"]).success();
+    // A script that the system does not execute is told with the reason, and leaves no file.
+    let run = case.run(&["add", "lost"]);
+    assert_eq!(run.code, 1, "{}", run.output);
+    let lines = "  * execve: No such file or directory\n\
+                 ERROR: lib/apk/exec/lost-1.post-install: exited with error 127\n";
+    assert!(run.output.contains(lines), "{}", run.output);
+    assert!(!case.exists("lib/apk/exec/lost-1.post-install"));
     assert!(
         case.sandbox
             .read("lib/apk/db/installed")

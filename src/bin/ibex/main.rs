@@ -8,12 +8,24 @@ mod table;
 
 use args::{Invocation, Stop};
 use output::{Colours, Console};
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let mut words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    let mut words = std::env::args_os();
     let program = words.next().unwrap_or_default();
-    let words: Vec<String> = words.collect();
+    let program = program.to_string_lossy().into_owned();
+    let words = words.map(OsString::into_string);
+    let words: Vec<String> = match words.collect::<Result<_, _>>() {
+        Ok(words) => words,
+        Err(word) => {
+            // Another name than the one that was meant would be worse than none.
+            let word = word.as_encoded_bytes().escape_ascii();
+            let text = format!("command line: '{word}' is not UTF-8, which is not supported");
+            Console::new(1, Colours::Auto).error_line(&text);
+            return ExitCode::from(1);
+        }
+    };
     let config = read_config();
     let mut warnings = Vec::new();
     let parsed = args::parse(&program, &words, config.as_deref(), &mut warnings);
@@ -37,7 +49,9 @@ fn main() -> ExitCode {
             ExitCode::from(1)
         }
         Err(Stop::Usage(text)) => {
-            Console::new(1, Colours::Auto).error_line(&text);
+            let json = words.iter().take_while(|word| *word != "--");
+            let json = json.into_iter().any(|word| word == "--json");
+            commands::report_usage(&text, json, &mut Console::new(1, Colours::Auto));
             ExitCode::from(2)
         }
         Ok(invocation) => run(&program, &words, &invocation),
@@ -60,14 +74,19 @@ fn run(program: &str, words: &[String], invocation: &Invocation) -> ExitCode {
     match commands::run(invocation, called, &mut console) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            for line in error.lines() {
-                console.error_line(&line);
-            }
-            for hint in error.hints() {
-                console.hint(&hint);
-            }
+            report(&error, &mut console);
             ExitCode::from(error.code())
         }
+    }
+}
+
+/// Prints why something did not happen, and to people what to do next.
+fn report(error: &ibex::ops::Error, console: &mut Console) {
+    for line in error.lines() {
+        console.error_line(&line);
+    }
+    for hint in error.hints() {
+        console.hint(&hint);
     }
 }
 

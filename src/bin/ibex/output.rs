@@ -198,20 +198,19 @@ impl Console {
     }
 
     fn write_out(&mut self, bytes: &[u8]) {
-        self.clear_bar();
-        let print = || write(io::stdout().lock(), bytes);
-        match &self.display {
-            Some(display) => display.suspend(print),
-            None => print(),
-        }
+        self.make_way();
+        write(io::stdout().lock(), bytes);
     }
 
     fn write_error(&mut self, bytes: &[u8]) {
+        self.make_way();
+        write(io::stderr().lock(), bytes);
+    }
+
+    fn make_way(&mut self) {
         self.clear_bar();
-        let print = || write(io::stderr().lock(), bytes);
-        match &self.display {
-            Some(display) => display.suspend(print),
-            None => print(),
+        if let Some(display) = &mut self.display {
+            display.make_way();
         }
     }
 
@@ -219,6 +218,9 @@ impl Console {
     fn line(&mut self, text: &str) {
         if !self.terminal {
             return self.print(&format!("{text}\n"));
+        }
+        if let Some(display) = &mut self.display {
+            display.heard(text);
         }
         let shown = visible(text);
         self.print_made(&format!("{}\n", styled(&shown, self.colour)));
@@ -293,7 +295,7 @@ impl Sink for Console {
                     write(io::stdout().lock(), text.as_bytes());
                 }
                 if let Some(display) = &mut self.display {
-                    display.activity(text);
+                    display.activity(text, terminal_columns().unwrap_or(80));
                 }
             }
             Event::Progress { done, total, stage } => {
@@ -311,7 +313,7 @@ impl Sink for Console {
                     progress.last = (done, total);
                 }
                 if let Some(display) = &mut self.display {
-                    display.progress(done, total, stage);
+                    display.progress(done, total, stage, terminal_columns().unwrap_or(80));
                 }
             }
         }

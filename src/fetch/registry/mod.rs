@@ -47,7 +47,7 @@ pub enum RegistryError {
     Refused {
         /// The method.
         method: String,
-        /// The path of the request.
+        /// The address of the request.
         path: String,
         /// The status.
         status: u16,
@@ -71,7 +71,7 @@ pub enum RegistryError {
     NoAnswer {
         /// The method.
         method: String,
-        /// The path of the request.
+        /// The address of the request.
         path: String,
         /// What went wrong.
         cause: String,
@@ -79,7 +79,7 @@ pub enum RegistryError {
     /// The registry answered something that it must not.
     #[error("{path}: the registry says {found}, not {wanted}")]
     Wrong {
-        /// The path of the request.
+        /// The address of the request.
         path: String,
         /// What it said.
         found: String,
@@ -638,9 +638,12 @@ fn parameters(text: &str) -> HashMap<String, String> {
     values
 }
 
-/// Returns the path of an address, without what only the registry understands.
+/// Returns an address without credentials, and without what only the registry understands.
 fn path(url: &str) -> String {
-    Url::parse(url).map_or_else(|_| url.to_owned(), |url| url.path().to_owned())
+    Url::parse(url).map_or_else(
+        |_| url.to_owned(),
+        |url| format!("{}{}", url.origin().ascii_serialization(), url.path()),
+    )
 }
 
 fn no_answer(method: &Method, url: &str, error: &reqwest::Error) -> RegistryError {

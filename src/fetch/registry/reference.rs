@@ -34,7 +34,9 @@ impl Reference {
             reason,
         };
         if text.contains('@') {
-            return Err(error("a digest cannot be pushed to"));
+            return Err(error(
+                "a digest follows from the content and cannot be given",
+            ));
         }
         let (first, rest) = text.split_once('/').unwrap_or(("", text));
         let is_host = first.contains(['.', ':']) || first == "localhost";
@@ -42,6 +44,10 @@ impl Reference {
             true => (first, rest),
             false => ("docker.io", text),
         };
+        let plain = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
+        if !registry.chars().all(plain) || !registry.contains(|c: char| c.is_ascii_alphanumeric()) {
+            return Err(error("a registry is a host, and a port behind `:`"));
+        }
         let (repository, tag) = match path.rsplit_once(':') {
             Some((repository, tag)) => (repository, tag),
             None => (path, "latest"),
@@ -153,6 +159,9 @@ mod tests {
             "a@sha256:1",
             "x.io/",
             "x.io/A",
+            "Bad Ref",
+            "bad host.io/a",
+            ".:/a",
             "x.io/a:",
             "x.io/a:-b",
             "x.io/a//b",

@@ -6,7 +6,7 @@ use crate::config::image::{
     self, HealthCheck, ImageConfig, Names, PathMutation, Warning, compression_parts, nanoseconds,
     without_credentials, words,
 };
-use crate::fetch::registry::CredentialFiles;
+use crate::fetch::registry::{CredentialFiles, Reference};
 use crate::image::output::{self, Bundle, LayoutShape, Ownership};
 use crate::image::sbom::{self, Inventory, Provenance, Subject};
 use crate::image::{
@@ -274,6 +274,8 @@ impl Built {
 
     /// Writes the image; nothing is left under the name if it fails.
     ///
+    /// `reference` is not used for a root file system; elsewhere it has passed [`check_reference`].
+    ///
     /// # Errors
     /// [`enum@Error`].
     pub fn write(
@@ -319,20 +321,22 @@ impl Built {
             }
             OutputFormat::OciArchive if name == "-" => bundle.oci_archive(stdout, shape)?,
             OutputFormat::OciArchive => {
-                written(output, |out| bundle.oci_archive(out, shape))?;
+                output::write_file(output, |out| bundle.oci_archive(out, shape))?;
             }
             OutputFormat::DockerArchive if name == "-" => {
                 bundle.docker_archive(stdout, shape, &host.apk)?;
             }
-            OutputFormat::DockerArchive if name.ends_with(".gz") => written(output, |out| {
-                let builder = flate2::GzBuilder::new().mtime(0).operating_system(255);
-                let mut encoder = builder.write(out, flate2::Compression::new(6));
-                bundle.docker_archive(&mut encoder, shape, &host.apk)?;
-                let done = encoder.finish().map(drop);
-                done.map_err(|error| engine::ImageError::output(output, &error))
-            })?,
+            OutputFormat::DockerArchive if name.ends_with(".gz") => {
+                output::write_file(output, |out| {
+                    let builder = flate2::GzBuilder::new().mtime(0).operating_system(255);
+                    let mut encoder = builder.write(out, flate2::Compression::new(6));
+                    bundle.docker_archive(&mut encoder, shape, &host.apk)?;
+                    let done = encoder.finish().map(drop);
+                    done.map_err(|error| engine::ImageError::output(output, &error))
+                })?
+            }
             OutputFormat::DockerArchive => {
-                written(output, |out| bundle.docker_archive(out, shape, &host.apk))?;
+                output::write_file(output, |out| bundle.docker_archive(out, shape, &host.apk))?;
             }
             OutputFormat::RootFileSystem => self.write_rootfs(output, stdout)?,
         }
@@ -354,8 +358,10 @@ impl Built {
         };
         match &*name {
             "-" => output::rootfs_archive(image, stdout, compression)?,
-            name if name.contains(".tar") && !output.is_dir() => {
-                written(output, |out| {
+            name if name.contains(".tar") && !output.is_dir()
+                || crate::root::is_special(output) =>
+            {
+                output::write_file(output, |out| {
                     output::rootfs_archive(image, out, compression)
                 })?;
             }
@@ -380,26 +386,19 @@ impl Built {
         let gzip = name.ends_with(".gz");
         match &*name {
             "-" => output::cpio(image, stdout, false)?,
-            _ => written(output, |out| output::cpio(image, out, gzip))?,
+            _ => output::write_file(output, |out| output::cpio(image, out, gzip))?,
         }
         Ok(())
     }
 }
 
-/// Writes a file beside its name, with our words where that is not allowed.
-fn written(
-    path: &Path,
-    write: impl FnOnce(&mut dyn Write) -> Result<(), engine::ImageError>,
-) -> Result<(), Error> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
-    // Asked before anything is done, so that the answer can say who is who.
-    if let Err(error) = rustix::fs::access(folder, rustix::fs::Access::WRITE_OK) {
-        return Err(super::output_error(path, &error.into()));
-    }
-    Ok(output::write_file(path, write)?)
+/// Checks the name that an image shall get: what tools that load it take for one.
+///
+/// # Errors
+/// The same as publishing under it.
+pub fn check_reference(text: &str) -> Result<(), Error> {
+    let checked = Reference::parse(text).map(drop);
+    checked.map_err(|error| publish::PublishError::Reference(error).into())
 }
 
 /// Writes files into a folder, each whole or not at all.
@@ -410,8 +409,7 @@ pub fn write_bills(folder: &Path, bills: &[(String, Vec<u8>)]) -> Result<(), Err
     std::fs::create_dir_all(folder).map_err(|error| super::output_error(folder, &error))?;
     for (name, bytes) in bills {
         let path = folder.join(name);
-        crate::fetch::cache::store(&path, bytes)
-            .map_err(|error| super::output_error(&path, &error))?;
+        super::write_text(&path, bytes)?;
     }
     Ok(())
 }

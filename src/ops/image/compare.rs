@@ -146,18 +146,26 @@ fn flatten(path: &str, value: &Value, side: usize, out: &mut BTreeMap<String, [S
 /// Reads an image, with our words where it cannot be.
 ///
 /// # Errors
-/// [`Error::Unreadable`].
+/// [`Error::Unreadable`], or [`Error::Hash`] for a blob that was changed.
 pub(super) fn read_image(path: &Path) -> Result<Vec<ReadImage>, Error> {
-    read::read(path).map_err(|error| Error::Unreadable {
-        image: path.display().to_string(),
-        cause: error.to_string(),
+    read::read(path).map_err(|error| match error.mismatch() {
+        Some(wrong) => Error::Hash {
+            file: path.display().to_string(),
+            by: "name of its blob",
+            expected: wrong.expected.clone(),
+            found: wrong.found.clone(),
+        },
+        None => Error::Unreadable {
+            image: path.display().to_string(),
+            cause: error.to_string(),
+        },
     })
 }
 
 /// Compares two images, platform by platform; what is the same has no entry.
 ///
 /// # Errors
-/// [`Error::Unreadable`].
+/// [`Error::Unreadable`], or [`Error::Hash`] for a blob that was changed.
 pub fn diff(before: &Path, after: &Path) -> Result<Vec<Difference>, Error> {
     Ok(differences(&read_image(before)?, &read_image(after)?))
 }
@@ -309,7 +317,7 @@ pub fn diff_json(differences: &[Difference]) -> Value {
 /// layer that differs, else a setting, else the bytes of a blob. Further ones follow.
 ///
 /// # Errors
-/// [`Error::Unreadable`].
+/// [`Error::Unreadable`], or [`Error::Hash`] for a blob that was changed.
 pub(super) fn first_differences(wanted: &Path, found: &Path) -> Result<Vec<String>, Error> {
     let (wanted, found) = (read_image(wanted)?, read_image(found)?);
     let mut lines = Vec::new();
@@ -445,7 +453,7 @@ pub struct Sizes {
 /// Measures an image.
 ///
 /// # Errors
-/// [`Error::Unreadable`].
+/// [`Error::Unreadable`], or [`Error::Hash`] for a blob that was changed.
 pub fn sizes(path: &Path) -> Result<Vec<Sizes>, Error> {
     Ok(read_image(path)?.iter().map(Sizes::of).collect())
 }

@@ -59,11 +59,17 @@ pub fn lock(
         Some(path) => path.to_owned(),
         None => workshop.lock_path(),
     });
-    let shown = path.display().to_string();
-    let old = match std::fs::read(&path) {
+    // A pipe would wait for who writes into it, which is this process.
+    let special = crate::root::is_special(&path);
+    let before = match special {
+        true => workshop.options.work_dir.join(workshop.lock_path()),
+        false => path.clone(),
+    };
+    let shown = before.display().to_string();
+    let old = match std::fs::read(&before) {
         Ok(text) => Some((Lockfile::parse(&shown, &text), text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        Err(error) => return Err(disk("read", &path, &error)),
+        Err(error) => return Err(disk("read", &before, &error)),
     };
     let known = old.as_ref().and_then(|(lock, _)| lock.as_ref().ok());
     let resolutions = match (update, known) {
@@ -95,9 +101,8 @@ pub fn lock(
             }),
         };
     }
-    if !same {
-        crate::fetch::cache::store(&path, text.as_bytes())
-            .map_err(|error| super::output_error(&path, &error))?;
+    if special || !same {
+        super::write_text(&path, text.as_bytes())?;
     }
     Ok(LockOutcome {
         path,

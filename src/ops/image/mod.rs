@@ -19,7 +19,9 @@ mod shadow;
 mod verify;
 mod why;
 
-pub use build::{BillFormat, BuildOptions, Built, OutputFormat, build, write_bills};
+pub use build::{
+    BillFormat, BuildOptions, Built, OutputFormat, build, check_reference, write_bills,
+};
 pub use cache::{CacheAnswer, CacheCommand, cache};
 pub use compare::{
     Difference, Sizes, diff, diff_json, diff_text, sizes, sizes_html, sizes_json, sizes_text,
@@ -265,6 +267,12 @@ fn disk(action: &'static str, path: &Path, error: &std::io::Error) -> Error {
         path: path.display().to_string(),
         cause: crate::root::cause(error),
     }
+}
+
+/// Writes an output that is in memory.
+fn write_text(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let failed = |error: std::io::Error| output_error(path, &error);
+    crate::root::write_output(path, failed, |out| out.write_all(bytes).map_err(failed))
 }
 
 /// Says why an output cannot be written, and who is who where that is the reason.

@@ -63,7 +63,7 @@ pub fn list(view: &View<'_>, options: &ListOptions, arguments: Arguments<'_>) ->
         selection.match_fields = FieldSet::of(&[Field::Origin]);
     } else if options.depends {
         selection.match_fields = FieldSet::of(&[Field::Depends]);
-    } else if options.providers {
+    } else if options.providers && selection.match_fields.is_empty() {
         selection.match_fields = FieldSet::of(&[Field::Name, Field::Provides]);
     }
     let (mut matches, _) = selection.matches(view, arguments);

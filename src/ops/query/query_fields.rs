@@ -114,7 +114,10 @@ fn summary(
         match field {
             Field::Name => items.push(entry.name()),
             Field::Origin => items.push(entry.origin()),
-            Field::Depends => items.extend(entry.record.depends().map(|d| entry.name_text(d.name))),
+            Field::Depends => {
+                let wanted = entry.record.depends().filter(|d| !d.conflict);
+                items.extend(wanted.map(|d| entry.name_text(d.name)));
+            }
             Field::Provides => {
                 items.extend(entry.record.provides().map(|d| entry.name_text(d.name)));
             }

@@ -207,17 +207,20 @@ fn argument(applet: &Applet, before: &[String], typed: &str) -> Completion {
         .unwrap_or_default();
     let first = first.trim_matches(['[', ']', '.']);
     let is_path = typed.starts_with(['.', '/', '~']);
+    // Each way to go on begins with a word of its own: `list | show NUMBER`.
+    let ways = applet.arguments.split('|').filter_map(|way| {
+        let way = way.trim_matches([' ', '[', ']', '.']);
+        way.split_whitespace().next()
+    });
+    let ways: Vec<&str> = ways.collect();
+    let is_word = |way: &&str| way.chars().all(|c| c.is_ascii_lowercase());
     match (applet.name, first) {
-        _ if first.chars().all(|c| c.is_ascii_lowercase() || c == '|') && !first.is_empty() => {
-            let choices = first.split('|');
+        _ if ways.iter().all(is_word) && !ways.is_empty() => {
             // Only the first argument is one of the words.
-            if before
-                .iter()
-                .any(|word| first.split('|').any(|choice| choice == word))
-            {
+            if before.iter().any(|word| ways.iter().any(|way| way == word)) {
                 return Completion::Nothing;
             }
-            words_of(choices.map(|choice| (choice.to_owned(), "")), typed)
+            words_of(ways.iter().map(|way| ((*way).to_owned(), "")), typed)
         }
         ("del" | "fix" | "upgrade" | "manifest" | "version" | "why", _) => {
             Completion::Names(Names::Installed)
@@ -263,6 +266,7 @@ mod tests {
         assert_eq!(texts("--progress=a"), ["--progress=auto"]);
         assert_eq!(texts("cache d"), ["dir", "download"]);
         assert_eq!(texts("completions z"), ["zsh"]);
+        assert_eq!(texts("history "), ["list", "show"]);
         assert_eq!(texts("image show-"), ["show-config", "show-packages"]);
         assert_eq!(texts("image lock --upd"), ["--update="]);
         assert_eq!(

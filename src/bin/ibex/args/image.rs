@@ -571,15 +571,20 @@ fn wrong_count(applet: &Applet, count: usize) -> Option<String> {
     let words: Vec<&str> = applet.arguments.split_whitespace().collect();
     let required = words.iter().filter(|word| !word.starts_with('[')).count();
     let endless = words.iter().any(|word| word.ends_with("..."));
+    let arguments = |count: usize| match count {
+        1 => "1 argument".to_owned(),
+        count => format!("{count} arguments"),
+    };
     match count {
         count if count < required => Some(format!(
-            "{} needs {required} arguments, not {count}",
-            applet.name
+            "{} needs {}, not {count}",
+            applet.name,
+            arguments(required)
         )),
         count if count > words.len() && !endless => Some(format!(
-            "{} takes {} arguments, not {count}",
+            "{} takes {}, not {count}",
             applet.name,
-            words.len()
+            arguments(words.len())
         )),
         _ => None,
     }

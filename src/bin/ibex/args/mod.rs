@@ -51,6 +51,12 @@ impl Values {
         self.order.iter().rev().find(|id| ids.contains(id)).copied()
     }
 
+    /// Returns which options were given after the last one of this id; all, if it was not given.
+    pub(crate) fn since(&self, id: &str) -> &[&'static str] {
+        let last = self.order.iter().rposition(|given| *given == id);
+        &self.order[last.map_or(0, |at| at + 1)..]
+    }
+
     /// Returns all values.
     pub(crate) fn all(&self, id: &str) -> Vec<String> {
         self.given.get(id).cloned().unwrap_or_default()

@@ -184,7 +184,7 @@ pub(crate) const GLOBAL: &[Opt] = &[
     o(
         "keys-dir",
         Value("DIR"),
-        "Read trusted keys only from this directory",
+        "Read trusted keys only from this directory, relative to ROOT",
     ),
     o(
         "legacy-info",

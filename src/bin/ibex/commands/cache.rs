@@ -9,6 +9,9 @@ use ibex::ops::cache::{self, CacheCommand, CacheOptions};
 use ibex::ops::store::{self, StoreCommand};
 use ibex::solver::Flags;
 
+/// What follows `cache`.
+const COMMANDS: &str = "clean, dir, download, list, prune, purge, size, sync, verify";
+
 /// Runs the command.
 pub(crate) fn run(invocation: &Invocation, console: &mut Console) -> Result<u8, Error> {
     let values = &invocation.values;
@@ -22,10 +25,10 @@ pub(crate) fn run(invocation: &Invocation, console: &mut Console) -> Result<u8, 
     }
     let Some(command) = CacheCommand::from_name(name) else {
         return Err(Error::Arguments {
-            lines: vec![format!(
-                "cache: '{name}' is none of clean, dir, download, list, prune, purge, size, sync, \
-                 verify"
-            )],
+            lines: vec![match name {
+                "" => format!("cache: name one of {COMMANDS}"),
+                name => format!("cache: '{name}' is none of {COMMANDS}"),
+            }],
             code: 99,
         });
     };

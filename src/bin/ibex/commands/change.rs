@@ -1,5 +1,6 @@
 //! `add`, `del`, `fix`, `upgrade`, `undo`, `rollback`.
 
+use super::question::hint_at_names;
 use super::settings::settings;
 use crate::args::{Invocation, Values, help};
 use crate::output::Console;
@@ -7,6 +8,9 @@ use ibex::config::Settings;
 use ibex::ops::Error;
 use ibex::ops::change::{self, Ask, ChangeOptions, Command, Explain, Outcome, SolverChoice};
 use ibex::ops::history::{self, Moment};
+use ibex::ops::known::Known;
+use ibex::ops::query::From;
+use ibex::progress::Silent;
 use ibex::solver::{AddOptions, FixOptions, UpgradeOptions};
 use ibex::transaction;
 use std::io::{Read, Write};
@@ -27,7 +31,7 @@ pub(crate) fn run(
     let asks = interactive(&invocation.values, console);
     let mut answer = |question: &str| ask(question);
     let (command, settings) = (command(invocation)?, settings(invocation));
-    run_command(
+    let done = run_command(
         invocation,
         command,
         &settings,
@@ -35,7 +39,20 @@ pub(crate) fn run(
         command_line,
         console,
         &mut answer,
-    )
+    );
+    if invocation.applet.name == "del" && console.terminal && !matches!(done, Ok(0)) {
+        // The hint comes behind what it is about.
+        let code = done.unwrap_or_else(|error| {
+            crate::report(&error, console);
+            error.code()
+        });
+        let known = Known::open(&settings, From::Installed, true, &mut Silent);
+        if let Ok(known) = known {
+            hint_at_names(&known, &invocation.arguments, console);
+        }
+        return Ok(code);
+    }
+    done
 }
 
 /// Runs a change that was made up elsewhere; `summary` shows what it does and has `ask` asked.

@@ -112,7 +112,7 @@ fn names(
     let before = &words[..words.len().saturating_sub(1)];
     let invocation = parse(program, before, None, &mut Vec::new()).ok()?;
     let from = match which {
-        Names::Available => From::Repositories,
+        Names::Available => From::System,
         Names::Installed => From::Installed,
     };
     let needs_database = which == Names::Installed;

@@ -30,6 +30,20 @@ pub(crate) fn run(invocation: &Invocation, console: &mut Console) -> u8 {
     }
 }
 
+/// Prints what is wrong with a command line; all lines but the first are facts.
+pub(crate) fn report_usage(text: &str, json: bool, console: &mut Console) {
+    let mut lines = text.lines().map(str::to_owned);
+    let message = lines.next().unwrap_or_default();
+    print_report(
+        "E-USAGE",
+        &message,
+        &lines.collect::<Vec<_>>(),
+        &[],
+        json,
+        console,
+    );
+}
+
 /// Prints why it did not happen.
 fn report(error: &Error, values: &Values, console: &mut Console) {
     let (code, message) = (error.code(), error.to_string());
@@ -42,7 +56,18 @@ fn report(error: &Error, values: &Values, console: &mut Console) {
         (true, more) => facts.extend_from_slice(more),
         (false, _) => hints.push("`--explain` tells what else is in the way".to_owned()),
     }
-    if values.is("json") {
+    print_report(code, &message, &facts, &hints, values.is("json"), console);
+}
+
+fn print_report(
+    code: &str,
+    message: &str,
+    facts: &[String],
+    hints: &[String],
+    json: bool,
+    console: &mut Console,
+) {
+    if json {
         let object = json!({ "code": code, "message": message, "facts": facts, "hints": hints });
         console.print(&format!("{object}\n"));
         return;
@@ -147,7 +172,14 @@ fn dispatch(invocation: &Invocation, console: &mut Console) -> Result<u8, Error>
             let mut sink = ToStderr::new(invocation, console);
             let mut workshop = Workshop::open(&options)?;
             let text = image::explain(&mut workshop, word, &mut sink)?;
-            console.print(&text);
+            match invocation.values.is("json") {
+                true => {
+                    let lines: Vec<&str> = text.lines().collect();
+                    let object = json!({ "package": word, "lines": lines });
+                    console.print(&format!("{object:#}\n"));
+                }
+                false => console.print(&text),
+            }
             Ok(0)
         }
         "dot" => {
@@ -638,6 +670,9 @@ fn build(invocation: &Invocation, options: &Options, console: &mut Console) -> R
             ))
         })?,
     };
+    if format != OutputFormat::RootFileSystem {
+        image::check_reference(reference)?;
+    }
     let recipe = build_options(invocation, Some(format))?;
     let bills = bill_formats(values)?;
     let to_stdout = name == "-";
@@ -679,6 +714,9 @@ fn publish(invocation: &Invocation, options: &Options, console: &mut Console) ->
         return Err(usage("publish needs CONFIG REF..."));
     };
     let local = values.is("local");
+    for reference in references {
+        image::check_reference(reference)?;
+    }
     let recipe = build_options(invocation, local.then_some(OutputFormat::DockerArchive))?;
     let formats = bill_formats(values)?;
     let mut sink = ToStderr::new(invocation, console);

@@ -85,9 +85,14 @@ pub(crate) fn snapshot(invocation: &Invocation, console: &mut Console) -> Result
     let [directory] = invocation.arguments.as_slice() else {
         return Err(wrong("snapshot: name one directory".to_owned(), 1));
     };
-    let settings = settings(invocation);
+    let mut settings = settings(invocation);
     let (contents, from) = match values.last("lock") {
-        Some(path) => (Contents::Lock(path.into()), From::Repositories),
+        Some(path) => {
+            // The packages are where the lock file found them, whatever this system uses.
+            let more = snapshot::locked_repositories(Path::new(path))?;
+            settings.sources.repositories.extend(more);
+            (Contents::Lock(path.into()), From::Repositories)
+        }
         None => (Contents::Installed, From::System),
     };
     let needs_database = matches!(contents, Contents::Installed);

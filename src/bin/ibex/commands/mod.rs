@@ -15,6 +15,8 @@ mod recover;
 mod settings;
 mod update;
 
+pub(crate) use image::report_usage;
+
 use crate::args::Invocation;
 use crate::output::Console;
 use ibex::ops::Error;
@@ -29,6 +31,9 @@ pub(crate) fn run(
 ) -> Result<u8, Error> {
     if invocation.applet.planned {
         return Err(not_implemented(invocation.applet.name));
+    }
+    if invocation.applet.name != "image" {
+        hint_at_keys(invocation, console);
     }
     match invocation.applet.name {
         "add" | "del" | "fix" | "rollback" | "undo" | "upgrade" => {
@@ -52,6 +57,25 @@ pub(crate) fn run(
         "recover" => recover::run(invocation, command_line, console),
         "update" => update::run(invocation, command_line, console),
         name => Err(not_implemented(name)),
+    }
+}
+
+/// Says so if `--keys-dir` names nothing: the signatures that are then not trusted do not tell why.
+fn hint_at_keys(invocation: &Invocation, console: &mut Console) {
+    let settings = settings::settings(invocation);
+    let Some(folder) = settings.keys_dir.as_deref() else {
+        return;
+    };
+    let path = settings.root.join(folder);
+    if !path.is_dir() {
+        let path = path.display();
+        let why = match folder.is_relative() {
+            true => "; a relative --keys-dir is below the root",
+            false => "",
+        };
+        console.hint(&format!(
+            "there is no directory {path}, so no key is trusted{why}"
+        ));
     }
 }
 

@@ -58,9 +58,12 @@ impl QueryGroup {
                 false => parsed(values, "format", Format::from_key)?.unwrap_or_default(),
             },
             summarize: parsed(values, "summarize", FieldList::parse_summary)?,
-            from: match values.is("query-installed") {
-                true => Some(From::Installed),
-                false => parsed(values, "from", From::from_key)?,
+            from: {
+                let from = parsed(values, "from", From::from_key)?;
+                match values.last_of(&["from", "query-installed"]) {
+                    Some("query-installed") => Some(From::Installed),
+                    _ => from,
+                }
             },
             pretty: false,
         })
@@ -137,17 +140,30 @@ fn for_people(invocation: &Invocation, known: &Known, answer: &Answer, console: 
         let text = table.text(0, console.columns(), console.colour);
         console.print_made(&text);
     }
-    let asks = matches!(applet, "info" | "list" | "policy" | "query" | "search");
-    if asks && answer.text.is_empty() {
-        let view = known.view();
-        for word in &invocation.arguments {
-            let near = query::nearest(&view, word);
-            if !near.is_empty() {
-                console.hint(&format!(
-                    "nothing matches `{word}`; near it: {}",
-                    near.join(", ")
-                ));
-            }
+    let asks = matches!(
+        applet,
+        "fetch" | "info" | "list" | "policy" | "query" | "search" | "why"
+    );
+    // `fetch` has something to say about each word.
+    let found = match applet {
+        "fetch" => answer.status == 0,
+        _ => !answer.text.is_empty(),
+    };
+    if asks && !found {
+        hint_at_names(known, &invocation.arguments, console);
+    }
+}
+
+/// Tells people which names look like words that are none.
+pub(super) fn hint_at_names(known: &Known, words: &[String], console: &mut Console) {
+    let view = known.view();
+    for word in words {
+        let near = query::nearest(&view, word);
+        if !near.is_empty() && !near.contains(word) {
+            console.hint(&format!(
+                "nothing matches `{word}`; near it: {}",
+                near.join(", ")
+            ));
         }
     }
 }
@@ -219,7 +235,11 @@ fn answer(
         false => None,
     };
     // Without words these are about everything, whatever `--world` says.
-    let lists_all = words.is_empty() && matches!(invocation.applet.name, "dot" | "list" | "search");
+    let lists_all = words.is_empty()
+        && match invocation.applet.name {
+            "dot" | "list" | "search" => true,
+            name => name == "info" && !world,
+        };
     let everything = match &resolved {
         Some(identities) if !lists_all => Arguments::Resolved(identities),
         _ => Arguments::or_everything(words),
@@ -316,10 +336,15 @@ fn list_options(
     selection.available |= values.is("list-available");
     selection.orphaned |= values.is("list-orphaned");
     selection.upgradable |= values.is("list-upgradable");
+    // The last one says what patterns are compared with.
+    let matched = values.last_of(&["match", "origin", "depends", "providers"]);
+    if matched == Some("providers") {
+        selection.match_fields = FieldSet::default();
+    }
     ListOptions {
         selection,
-        origin: values.is("origin"),
-        depends: values.is("depends"),
+        origin: matched == Some("origin"),
+        depends: matched == Some("depends"),
         providers: values.is("providers"),
         manifest: values.is("manifest"),
         verbosity,
@@ -342,7 +367,7 @@ fn info(
     match info_test(values) {
         Some("exists") => return query::exists(&view, verbosity, words),
         Some(_) => {
-            let style = if group.format != Format::Default || as_query {
+            let style = if group.format != Format::Default {
                 OwnerStyle::Objects(group.format)
             } else if verbosity == 0 {
                 OwnerStyle::Names
@@ -353,19 +378,21 @@ fn info(
         }
         None => {}
     }
-    if words.is_empty() && !as_query && group.format == Format::Default {
+    if words.is_empty() && group.format == Format::Default {
         return query::installed_list(&view, &group.selection, verbosity);
     }
     let mut fields = group.fields.map(|list| list.fields).unwrap_or_default();
+    // `--fields` replaces what was asked for before it.
+    let asked = values.since("fields");
     for (id, field) in INFO_FIELDS {
-        if values.is(id) {
+        if asked.contains(&id) {
             fields.insert(field);
         }
     }
     let options = InfoOptions {
         selection: group.selection,
         fields,
-        all: values.is("all") || fields == FieldSet::ALL,
+        all: asked.contains(&"all") || fields == FieldSet::ALL,
         verbosity,
         format: group.format,
         as_query,
