@@ -65,8 +65,8 @@ pub fn dependency(data: &[u8]) {
     let _ = DependencyList::parse_world(&text);
     if let Ok(world) = World::parse(&text) {
         assert_eq!(
-            World::parse(&world.to_text()).as_ref(),
-            Ok(&world),
+            World::parse(&world.to_text()),
+            Ok(world.stored()),
             "{text:?}"
         );
     }

@@ -297,6 +297,12 @@ impl Dependency {
         self.operator.accepts(version, &self.version) != self.conflict
     }
 
+    /// Returns whether the written form would be read as one with a tag, and end the list it stands
+    /// in: an operator that accepts everything stands for nothing there, and the version remains.
+    fn would_look_tagged(&self) -> bool {
+        self.operator.accepts_all() && self.version.contains('@')
+    }
+
     /// Returns the expression without its tag, as error reports and databases print it.
     pub fn without_tag(&self) -> String {
         format!(
@@ -365,10 +371,12 @@ impl DependencyList {
 
 /// Writes a list the way databases and indexes have it.
 pub fn join(list: &[Dependency]) -> String {
-    list.iter()
-        .map(Dependency::to_string)
-        .collect::<Vec<_>>()
-        .join(" ")
+    let text = |dependency: &Dependency| match dependency.would_look_tagged() {
+        true if dependency.conflict => format!("!{}", dependency.name),
+        true => dependency.name.clone(),
+        false => dependency.to_string(),
+    };
+    list.iter().map(text).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
