@@ -254,7 +254,9 @@ impl Journal {
             let length = text.len() as u64;
             let wanted = room.map_or(length * 2 + (64 << 10), |room| length + room);
             file.reserve(wanted).map_err(|error| {
-                let cause = format!("{}; the journal takes {} KiB", error.source, wanted >> 10);
+                let cause = error.cause();
+                let kib = wanted.div_ceil(1 << 10);
+                let cause = format!("{cause}, and the journal takes {kib} KiB");
                 let kind = error.source.kind();
                 RootError::new(
                     "set space aside in",

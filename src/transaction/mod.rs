@@ -715,15 +715,20 @@ impl<'a> Transaction<'a> {
         protected: &ProtectedPaths,
     ) -> Result<Option<u64>, TransactionError> {
         let wanted = self.wanted_space(packages)?;
+        let removes = packages.iter().all(Option::is_none);
+        // What the journal reserves where there is plenty.
+        let journal = self.plan.changes.len() as u64 * 1024 + (128 << 10);
+        let is_tight = removes
+            && self
+                .root
+                .free_space()
+                .is_some_and(|(free, _)| free < wanted + journal);
+        if is_tight && let Some(room) = self.room_of_removals(protected)? {
+            return Ok(Some(room));
+        }
         match staging.spare(wanted) {
             Err(error) if is_full(&error.source) => {}
             other => return Ok(other.map(|()| None)?),
-        }
-        let needed = self.database_space()?;
-        let removes = || packages.iter().all(Option::is_none);
-        // What a running program holds open is not given back at once.
-        if removes() && self.freed_space(protected)? >= needed * 2 {
-            return Ok(Some(self.removal_records()));
         }
         Err(TransactionError::Refused {
             lines: vec![no_space(
@@ -748,23 +753,47 @@ impl<'a> Transaction<'a> {
     }
 
     /// Returns the installed packages that the plan removes.
-    fn removed(&self) -> impl Iterator<Item = &crate::package::InstalledPackage> {
+    fn removed(&self) -> impl Iterator<Item = &InstalledPackage> {
         let removals = self.plan.changes.iter().filter(|c| c.new.is_none());
         let old = removals.filter_map(|change| change.old.as_ref());
         old.filter_map(|old| self.installed.by_identity(old.identity))
     }
 
-    /// Returns what the removal of packages gives back for certain on the file system of the
-    /// database: whole files that have no other name, configuration left out.
-    fn freed_space(&self, protected: &ProtectedPaths) -> Result<u64, TransactionError> {
+    /// Returns by how many bytes the journal must be able to grow so that packages can be removed one
+    /// after the other, where each removal makes room for the records of the next one, and all of
+    /// them for the database; `None` if they do not make enough.
+    fn room_of_removals(
+        &self,
+        protected: &ProtectedPaths,
+    ) -> Result<Option<u64>, TransactionError> {
+        const MARGIN: u64 = 8 << 10;
         let device = self
             .root
             .directory(journal::DIRECTORY)?
             .stat_self()?
             .inode
             .0;
+        let (mut freed, mut taken, mut room) = (0u64, 0u64, 0u64);
+        for package in self.removed() {
+            taken += removal_records(package);
+            room = room.max(taken.saturating_sub(freed));
+            // What a running program holds open is not given back at once.
+            freed += self.freed_space(package, protected, device)? / 2;
+        }
+        let enough = freed >= taken.saturating_add(self.database_space()?);
+        Ok(enough.then_some(room + MARGIN))
+    }
+
+    /// Returns what the removal of a package gives back on a file system: whole files that have no
+    /// other name, configuration left out.
+    fn freed_space(
+        &self,
+        package: &InstalledPackage,
+        protected: &ProtectedPaths,
+        device: u64,
+    ) -> Result<u64, TransactionError> {
         let mut freed = 0u64;
-        for directory in self.removed().flat_map(|package| &package.directories) {
+        for directory in &package.directories {
             if protected.is_protected(&directory.path) {
                 continue;
             }
@@ -778,22 +807,6 @@ impl<'a> Transaction<'a> {
             }
         }
         Ok(freed)
-    }
-
-    /// Returns a bound of what the journal records while packages are removed.
-    fn removal_records(&self) -> u64 {
-        // Numbers, lengths and sums that go with a path.
-        const ROW: usize = 64;
-        let directories = self.removed().flat_map(|package| &package.directories);
-        let paths = directories.map(|directory| {
-            let own = directory.path.len() + ROW;
-            let files = directory.files.iter();
-            3 * own + files.map(|file| own + file.name.len()).sum::<usize>()
-        });
-        let scripts = self
-            .removed()
-            .map(|package| package.scripts.len() * 4 * ROW);
-        paths.sum::<usize>() as u64 + scripts.sum::<usize>() as u64 + (8 << 10)
     }
 
     /// Returns what is written when everything waits: the database, and a block for each directory.
@@ -818,11 +831,23 @@ impl<'a> Transaction<'a> {
     }
 }
 
+/// Returns a bound of what the journal records when a package is removed.
+fn removal_records(package: &InstalledPackage) -> u64 {
+    // Numbers, lengths and sums that go with a path.
+    const ROW: usize = 64;
+    let paths = package.directories.iter().map(|directory| {
+        let own = directory.path.len() + ROW;
+        let files = directory.files.iter();
+        3 * own + files.map(|file| own + file.name.len()).sum::<usize>()
+    });
+    (paths.sum::<usize>() + package.scripts.len() * 4 * ROW) as u64
+}
+
 /// Says how much space is missing.
 fn no_space(root: &Root, what: &str, wanted: u64) -> String {
     let free = root.free_space().map_or(0, |(bytes, _)| bytes);
     format!(
-        "No space left on device: {what}: {} KiB, of which {} KiB are free; the root is as before",
+        "No space left on device: {what}: {} KiB, of which {} KiB are free",
         wanted.div_ceil(1 << 10),
         free >> 10
     )
