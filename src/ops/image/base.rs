@@ -66,7 +66,9 @@ impl Workshop<'_> {
         }
         if !apkindex.is_empty() {
             let path = self.find(apkindex).join(&architecture.apk).join("APKINDEX");
-            let text = std::fs::read(&path).map_err(|error| disk("read", &path, &error))?;
+            let mut text = std::fs::read(&path).map_err(|error| disk("read", &path, &error))?;
+            // A database whose last line has no end was cut off; a file from people was not.
+            text.push(b'\n');
             let stated = installed::parse(&text, true).map_err(|error| Error::Unreadable {
                 image: path.display().to_string(),
                 cause: error.to_string(),
