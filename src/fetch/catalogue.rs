@@ -300,6 +300,11 @@ impl Catalogue {
         );
     }
 
+    /// Returns the records of an index without details, given the digest of its file.
+    pub fn records(&self, digest: &[u8; 32]) -> Option<PackageTable> {
+        self.tables.load(digest, false)
+    }
+
     /// Returns the joined table of several indexes, given their digests in order.
     pub fn find_joined(&self, indexes: &[[u8; 32]]) -> Option<PackageTable> {
         self.tables.load(&digest_of_joined(indexes), false)

@@ -120,6 +120,11 @@ impl<'a> IndexLoader<'a> {
         self.catalogue.as_ref()?.find_joined(indexes)
     }
 
+    /// Returns the records of an index that the catalogue has.
+    pub fn records(&self, index: &LoadedIndex) -> Option<PackageTable> {
+        self.catalogue.as_ref()?.records(&index.digest)
+    }
+
     /// Loads the records of each index from now on.
     pub fn deepen(&mut self) {
         self.judge.rules.depth = self.judge.rules.depth.max(Depth::Records);

@@ -107,6 +107,7 @@ impl LoadedRepositories {
         &mut self,
         loader: &mut IndexLoader<'_>,
         path: impl Fn(&Repository) -> Option<PathBuf>,
+        sink: &mut dyn Sink,
     ) {
         let left = |one: &LoadedRepository| one.index.as_ref().is_some_and(|i| i.table.is_none());
         if !self.repositories.iter().any(left) {
@@ -121,10 +122,21 @@ impl LoadedRepositories {
         }
         loader.deepen();
         for one in self.repositories.iter_mut().filter(|one| left(one)) {
-            // The file was there a moment ago; without it there is no such repository.
+            let known = one.index.as_ref().and_then(|index| loader.records(index));
+            if let (Some(table), Some(index)) = (known, &mut one.index) {
+                index.table = Some(Arc::new(table));
+                continue;
+            }
+            // The table is damaged: the index is read again, if it is a file.
             let path = path(&one.repository);
             one.index = path.and_then(|path| loader.load_file(&path).ok());
             one.reachable &= one.index.is_some();
+            if one.index.is_none() {
+                let shown = masked(one.repository.index_path_text());
+                sink.warning(&format!(
+                    "opening {shown}: its records are lost (try 'apk update')"
+                ));
+            }
         }
     }
 
@@ -228,11 +240,11 @@ pub fn load(
             local,
         });
     }
-    loaded.join(&mut loader, |repository| {
-        repository
-            .index_path()
-            .or_else(|| remote.copy_path(repository))
-    });
+    let path = |repository: &Repository| {
+        let path = repository.index_path();
+        path.or_else(|| remote.copy_path(repository))
+    };
+    loaded.join(&mut loader, path, sink);
     loaded.catalogue = loader.into_catalogue();
     Ok(loaded)
 }
