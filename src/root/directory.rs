@@ -366,15 +366,22 @@ impl Directory {
             .map_err(|errno| self.error("link", name, errno))
     }
 
-    /// Gives a file outside of the root a second name, in this directory.
+    /// Gives a file outside of the root a second name, in this directory; its folder is open, and
+    /// has this path.
     ///
     /// # Errors
     /// [`RootError`], also if the file is on another file system.
-    pub fn link_from(&self, file: &std::path::Path, name: &str) -> Result<(), RootError> {
-        let shown = file.display().to_string();
-        fault::step(|| Operation::HardLink(shown, self.join(name)))
+    pub fn link_from(
+        &self,
+        folder: BorrowedFd<'_>,
+        path: &std::path::Path,
+        file: &str,
+        name: &str,
+    ) -> Result<(), RootError> {
+        let shown = || path.join(file).display().to_string();
+        fault::step(|| Operation::HardLink(shown(), self.join(name)))
             .and_then(|()| match &self.place {
-                Place::Disk(to) => fs::linkat(fs::CWD, file, to, name, AtFlags::empty()),
+                Place::Disk(to) => fs::linkat(folder, file, to, name, AtFlags::empty()),
                 Place::Tree(..) => Err(Errno::XDEV),
             })
             .map_err(|errno| self.error("link", name, errno))

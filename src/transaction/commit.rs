@@ -1298,12 +1298,17 @@ impl Commit<'_, '_> {
             return Ok(());
         }
         let decisions = &self.promise.decisions[index];
+        // Files of a directory mostly follow each other.
+        let (mut real, mut real_of) = (String::new(), usize::MAX);
         for (position, (file, decision)) in staged.files.iter().zip(decisions).enumerate() {
-            match self.file(index, position, staged, file, decision, before, deciding) {
+            if real_of != file.directory {
+                real_of = file.directory;
+                real = self.canonical.of(&staged.directories[real_of].path);
+            }
+            let file = (position, file, real.as_str());
+            match self.file(index, staged, file, decision, before, deciding) {
                 Ok(Some(entry)) => {
-                    deciding.decided.directories[file.directory]
-                        .files
-                        .push(entry);
+                    deciding.decided.directories[real_of].files.push(entry);
                 }
                 Ok(None) => {}
                 Err(error) if is_serious(&error) => return Err(error.into()),
@@ -1320,21 +1325,20 @@ impl Commit<'_, '_> {
         Ok(())
     }
 
-    /// Decides about one file; returns what to record.
-    #[expect(clippy::too_many_arguments, reason = "what decides about one file")]
+    /// Decides about one file, given with its position and the directory that its own really is;
+    /// returns what to record.
     fn file(
         &mut self,
         index: usize,
-        position: usize,
         staged: &StagedPackage,
-        file: &StagedFile,
+        (position, file, real): (usize, &StagedFile, &str),
         decision: &Decision,
         before: Option<&InstalledPackage>,
         deciding: &mut Deciding,
     ) -> Result<Option<InstalledFile>, RootError> {
         let folder = &staged.directories[file.directory].path;
         let path = staged.path(file);
-        let key = join(&self.canonical.of(folder), &file.name);
+        let key = join(real, &file.name);
         let number = position as u32;
         if let Decision::TakeByForce(warning) = decision {
             self.sink.warning(warning);
@@ -1379,7 +1383,6 @@ impl Commit<'_, '_> {
                 let file = number;
                 deciding.owns.push(Act::Own { file, uid, gid });
             }
-            self.modified.insert(folder.clone());
         }
         self.take(key, folder, &entry, Owner::New(index));
         Ok(Some(entry))

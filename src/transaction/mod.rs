@@ -494,9 +494,14 @@ impl<'a> Transaction<'a> {
             let mut of_package = Vec::new();
             if let (Some(package), Some(new)) = (&staged[index], &change.new) {
                 let newcomer = merged(&new.package, package);
+                // Files of a directory mostly follow each other.
+                let (mut real, mut real_of) = (String::new(), usize::MAX);
                 for file in &package.files {
-                    let directory = &package.directories[file.directory].path;
-                    let path = files::join(&canonical.of(directory), &file.name);
+                    if real_of != file.directory {
+                        real_of = file.directory;
+                        real = canonical.of(&package.directories[real_of].path);
+                    }
+                    let path = files::join(&real, &file.name);
                     let claim = self.claim(&owners, &path, &newcomer, staged, &leaving, &gone);
                     let decision = match claim {
                         Claim::Take => Decision::Take,
