@@ -237,8 +237,8 @@ fn build_anew(
             below.layers.append(&mut made.layers);
             made.layers = below.layers;
             oci::extended(
-                &base.image.config,
-                &base.image.annotations,
+                &base.config,
+                &base.annotations,
                 request.build_time,
                 &request.config,
                 &made.layers,

@@ -722,7 +722,7 @@ impl Recipe {
             .packages
             .iter()
             .filter_map(|one| one.package.build_time);
-        let below = (resolution.base.iter()).flat_map(|base| &base.image.installed.packages);
+        let below = (resolution.base.iter()).flat_map(|base| &base.installed.packages);
         let dates = dates.chain(below.clone().filter_map(|one| one.package.build_time));
         let build_time = fixed.unwrap_or_else(|| dates.max().unwrap_or(0).max(self.build_date));
         let locked = match extensions.world.as_str() {
@@ -841,8 +841,8 @@ impl Recipe {
 /// Returns the lines of the image's list of repositories: with an image to build on, its lines, too.
 fn repositories(own: &[String], resolution: &Resolution) -> Vec<String> {
     let base = resolution.base.as_ref();
-    let text = base.and_then(|base| base.image.kept.get("etc/apk/repositories"));
-    let text = text.map(|text| String::from_utf8_lossy(text).into_owned());
+    let text = base.and_then(|base| base.file("etc/apk/repositories"));
+    let text = text.map(|text| String::from_utf8_lossy(&text).into_owned());
     let below = text.unwrap_or_default();
     let below = below.lines().map(str::trim);
     let below = below.filter(|line| !line.is_empty() && !line.starts_with('#'));

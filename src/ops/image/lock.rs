@@ -197,9 +197,18 @@ impl Workshop<'_> {
     pub fn packages(&mut self, sink: &mut dyn Sink) -> Result<Vec<Resolution>, Error> {
         let mut resolutions = match self.lock_in_use()? {
             Some((name, lock)) => {
-                self.read_bases()?;
                 let mut resolutions = Vec::new();
-                for architecture in self.locked_architectures(&lock)? {
+                let architectures = self.locked_architectures(&lock)?;
+                let contents = &mut self.loaded.config.contents;
+                if contents.baseimage.is_none() && !lock.x.baseimage.is_empty() {
+                    // A lock file alone: what it was made for is built on the same.
+                    contents.baseimage = Some(crate::config::image::BaseImage {
+                        image: lock.x.baseimage.clone(),
+                        ..Default::default()
+                    });
+                }
+                self.read_bases(&architectures)?;
+                for architecture in architectures {
                     resolutions.push(self.locked(&name, &lock, architecture, sink)?);
                 }
                 return Ok(resolutions);
@@ -607,6 +616,9 @@ impl Workshop<'_> {
             .map(|index| (&index.url, index))
             .collect();
         notes.indexes = indexes.into_values().cloned().collect();
+        let base = self.loaded.config.contents.baseimage.as_ref();
+        let base = base.filter(|base| base.image.contains('@'));
+        notes.baseimage = base.map_or_else(String::new, |base| base.image.clone());
         Ok(notes)
     }
 

@@ -91,9 +91,9 @@ impl Workshop<'_> {
         world: &World,
         sink: &mut dyn Sink,
     ) -> Result<Vec<Resolution>, Error> {
-        self.read_bases()?;
-        let keyring = self.keyring()?;
         let architectures = self.architectures()?;
+        self.read_bases(&architectures)?;
+        let keyring = self.keyring()?;
         let mut loaded = Vec::new();
         for architecture in &architectures {
             let mut indexes = self.indexes(architecture, &keyring, sink)?;
@@ -624,7 +624,7 @@ impl Workshop<'_> {
         let asked = self.image_world(architecture, world);
         let base = self.bases.get(&architecture.apk);
         if let Some(base) = base {
-            sources.installed = InstalledInput::from_db(&base.image.installed);
+            sources.installed = InstalledInput::from_db(&base.installed);
         }
         let pinned = self.pinned_world(architecture, world);
         let world = &pinned;
@@ -655,7 +655,7 @@ impl Workshop<'_> {
             let same = |one: &crate::package::InstalledPackage| {
                 one.package.name == package.name && one.package.version == package.version
             };
-            base.is_some_and(|base| base.image.installed.packages.iter().any(same))
+            base.is_some_and(|base| base.installed.packages.iter().any(same))
         };
         let chosen = solution.selected().filter(|id| !is_below(id)).map(|id| {
             let mut package = universe.package(id);
