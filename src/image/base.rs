@@ -284,21 +284,31 @@ pub(super) fn unpack(
         cause,
     };
     check(&base.config).map_err(refuse)?;
-    let mut layers: Vec<Layer> = Vec::new();
-    for layer in base.layers.iter() {
-        for entry in &layer.entries {
-            apply(entry, layer, tree, root).map_err(refuse)?;
-        }
-        let path = store.blob_path(layer.descriptor.hex());
-        keep(&base.layout, &layer.descriptor, &path, store)?;
-        layers.push(Layer {
-            path,
-            descriptor: layer.descriptor.clone(),
-            diff_id: layer.diff_id.clone(),
-            uncompressed_size: layer.size,
-            packages: Vec::new(),
-        });
-    }
+    let keep_all = || {
+        let keep = |layer: &BaseLayer| {
+            let path = store.blob_path(layer.descriptor.hex());
+            keep(&base.layout, &layer.descriptor, &path, store)?;
+            Ok(Layer {
+                path,
+                descriptor: layer.descriptor.clone(),
+                diff_id: layer.diff_id.clone(),
+                uncompressed_size: layer.size,
+                packages: Vec::new(),
+            })
+        };
+        let kept: Result<Vec<Layer>, ImageError> = base.layers.iter().map(keep).collect();
+        kept
+    };
+    // What is stored is hashed while the tree is made.
+    let (applied, kept) = std::thread::scope(|scope| {
+        let kept = scope.spawn(keep_all);
+        let mut entries = (base.layers.iter())
+            .flat_map(|layer| layer.entries.iter().map(move |entry| (layer, entry)));
+        let applied = entries.try_for_each(|(layer, entry)| apply(entry, layer, tree, root));
+        (applied, kept.join())
+    });
+    applied.map_err(refuse)?;
+    let mut layers = kept.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     // Which layer brought which package is not told; the last one has the database of all.
     if let Some(last) = layers.last_mut() {
         let installed = base.installed.packages.iter();
