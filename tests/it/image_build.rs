@@ -650,6 +650,8 @@ fn scripts_that_cannot_be_read_run_in_a_sandbox() {
     let store = Store::open(store.path()).expect("a store");
     let error = image::build(&request, &store, &mut Silent).expect_err("an error");
     assert_eq!((error.code(), error.hints().len()), ("E-SCRIPT-SKIPPED", 1));
+    let text = "scripts were not run: own post-install";
+    assert!(error.to_string().starts_with(text), "{error}");
 
     request.scripts = ScriptMode::Run;
     let image = match image::build(&request, &store, &mut Silent) {
