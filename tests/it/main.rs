@@ -83,5 +83,7 @@ mod solver_laws;
 mod solver_peer;
 /// Roots, programs and trees for the other modules.
 mod support;
+/// What people see on a terminal.
+mod terminal;
 /// The weak points found in apk, W1 to W37.
 mod weak_points;
