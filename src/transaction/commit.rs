@@ -739,6 +739,7 @@ impl Commit<'_, '_> {
         let mut record = InstalledPackage {
             package: merged(package, staged),
             scripts: staged.scripts.clone(),
+            sha256_160: staged.sha256_160,
             ..InstalledPackage::default()
         };
         let mut arguments = vec![package.version.clone()];

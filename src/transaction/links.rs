@@ -11,7 +11,6 @@
 use crate::format::tar::Header;
 use crate::root::{Directory, RootError};
 use rustix::fs::{Gid, Mode, Timespec, Timestamps, Uid};
-use sha1::{Digest, Sha1};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -103,7 +102,7 @@ impl Links {
             return Ok(same);
         }
         let mut file = File::open(shared)?;
-        let mut hash = Sha1::new();
+        let mut hash = header.checksum.hash();
         let mut buffer = vec![0; BUFFER];
         loop {
             let count = file.read(&mut buffer)?;
@@ -112,7 +111,7 @@ impl Links {
             }
             hash.update(&buffer[..count]);
         }
-        Ok(header.sha1.as_ref().map(|sum| &sum[..]) == Some(hash.finalize().as_slice()))
+        Ok(header.checksum.is_some() && hash.finish() == header.checksum)
     }
 
     /// Makes a shared file beside its name; one that is there is replaced, not changed.

@@ -6,7 +6,7 @@ use super::{Error, Profile, Workshop, disk};
 use crate::config::image::{Architecture, Warning, range, without_credentials};
 use crate::config::repositories::is_local;
 use crate::format::Limits;
-use crate::format::apk_v2::{PackageParts, PackageReader};
+use crate::format::apk::{Form, PackageParts, PackageReader};
 use crate::format::index_writer;
 use crate::image::{AccountKind, ChosenId};
 use crate::package::{Identity, Index, Package, Version};
@@ -775,9 +775,11 @@ fn check_locked(path: &Path, locked: &LockedPackage, limits: &Limits) -> Result<
     if Some(control.identity) != locked.identity() {
         return Err(wrong(locked.checksum.clone(), control.identity.to_q1()));
     }
-    let data = format!("sha256-{}", BASE64.encode(&control.data_hash));
-    if let Some(part) = locked.data.as_ref().filter(|part| part.checksum != data) {
-        return Err(wrong(part.checksum.clone(), data));
+    if let Form::V2 { data_hash } = control.form {
+        let data = format!("sha256-{}", BASE64.encode(&data_hash));
+        if let Some(part) = locked.data.as_ref().filter(|part| part.checksum != data) {
+            return Err(wrong(part.checksum.clone(), data));
+        }
     }
     // What an index would say: the same image with and without a lock file.
     let package = control.package;

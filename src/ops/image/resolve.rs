@@ -675,11 +675,9 @@ impl Workshop<'_> {
                     let number = universe.repositories_of(id).next();
                     let repository = number.and_then(|number| loaded.repositories.get(number));
                     repository.map_or_else(String::new, |one| {
-                        one.repository.package_url(
-                            &architecture.apk,
-                            &package.name,
-                            &package.version,
-                        )
+                        let arch = architecture.apk.as_str();
+                        let named = (&*package.name, &*package.version, arch);
+                        one.package_url(named, package.identity)
                     })
                 }
             };
