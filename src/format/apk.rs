@@ -96,7 +96,7 @@ impl PackageReader {
     ) -> Result<(ControlPart, DataReader<R>), FormatError> {
         if is_v3(source.fill_buf()?)? {
             let (control, data) = apk_v3::open(source, limits)?;
-            return Ok((control, DataReader(Data::V3(data))));
+            return Ok((control, DataReader(Data::V3(Box::new(data)))));
         }
         let (control, data) = apk_v2::open(source, limits)?;
         Ok((control, DataReader(Data::V2(data))))
@@ -131,7 +131,7 @@ pub struct DataReader<R: BufRead>(Data<R>);
 
 enum Data<R: BufRead> {
     V2(apk_v2::DataReader<R>),
-    V3(apk_v3::DataReader<R>),
+    V3(Box<apk_v3::DataReader<R>>),
 }
 
 impl<R: BufRead> DataReader<R> {

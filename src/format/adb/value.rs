@@ -135,7 +135,7 @@ impl<'a> Payload<'a> {
                 let at = value.aligned()?;
                 let count = (self.word(at)? as usize).checked_sub(1);
                 let count = count.ok_or_else(|| AdbError::schema("a list without its count"))?;
-                let size = count.checked_mul(4).unwrap_or(usize::MAX);
+                let size = count.saturating_mul(4);
                 (at + 4, self.bytes(at + 4, size)?)
             }
             _ => return Err(value.wrong("a list")),
