@@ -4,19 +4,25 @@
 //! The layers below are taken as they are, byte for byte. What differs from them in nothing but the
 //! time, and is of no package, is no difference. Names from the layers are resolved inside the tree
 //! and never leave it.
+//!
+//! A layer is uncompressed once and kept by the digest that its configuration gives; a later build
+//! hashes and lists it in one go and leaves contents where they are.
 
 use super::error::ImageError;
-use super::read::{self, ReadImage};
+use super::read::{self, Outline, ReadError, RowKind};
 use super::store::Store;
 use super::{Descriptor, Layer};
+use crate::format::installed;
 use crate::package::InstalledDb;
-use crate::root::tree::{Content, EntryKind, Tree, TreeEntry};
+use crate::root::tree::{Content, EntryKind, Packed, Tree, TreeEntry};
 use crate::root::{RelPath, Root, split};
 use crate::transaction::DatabaseText;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, BufWriter, Read};
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,13 +32,206 @@ const PIECE: usize = 1 << 20;
 /// The layers of the image, and all it is made of, may not be larger than this together.
 const LARGEST: u64 = 64 << 30;
 
+/// Content up to this size is read as a whole, from where it is; more is moved piece by piece.
+const LARGEST_WHOLE: u64 = 16 << 20;
+
 /// An image to build on.
 #[derive(Clone, Debug)]
 pub struct BaseImage {
     /// The layout that holds it.
     pub layout: PathBuf,
-    /// What was read of it.
-    pub image: Arc<ReadImage>,
+    /// What its configuration says.
+    pub config: Value,
+    /// Annotations of its manifest.
+    pub annotations: BTreeMap<String, String>,
+    /// What is installed in it.
+    pub installed: InstalledDb,
+    /// From bottom to top.
+    layers: Arc<[BaseLayer]>,
+}
+
+/// A layer of an image to build on.
+#[derive(Debug)]
+struct BaseLayer {
+    descriptor: Descriptor,
+    diff_id: String,
+    /// Bytes without compression.
+    size: u64,
+    entries: Vec<read::Entry>,
+    plain: Arc<Plain>,
+}
+
+/// A layer without compression.
+#[derive(Debug)]
+struct Plain(File);
+
+impl Packed for Plain {
+    fn unpack(&self, offset: u64, size: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(size).map_err(io::Error::other)?];
+        self.0.read_exact_at(&mut bytes, offset)?;
+        Ok(bytes)
+    }
+}
+
+impl BaseImage {
+    /// Reads the layers of an image, and checks each against its digests.
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    pub fn read(layout: &Path, outline: Outline, store: &Store) -> Result<Self, ReadError> {
+        let diff_ids = outline.config["rootfs"]["diff_ids"].as_array();
+        let diff_ids = diff_ids.map(Vec::as_slice).unwrap_or_default();
+        if diff_ids.len() != outline.layers.len() {
+            return Err(ReadError::new(format!(
+                "its configuration names {} layers, its manifest {}",
+                diff_ids.len(),
+                outline.layers.len()
+            )));
+        }
+        let mut layers = Vec::new();
+        let mut left = LARGEST;
+        for (layer, diff_id) in outline.layers.into_iter().zip(diff_ids) {
+            let diff_id = diff_id.as_str().unwrap_or_default();
+            let layer = BaseLayer::read(layout, layer, diff_id, left, store)?;
+            left = left.saturating_sub(layer.size);
+            layers.push(layer);
+        }
+        let mut image = Self {
+            layout: layout.to_owned(),
+            config: outline.config,
+            annotations: outline.annotations,
+            installed: InstalledDb::default(),
+            layers: layers.into(),
+        };
+        for place in read::DATABASES {
+            let text = image.file(place).unwrap_or_default();
+            if let Ok(found) = installed::parse(&text, true)
+                && !found.packages.is_empty()
+            {
+                image.installed = found;
+                break;
+            }
+        }
+        Ok(image)
+    }
+
+    /// Returns whether the layers together show something at a path.
+    pub fn has(&self, path: &str) -> bool {
+        self.find(path).is_some()
+    }
+
+    /// Returns the content of a file; `None` if there is none, or one that is read piece by piece
+    /// only.
+    pub fn file(&self, path: &str) -> Option<Vec<u8>> {
+        let (layer, entry) = self.find(path)?;
+        let small = entry.kind == RowKind::File && entry.size <= 8 * LARGEST_WHOLE;
+        small.then(|| layer.plain.unpack(entry.offset, entry.size).ok())?
+    }
+
+    /// Returns the package that has a path.
+    pub fn owner(&self, path: &str) -> Option<&str> {
+        let (folder, name) = split(path);
+        let has = |package: &&crate::package::InstalledPackage| {
+            let mut folders = package.directories.iter().filter(|one| one.path == folder);
+            folders.any(|one| one.files.iter().any(|file| file.name == name))
+        };
+        let package = self.installed.packages.iter().find(has)?;
+        Some(&package.package.name)
+    }
+
+    /// Finds what the layers together show at a path.
+    fn find(&self, path: &str) -> Option<(&BaseLayer, &read::Entry)> {
+        let is_at_or_above = |other: &str| {
+            let rest = path.strip_prefix(other);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        for layer in self.layers.iter().rev() {
+            let last = layer.entries.iter().rev().find(|one| one.path == path);
+            if let Some(entry) = last {
+                return Some((layer, entry));
+            }
+            let hides = |entry: &read::Entry| {
+                let (folder, name) = split(&entry.path);
+                match name.strip_prefix(".wh.") {
+                    Some(".wh..opq") => folder.is_empty() || is_at_or_above(folder),
+                    Some(hidden) if folder.is_empty() => is_at_or_above(hidden),
+                    Some(hidden) => is_at_or_above(&format!("{folder}/{hidden}")),
+                    None => entry.kind != RowKind::Directory && is_at_or_above(&entry.path),
+                }
+            };
+            if layer.entries.iter().any(hides) {
+                return None;
+            }
+        }
+        None
+    }
+}
+
+impl BaseLayer {
+    fn read(
+        layout: &Path,
+        layer: read::ReadLayer,
+        diff_id: &str,
+        most: u64,
+        store: &Store,
+    ) -> Result<Self, ReadError> {
+        let hex = diff_id.strip_prefix("sha256:").unwrap_or_default();
+        if hex.len() != 64 || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(ReadError::new(format!("{diff_id:?} is no digest")));
+        }
+        let wrong = |found: &str| ReadError::not_its_name(&layer.digest, hex, found.to_owned());
+        // A layer that is not compressed is what it is kept as.
+        let stored = layout.join("blobs/sha256").join(hex);
+        let is_plain = layer.digest == diff_id && stored.is_file();
+        let path = match is_plain {
+            true => stored,
+            false => store.plain_path(hex),
+        };
+        let mut known = None;
+        if let Ok(file) = File::open(&path) {
+            // What is damaged is made again.
+            let listed = read::entries(&file).ok();
+            known = listed
+                .filter(|(_, _, found)| found == hex)
+                .map(|listed| (file, listed));
+        }
+        let (file, (entries, size, _)) = match known {
+            Some(known) => {
+                if !is_plain {
+                    super::store::touch(&path);
+                }
+                known
+            }
+            None => {
+                let failed = |error: ImageError| ReadError::new(error.to_string());
+                let mut out = BufWriter::with_capacity(PIECE, store.temporary().map_err(failed)?);
+                let size = read::uncompress(layout, &layer.digest, most + 1, &mut out)?;
+                if size > most {
+                    let cause = format!("its layers are larger than {LARGEST} bytes");
+                    return Err(ReadError::new(cause));
+                }
+                let temporary = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+                let file = temporary.reopen()?;
+                let listed = read::entries(&file)?;
+                if listed.2 != hex {
+                    return Err(wrong(&listed.2));
+                }
+                store.keep(temporary, &path).map_err(failed)?;
+                (file, listed)
+            }
+        };
+        Ok(Self {
+            descriptor: Descriptor {
+                media_type: layer_type(&layer.media_type),
+                digest: layer.digest,
+                size: layer.size,
+            },
+            diff_id: diff_id.to_owned(),
+            size,
+            entries,
+            plain: Arc::new(Plain(file)),
+        })
+    }
 }
 
 /// What is below the new layer.
@@ -84,47 +283,35 @@ pub(super) fn unpack(
         image: base.layout.display().to_string(),
         cause,
     };
-    check(&base.image.config).map_err(refuse)?;
-    let diff_ids = base.image.config["rootfs"]["diff_ids"].as_array();
-    let diff_ids = diff_ids.map(Vec::as_slice).unwrap_or_default();
-    if diff_ids.len() != base.image.layers.len() {
-        return Err(refuse(format!(
-            "its configuration names {} layers, its manifest {}",
-            diff_ids.len(),
-            base.image.layers.len()
-        )));
-    }
-    let mut layers: Vec<Layer> = Vec::new();
-    let mut total = 0;
-    for (read, diff_id) in base.image.layers.iter().zip(diff_ids) {
-        let mut each = |entry: &mut read::Entry<'_>| apply(entry, tree, root);
-        let size = read::layer(&base.layout, &read.digest, &mut each);
-        let size = size.map_err(|error| refuse(error.to_string()))?;
-        total += size;
-        if total > LARGEST {
-            return Err(ImageError::Limit {
-                what: format!("bytes in the layers of {}", base.layout.display()),
-                limit: LARGEST,
-            });
-        }
-        let descriptor = Descriptor {
-            media_type: layer_type(&read.media_type),
-            digest: read.digest.clone(),
-            size: read.size,
+    check(&base.config).map_err(refuse)?;
+    let keep_all = || {
+        let keep = |layer: &BaseLayer| {
+            let path = store.blob_path(layer.descriptor.hex());
+            keep(&base.layout, &layer.descriptor, &path, store)?;
+            Ok(Layer {
+                path,
+                descriptor: layer.descriptor.clone(),
+                diff_id: layer.diff_id.clone(),
+                uncompressed_size: layer.size,
+                packages: Vec::new(),
+            })
         };
-        let path = store.blob_path(descriptor.hex());
-        keep(&base.layout, &descriptor, &path, store)?;
-        layers.push(Layer {
-            path,
-            descriptor,
-            diff_id: diff_id.as_str().unwrap_or_default().to_owned(),
-            uncompressed_size: size,
-            packages: Vec::new(),
-        });
-    }
+        let kept: Result<Vec<Layer>, ImageError> = base.layers.iter().map(keep).collect();
+        kept
+    };
+    // What is stored is hashed while the tree is made.
+    let (applied, kept) = std::thread::scope(|scope| {
+        let kept = scope.spawn(keep_all);
+        let mut entries = (base.layers.iter())
+            .flat_map(|layer| layer.entries.iter().map(move |entry| (layer, entry)));
+        let applied = entries.try_for_each(|(layer, entry)| apply(entry, layer, tree, root));
+        (applied, kept.join())
+    });
+    applied.map_err(refuse)?;
+    let mut layers = kept.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     // Which layer brought which package is not told; the last one has the database of all.
     if let Some(last) = layers.last_mut() {
-        let installed = base.image.installed.packages.iter();
+        let installed = base.installed.packages.iter();
         last.packages = installed.map(|one| one.package.name.clone()).collect();
         last.packages.sort();
     }
@@ -150,7 +337,7 @@ pub(super) fn database(base: &BaseImage, root: &Root) -> Result<InstalledDb, Ima
     let text = DatabaseText::read(root, true)?;
     if text.installed.is_none() {
         // Given from outside: an image without a database gets one now.
-        return Ok(base.image.installed.clone());
+        return Ok(base.installed.clone());
     }
     text.installed(true).map_err(|error| ImageError::Base {
         image: base.layout.display().to_string(),
@@ -158,7 +345,7 @@ pub(super) fn database(base: &BaseImage, root: &Root) -> Result<InstalledDb, Ima
     })
 }
 
-/// Copies a layer into the store, where the rest of the image finds it.
+/// Puts a layer into the store, where the rest of the image finds it.
 fn keep(layout: &Path, layer: &Descriptor, path: &Path, store: &Store) -> Result<(), ImageError> {
     let known = super::store::copy_verified(path, &mut io::sink(), layer.hex());
     if known.unwrap_or(false) {
@@ -187,12 +374,12 @@ fn layer_type(media_type: &str) -> String {
 }
 
 /// Enters one entry of a layer into the tree.
-fn apply(entry: &mut read::Entry<'_>, tree: &Tree, root: &Root) -> Result<(), String> {
-    let path = entry.path.clone();
+fn apply(entry: &read::Entry, layer: &BaseLayer, tree: &Tree, root: &Root) -> Result<(), String> {
+    let path = &entry.path;
     let failed = |error: crate::root::RootError| format!("{path}: {}", error.cause());
     let system = |error: io::Error| format!("{path}: {}", crate::root::cause(&error));
-    RelPath::new(&path).map_err(|error| format!("{path:?}: {error}"))?;
-    let (parent, name) = split(&path);
+    RelPath::new(path).map_err(|error| format!("{path:?}: {error}"))?;
+    let (parent, name) = split(path);
     if let Some(hidden) = name.strip_prefix(".wh.") {
         match hidden {
             ".wh..opq" => {
@@ -209,43 +396,43 @@ fn apply(entry: &mut read::Entry<'_>, tree: &Tree, root: &Root) -> Result<(), St
     }
     let directory = root.directory(parent).map_err(failed)?;
     let there = directory.stat(name).map_err(failed)?;
-    let is_directory = entry.kind == read::RowKind::Directory;
+    let is_directory = entry.kind == RowKind::Directory;
     let stays = is_directory && there.is_some_and(|there| there.is_dir());
     if there.is_some() && !stays {
         remove(root, parent, name).map_err(failed)?;
     }
     match entry.kind {
-        read::RowKind::Directory if stays => {
+        RowKind::Directory if stays => {
             directory.set_mode(name, entry.mode).map_err(failed)?;
         }
-        read::RowKind::Directory => {
+        RowKind::Directory => {
             directory
                 .create_directory(name, entry.mode)
                 .map_err(failed)?;
         }
-        read::RowKind::File => {
-            let content = spool(entry.content, tree).map_err(system)?;
-            let put = tree.put(&path, content, entry.mode);
+        RowKind::File => {
+            let content = content(entry, layer, tree).map_err(system)?;
+            let put = tree.put(path, content, entry.mode);
             put.map_err(|errno| format!("{path}: {errno}"))?;
         }
-        read::RowKind::Symlink => directory
+        RowKind::Symlink => directory
             .create_symlink(&entry.link, name)
             .map_err(failed)?,
-        read::RowKind::HardLink => {
+        RowKind::HardLink => {
             let target = entry.link.trim_start_matches("./").trim_matches('/');
             RelPath::new(target).map_err(|error| format!("{target:?}: {error}"))?;
             let (from, old) = root.parent(target).map_err(failed)?;
             // Owner, mode and time are those of the file.
             return directory.create_hard_link(&from, old, name).map_err(failed);
         }
-        read::RowKind::Special => {
+        RowKind::Special => {
             let (kind, major, minor) = entry.device;
             let node = directory.create_node(name, kind, entry.mode, major, minor);
             node.map_err(failed)?;
         }
     }
     for (key, value) in &entry.attributes {
-        let set = tree.set_attribute(&path, key, value);
+        let set = tree.set_attribute(path, key, value);
         set.map_err(|errno| format!("{path}: {errno}"))?;
     }
     directory
@@ -254,20 +441,26 @@ fn apply(entry: &mut read::Entry<'_>, tree: &Tree, root: &Root) -> Result<(), St
     directory.set_time(name, entry.mtime).map_err(failed)
 }
 
-/// Puts what is read into the tree's temporary file.
-fn spool(content: &mut dyn Read, tree: &Tree) -> io::Result<Content> {
+/// Returns where the content of a file is; large content is put into the tree's temporary file.
+fn content(entry: &read::Entry, layer: &BaseLayer, tree: &Tree) -> io::Result<Content> {
+    if entry.size <= LARGEST_WHOLE {
+        return Ok(Content::Packed {
+            source: layer.plain.clone(),
+            offset: entry.offset,
+            size: entry.size,
+        });
+    }
     let mut pieces = Vec::new();
-    let mut buffer = Vec::new();
-    loop {
-        buffer.clear();
-        content.take(PIECE as u64).read_to_end(&mut buffer)?;
-        if buffer.is_empty() {
-            return Ok(Content::Spooled(pieces));
-        }
-        if let Content::Spooled(piece) = tree.spooled(&buffer)? {
+    let mut done = 0;
+    while done < entry.size {
+        let count = (entry.size - done).min(PIECE as u64);
+        let bytes = layer.plain.unpack(entry.offset + done, count)?;
+        if let Content::Spooled(piece) = tree.spooled(&bytes)? {
             pieces.extend(piece);
         }
+        done += count;
     }
+    Ok(Content::Spooled(pieces))
 }
 
 /// Removes a name with everything below it; one that is not there is as good.

@@ -2,7 +2,7 @@
 
 use super::error::ImageError;
 use super::record::{self, Record};
-use super::request::{BuildRequest, ChosenId, DatabasePlace, ScriptMode};
+use super::request::{BuildRequest, ChosenId, ContainerConfig, DatabasePlace, ScriptMode};
 use super::scripts::Scripts;
 use super::store::Store;
 use super::{
@@ -63,9 +63,18 @@ pub fn choose_ids(
     if request.scripts < ScriptMode::Emulate || !mentioned {
         return Ok(Vec::new());
     }
+    // Without what comes after the packages, so that it is another question only if they differ.
     let request = BuildRequest {
         scripts: ScriptMode::Emulate,
         fail_on_skipped_script: false,
+        repositories: Vec::new(),
+        runtime_keys: Vec::new(),
+        configuration_json: None,
+        paths: Vec::new(),
+        files: Vec::new(),
+        services: Vec::new(),
+        remove: Vec::new(),
+        config: ContainerConfig::default(),
         ..request.clone()
     };
     let key = match &request.base {
@@ -82,6 +91,14 @@ pub fn choose_ids(
     ids.sort();
     if let Some(key) = key {
         record::keep_ids(store, &key, &ids)?;
+        // Whoever has these numbers already gets them again.
+        if request.ids != ids {
+            let known = BuildRequest {
+                ids: ids.clone(),
+                ..request
+            };
+            record::keep_ids(store, &record::key(&known)?, &ids)?;
+        }
     }
     Ok(ids)
 }
@@ -237,8 +254,8 @@ fn build_anew(
             below.layers.append(&mut made.layers);
             made.layers = below.layers;
             oci::extended(
-                &base.image.config,
-                &base.image.annotations,
+                &base.config,
+                &base.annotations,
                 request.build_time,
                 &request.config,
                 &made.layers,

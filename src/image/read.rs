@@ -40,7 +40,7 @@ pub const KEYS: &str = "etc/apk/keys/";
 pub const LARGEST_KEPT: u64 = 1 << 20;
 
 /// Where a package database can be.
-const DATABASES: [&str; 2] = ["lib/apk/db/installed", "usr/lib/apk/db/installed"];
+pub(super) const DATABASES: [&str; 2] = ["lib/apk/db/installed", "usr/lib/apk/db/installed"];
 
 /// Why an image cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -60,14 +60,14 @@ pub struct Mismatch {
 }
 
 impl ReadError {
-    fn new(cause: impl Into<String>) -> Self {
+    pub(super) fn new(cause: impl Into<String>) -> Self {
         Self {
             cause: cause.into(),
             mismatch: None,
         }
     }
 
-    fn not_its_name(blob: &str, expected: &str, found: String) -> Self {
+    pub(super) fn not_its_name(blob: &str, expected: &str, found: String) -> Self {
         Self {
             cause: format!("{blob} is not what its name says"),
             mismatch: Some(Box::new(Mismatch {
@@ -236,7 +236,9 @@ pub fn read(path: &Path) -> Result<Vec<ReadImage>, ReadError> {
     if place.has("index.json") && !docker {
         let index = place.document("index.json")?;
         let mut images = Vec::new();
-        place.index(&index, 0, &mut images)?;
+        for (digest, manifest) in place.manifests(&index, 0)? {
+            images.push(place.manifest(&digest, &manifest)?);
+        }
         if images.is_empty() {
             return Err(ReadError::new("it holds no image"));
         }
@@ -284,8 +286,56 @@ fn plain<'r, R: BufRead>(reader: &'r mut R) -> io::Result<Box<dyn Read + 'r>> {
     })
 }
 
-/// One entry of a layer with its content.
-pub(super) struct Entry<'a> {
+/// An image of one platform as its documents say; its layers were not looked into.
+#[derive(Clone, Debug)]
+pub struct Outline {
+    /// As OCI spells it, with the variant.
+    pub platform: String,
+    /// The configuration.
+    pub config: Value,
+    /// Annotations of the manifest.
+    pub annotations: BTreeMap<String, String>,
+    /// From bottom to top, without their entries.
+    pub layers: Vec<ReadLayer>,
+}
+
+/// Reads what the documents of a layout say of every platform.
+///
+/// # Errors
+/// [`ReadError`]; a docker archive, which has no such documents, is an error, too.
+pub fn outlines(path: &Path) -> Result<Vec<Outline>, ReadError> {
+    let mut place = Place::open(path)?;
+    if place.has("manifest.json") && !place.has("oci-layout") {
+        let cause = "it is a docker archive; an OCI layout is needed";
+        return Err(ReadError::new(cause));
+    }
+    if !place.has("index.json") {
+        return Err(ReadError::new("there is no index.json"));
+    }
+    let index = place.document("index.json")?;
+    let mut found = Vec::new();
+    for (_, manifest) in place.manifests(&index, 0)? {
+        found.push(place.outline(&manifest)?);
+    }
+    match found.is_empty() {
+        true => Err(ReadError::new("it holds no image")),
+        false => Ok(found),
+    }
+}
+
+/// Reads what the documents of the image of a manifest say, whatever the layout's index has.
+///
+/// # Errors
+/// [`ReadError`].
+pub fn outline(layout: &Path, manifest: &str) -> Result<Outline, ReadError> {
+    let mut place = Place::open(layout)?;
+    let document = place.blob(manifest)?;
+    place.outline(&document)
+}
+
+/// One entry of a layer. Where its content is, is a position in the layer's archive.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
     /// Without slashes at either end.
     pub(super) path: String,
     pub(super) kind: RowKind,
@@ -297,85 +347,97 @@ pub(super) struct Entry<'a> {
     pub(super) link: String,
     pub(super) device: (FileType, u32, u32),
     pub(super) attributes: BTreeMap<String, Vec<u8>>,
-    pub(super) content: &'a mut dyn Read,
+    pub(super) offset: u64,
+    pub(super) size: u64,
 }
 
-/// Reads a layer of a layout, entry by entry; returns its bytes without compression.
-pub(super) fn layer(
+/// Lists the entries of an archive that is not compressed, and reads it to its end; returns its
+/// bytes and their digest in hexadecimal, too.
+pub(super) fn entries(archive: &File) -> Result<(Vec<Entry>, u64, String), ReadError> {
+    let mut reader = Hashing::new(BufReader::with_capacity(256 << 10, archive));
+    let mut found = Vec::new();
+    let mut archive = tar::Archive::new(&mut reader);
+    for entry in archive.entries()? {
+        if let Some(entry) = self::entry(entry?)? {
+            found.push(entry);
+        }
+    }
+    io::copy(&mut reader, &mut io::sink())?;
+    let digest = data_encoding::HEXLOWER.encode(&reader.hash.finalize());
+    Ok((found, reader.count, digest))
+}
+
+/// Reads one entry; the root itself is none.
+fn entry<R: Read>(mut entry: tar::Entry<'_, R>) -> Result<Option<Entry>, ReadError> {
+    let text = |bytes: &[u8]| {
+        let text = String::from_utf8(bytes.to_vec());
+        text.map_err(|_| ReadError::new("a name in a layer is not UTF-8"))
+    };
+    let path = text(&entry.path_bytes())?;
+    let path = path.trim_start_matches("./").trim_matches('/').to_owned();
+    if path.is_empty() || path == "." {
+        return Ok(None);
+    }
+    if path.len() > LONGEST_PATH {
+        return Err(ReadError::new("a name in a layer is too long"));
+    }
+    let attributes = attributes(&mut entry)?;
+    let link = entry
+        .link_name_bytes()
+        .map(|bytes| text(&bytes))
+        .transpose()?;
+    let header = entry.header();
+    if header.entry_type() == tar::EntryType::GNUSparse {
+        return Err(ReadError::new(format!("{path}: a sparse file")));
+    }
+    let number = |number: io::Result<u64>| {
+        let number = number.ok().and_then(|number| u32::try_from(number).ok());
+        number.ok_or_else(|| ReadError::new(format!("{path}: an owner that is no number")))
+    };
+    let device = |number: io::Result<Option<u32>>| number.ok().flatten().unwrap_or(0);
+    let kind = kind(header.entry_type());
+    Ok(Some(Entry {
+        kind,
+        mode: header.mode()? & 0o7777,
+        uid: number(header.uid())?,
+        gid: number(header.gid())?,
+        mtime: header.mtime()?,
+        link: link.unwrap_or_default(),
+        device: (
+            match header.entry_type() {
+                tar::EntryType::Block => FileType::BlockDevice,
+                tar::EntryType::Char => FileType::CharacterDevice,
+                _ => FileType::Fifo,
+            },
+            device(header.device_major()),
+            device(header.device_minor()),
+        ),
+        attributes,
+        offset: entry.raw_file_position(),
+        size: match kind {
+            RowKind::File => entry.size(),
+            _ => 0,
+        },
+        path,
+    }))
+}
+
+/// Writes a layer of a layout without compression, and checks the digest of what is stored.
+///
+/// More than `limit` bytes are not written.
+pub(super) fn uncompress(
     layout: &Path,
     digest: &str,
-    each: &mut dyn FnMut(&mut Entry<'_>) -> Result<(), String>,
+    limit: u64,
+    out: &mut dyn io::Write,
 ) -> Result<u64, ReadError> {
     let mut place = Place::open(layout)?;
     let (reader, _) = place.member(&blob_name(digest)?)?;
-    let mut reader = BufReader::new(reader);
-    let mut counted = Counting {
-        inner: plain(&mut reader)?,
-        count: 0,
-    };
-    let mut archive = tar::Archive::new(&mut counted);
-    for entry in archive.entries()? {
-        let mut entry = entry?;
-        let text = |bytes: &[u8]| {
-            let text = String::from_utf8(bytes.to_vec());
-            text.map_err(|_| ReadError::new("a name in a layer is not UTF-8"))
-        };
-        let path = text(&entry.path_bytes())?;
-        let path = path.trim_start_matches("./").trim_matches('/').to_owned();
-        if path.is_empty() || path == "." {
-            continue;
-        }
-        if path.len() > LONGEST_PATH {
-            return Err(ReadError::new("a name in a layer is too long"));
-        }
-        let attributes = attributes(&mut entry)?;
-        let link = entry
-            .link_name_bytes()
-            .map(|bytes| text(&bytes))
-            .transpose()?;
-        let header = entry.header().clone();
-        let number = |number: io::Result<u64>| {
-            let number = number.ok().and_then(|number| u32::try_from(number).ok());
-            number.ok_or_else(|| ReadError::new(format!("{path}: an owner that is no number")))
-        };
-        let device = |number: io::Result<Option<u32>>| number.ok().flatten().unwrap_or(0);
-        let mut one = Entry {
-            kind: kind(header.entry_type()),
-            mode: header.mode()? & 0o7777,
-            uid: number(header.uid())?,
-            gid: number(header.gid())?,
-            mtime: header.mtime()?,
-            link: link.unwrap_or_default(),
-            device: (
-                match header.entry_type() {
-                    tar::EntryType::Block => FileType::BlockDevice,
-                    tar::EntryType::Char => FileType::CharacterDevice,
-                    _ => FileType::Fifo,
-                },
-                device(header.device_major()),
-                device(header.device_minor()),
-            ),
-            attributes,
-            path,
-            content: &mut entry,
-        };
-        each(&mut one).map_err(ReadError::new)?;
-    }
-    io::copy(&mut counted, &mut io::sink())?;
-    Ok(counted.count)
-}
-
-struct Counting<R> {
-    inner: R,
-    count: u64,
-}
-
-impl<R: Read> Read for Counting<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.count += count as u64;
-        Ok(count)
-    }
+    let mut reader = BufReader::with_capacity(64 << 10, Hashing::new(reader));
+    let count = io::copy(&mut plain(&mut reader)?.take(limit), out)?;
+    io::copy(&mut reader, &mut io::sink())?;
+    reader.into_inner().check(digest)?;
+    Ok(count)
 }
 
 /// Copies a blob of a layout, and checks it.
@@ -386,17 +448,9 @@ pub(super) fn copy_blob(
 ) -> Result<(), ReadError> {
     let mut place = Place::open(layout)?;
     let (reader, _) = place.member(&blob_name(digest)?)?;
-    let mut reader = Hashing {
-        inner: reader,
-        hash: Sha256::new(),
-    };
+    let mut reader = Hashing::new(reader);
     io::copy(&mut reader, out)?;
-    let found = data_encoding::HEXLOWER.encode(&reader.hash.finalize());
-    let found = format!("sha256:{found}");
-    match found == digest {
-        true => Ok(()),
-        false => Err(ReadError::not_its_name(digest, digest, found)),
-    }
+    reader.check(digest)
 }
 
 /// Where blobs are.
@@ -486,45 +540,60 @@ impl Place {
         serde_json::from_slice(&bytes).map_err(wrong)
     }
 
-    fn index(
+    /// Finds the manifests of images, with their digests.
+    fn manifests(
         &mut self,
         index: &Value,
         depth: usize,
-        images: &mut Vec<ReadImage>,
-    ) -> Result<(), ReadError> {
+    ) -> Result<Vec<(String, Value)>, ReadError> {
         if depth > MOST_NESTED {
             return Err(ReadError::new("indexes are nested too deeply"));
         }
         let Some(manifests) = index["manifests"].as_array() else {
             return Err(ReadError::new("an index without manifests"));
         };
+        let mut found = Vec::new();
         for descriptor in manifests {
             let digest = descriptor["digest"].as_str().unwrap_or_default();
             let document = self.blob(digest)?;
             if document["manifests"].is_array() {
-                self.index(&document, depth + 1, images)?;
+                found.append(&mut self.manifests(&document, depth + 1)?);
             } else if document["layers"].is_array() && document["artifactType"].is_null() {
-                images.push(self.manifest(digest, &document)?);
+                found.push((digest.to_owned(), document));
             }
         }
-        Ok(())
+        Ok(found)
+    }
+
+    fn outline(&mut self, manifest: &Value) -> Result<Outline, ReadError> {
+        let config = self.blob(manifest["config"]["digest"].as_str().unwrap_or_default())?;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let annotations = manifest["annotations"].as_object().into_iter().flatten();
+        let layers = manifest["layers"].as_array().into_iter().flatten();
+        Ok(Outline {
+            platform: platform(&config),
+            config,
+            annotations: annotations
+                .map(|(key, value)| (key.clone(), text(value)))
+                .collect(),
+            layers: layers
+                .map(|layer| ReadLayer {
+                    digest: text(&layer["digest"]),
+                    size: layer["size"].as_u64().unwrap_or(0),
+                    media_type: text(&layer["mediaType"]),
+                    entries: Vec::new(),
+                })
+                .collect(),
+        })
     }
 
     fn manifest(&mut self, digest: &str, manifest: &Value) -> Result<ReadImage, ReadError> {
-        let config = self.blob(manifest["config"]["digest"].as_str().unwrap_or_default())?;
-        let mut image = ReadImage::new(digest, config);
-        if let Some(annotations) = manifest["annotations"].as_object() {
-            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-            let pairs = annotations
-                .iter()
-                .map(|(key, value)| (key.clone(), text(value)));
-            image.annotations = pairs.collect();
-        }
-        for layer in manifest["layers"].as_array().into_iter().flatten() {
-            let digest = layer["digest"].as_str().unwrap_or_default();
-            let name = blob_name(digest)?;
-            let media_type = layer["mediaType"].as_str().unwrap_or_default();
-            self.layer(&name, Some(digest), media_type, &mut image)?;
+        let outline = self.outline(manifest)?;
+        let mut image = ReadImage::new(digest, outline.config);
+        image.annotations = outline.annotations;
+        for layer in &outline.layers {
+            let name = blob_name(&layer.digest)?;
+            self.layer(&name, Some(&layer.digest), &layer.media_type, &mut image)?;
         }
         Ok(image)
     }
@@ -560,10 +629,7 @@ impl Place {
         image: &mut ReadImage,
     ) -> Result<(), ReadError> {
         let (reader, size) = self.member(name)?;
-        let mut reader = BufReader::new(Hashing {
-            inner: reader,
-            hash: Sha256::new(),
-        });
+        let mut reader = BufReader::new(Hashing::new(reader));
         let mut layer = ReadLayer {
             digest: String::new(),
             size,
@@ -574,8 +640,7 @@ impl Place {
             image.walk(plain(&mut reader)?, &mut layer)?;
         }
         io::copy(&mut reader, &mut io::sink())?;
-        let found = reader.into_inner().hash.finalize();
-        let found = format!("sha256:{}", data_encoding::HEXLOWER.encode(&found));
+        let found = reader.into_inner().finish();
         if let Some(digest) = digest.filter(|digest| *digest != found) {
             return Err(ReadError::not_its_name(name, digest, found));
         }
@@ -585,16 +650,55 @@ impl Place {
     }
 }
 
+/// Hashes and counts what is read through it.
 struct Hashing<R> {
     inner: R,
     hash: Sha256,
+    count: u64,
+}
+
+impl<R> Hashing<R> {
+    fn new(inner: R) -> Self {
+        Self {
+            inner,
+            hash: Sha256::new(),
+            count: 0,
+        }
+    }
+
+    /// Returns `sha256:HEX` of what was read.
+    fn finish(self) -> String {
+        format!(
+            "sha256:{}",
+            data_encoding::HEXLOWER.encode(&self.hash.finalize())
+        )
+    }
+
+    /// Checks that what was read has the digest that it is named by.
+    fn check(self, digest: &str) -> Result<(), ReadError> {
+        let found = self.finish();
+        match found == digest {
+            true => Ok(()),
+            false => Err(ReadError::not_its_name(digest, digest, found)),
+        }
+    }
 }
 
 impl<R: Read> Read for Hashing<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
         self.hash.update(&buffer[..count]);
+        self.count += count as u64;
         Ok(count)
+    }
+}
+
+/// Returns the platform of a configuration as OCI spells it, with the variant.
+fn platform(config: &Value) -> String {
+    let part = |key: &str| config[key].as_str().unwrap_or_default();
+    match part("variant") {
+        "" => part("architecture").to_owned(),
+        variant => format!("{}/{variant}", part("architecture")),
     }
 }
 
@@ -609,14 +713,8 @@ fn blob_name(digest: &str) -> Result<String, ReadError> {
 
 impl ReadImage {
     fn new(digest: &str, config: Value) -> Self {
-        let part = |key: &str| config[key].as_str().unwrap_or_default().to_owned();
-        let mut platform = part("architecture");
-        if !part("variant").is_empty() {
-            platform.push('/');
-            platform.push_str(&part("variant"));
-        }
         Self {
-            platform,
+            platform: platform(&config),
             digest: digest.to_owned(),
             config,
             annotations: BTreeMap::new(),

@@ -4,6 +4,7 @@
 //! DIRECTORY/segments/COMPRESSION/AA/HEX   a compressed piece of a layer by the SHA-256 of its tar
 //!                                         bytes; the SHA-256 of what is stored comes behind it
 //! DIRECTORY/blobs/sha256/HEX              a finished layer by its own digest
+//! DIRECTORY/plain/sha256/HEX              a layer of an image that was built on, without compression
 //! DIRECTORY/images/HEX.json               what a request led to, by the request
 //! DIRECTORY/pushed/REGISTRY/HEX           a repository that was given a layer
 //! ```
@@ -56,6 +57,11 @@ impl Store {
     /// Returns where a layer is or would be.
     pub fn blob_path(&self, hex: &str) -> PathBuf {
         self.directory.join("blobs/sha256").join(hex)
+    }
+
+    /// Returns where a layer without compression is or would be.
+    pub(super) fn plain_path(&self, hex: &str) -> PathBuf {
+        self.directory.join("plain/sha256").join(hex)
     }
 
     /// Begins a file that will be renamed in.
@@ -137,7 +143,7 @@ impl Store {
             let inner = path.strip_prefix(&self.directory).unwrap_or(&path);
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let whole = match inner.iter().next().and_then(|first| first.to_str()) {
-                Some("blobs") if inner.starts_with("blobs/sha256") => {
+                Some("blobs" | "plain") if inner.iter().nth(1) == Some("sha256".as_ref()) => {
                     copy_verified(&path, &mut io::sink(), &name)
                 }
                 Some("segments") => has_its_trailer(&path, metadata.len()),
@@ -187,7 +193,7 @@ fn has_its_trailer(path: &Path, length: u64) -> io::Result<bool> {
 }
 
 /// Tells the age of a file by its last use.
-pub(super) fn touch(path: &Path) {
+pub fn touch(path: &Path) {
     if path.is_symlink() {
         // It is in a cache that is only read.
         return;

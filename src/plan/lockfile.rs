@@ -151,6 +151,9 @@ pub struct LockNotes {
     /// The indexes that were read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub indexes: Vec<LockedIndex>,
+    /// The image of a registry that is built on, by digest.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub baseimage: String,
     /// Numbers of users and groups that scripts of packages make without asking for one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub accounts: Vec<LockedAccount>,

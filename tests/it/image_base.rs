@@ -1,5 +1,6 @@
 //! Images built on images, keys that repositories publish, and descriptions begun from what there is.
 
+use super::image_build::walk;
 use super::image_packages::{Desk, Server, copy, said};
 use super::image_tools::{LocalRegistry, has};
 use super::support::{data, run};
@@ -311,7 +312,36 @@ fn what_cannot_be_built_on_is_told() {
         let said = format!("{}/{name} cannot be built on: in its ", place.display());
         assert!(text.contains(&said), "{name}: {text}");
     }
-    // A damaged layer below is noticed.
+    // Each layer is what the configuration says, too.
+    for (name, ids, said) in [
+        (
+            "fewer",
+            json!([]),
+            "its configuration names 0 layers, its manifest 1",
+        ),
+        (
+            "short",
+            json!(["sha256:../x"]),
+            "\"sha256:../x\" is no digest",
+        ),
+        (
+            "wrong",
+            json!([format!("sha256:{}", "0".repeat(64))]),
+            "is not what its name says",
+        ),
+    ] {
+        desk.run(&["build", "base.yaml", "base:1", &format!("{name}/")])
+            .good();
+        reconfigure(
+            &place.join(name),
+            &json!({ "rootfs": { "type": "layers", "diff_ids": ids } }),
+        );
+        let text = on(&format!("{{image: ./{name}}}")).err;
+        assert!(text.contains(said), "{name}: {text}");
+    }
+    // A damaged layer below is noticed, unless the cache has it: what is built is right then.
+    on("{image: ./base}").good();
+    let good = one(&place.join("on")).digest;
     let layer = one(&place.join("base")).layers[0].digest.clone();
     let path = place
         .join("base/blobs/sha256")
@@ -320,7 +350,11 @@ fn what_cannot_be_built_on_is_told() {
     let last = bytes.len() - 20;
     bytes[last] ^= 1;
     fs::write(&path, bytes).expect("a layer");
-    let text = on("{image: ./base}").err;
+    on("{image: ./base}").good();
+    assert_eq!(one(&place.join("on")).digest, good);
+    let text = desk
+        .run(&["build", "--no-cache", "on.yaml", "on:1", "on/"])
+        .err;
     assert!(text.contains("error[E-IMAGE]"), "{text}");
 }
 
@@ -414,11 +448,61 @@ fn an_image_in_a_registry_is_built_on() {
         image.files.contains_key("bin/busybox")
             && image.files.contains_key("usr/share/zoneinfo/UTC")
     );
-    drop(registry);
     let first = image.digest;
-    desk.run(&["build", "--offline", "on.yaml", "on:1", "on/"])
-        .good();
+    // What was brought is kept by digest, and counted; what is damaged is brought again.
+    let kept = desk.cache().join("bases/blobs/sha256");
+    let blobs = || -> BTreeSet<String> {
+        let entries = fs::read_dir(&kept).expect("a folder").flatten();
+        entries
+            .map(|entry| {
+                let bytes = fs::read(entry.path()).expect("a file");
+                let name = entry.file_name().into_string().expect("a name");
+                assert_eq!(sha256_hex(&bytes), name);
+                name
+            })
+            .collect()
+    };
+    let names = blobs();
+    // An index, a manifest, a configuration and a layer.
+    assert_eq!(names.len(), 4);
+    let size: Value =
+        serde_json::from_str(&desk.run(&["cache", "size", "--json"]).good()).expect("JSON");
+    assert_eq!(size["bases"]["files"], 4);
+    for name in &names {
+        fs::write(kept.join(name), b"damaged").expect("a file");
+    }
+    desk.run(&["build", "on.yaml", "on:1", "on/"]).good();
     assert_eq!(one(&desk.path().join("on")).digest, first);
+    assert_eq!(blobs(), names);
+    // A layer that is kept without compression is no exception.
+    let plain = desk.cache().join("images/plain/sha256");
+    let plain = walk(&plain).pop().expect("the layer");
+    fs::write(&plain, b"damaged").expect("a file");
+    fs::write(kept.join(names.first().expect("a blob")), b"damaged").expect("a file");
+    let verified = desk.run(&["cache", "verify"]);
+    assert!(verified.out.ends_with(" 2 damaged\n"), "{}", verified.out);
+    assert!(!plain.exists());
+    // A lock file alone says what to bring.
+    desk.run(&["lock", "on.yaml"]).good();
+    desk.run(&["fetch", "on.lock.json"]).good();
+    assert_eq!(blobs(), names);
+    desk.run(&["cache", "clean"]).good();
+    desk.run(&["fetch", "on.lock.json"]).good();
+    assert_eq!(blobs(), names);
+    // That it can be brought again is no reason to drop it.
+    desk.run(&["cache", "prune", "--ci"]).good();
+    drop(registry);
+    let offline = ["build", "--offline", "--locked", "on.yaml", "on:1", "on/"];
+    for more in [&["--cache-readonly"][..], &[]] {
+        desk.run(&[&offline, more].concat()).good();
+        assert_eq!(one(&desk.path().join("on")).digest, first);
+    }
+    desk.run(&["cache", "clean"]).good();
+    let offline = ["build", "--offline", "on.yaml", "on:1", "on/"];
+    desk.run(&offline).error(
+        1,
+        "error[E-OFFLINE-MISS]: offline: 1 file is not in the cache",
+    );
 }
 
 #[test]
@@ -674,12 +758,25 @@ fn alpines_own_keys_are_known() {
     for (release, arch) in [
         ("v3.0", "x86"),
         ("v3.10", "armv7"),
+        ("v3.14", "x86_64"),
+        ("v3.16", "x86_64"),
         ("v3.18", "aarch64"),
         ("v3.22", "x86_64"),
     ] {
         let repository = indexes.join(release).join("main");
         describe(&repository.display().to_string(), arch, "");
         desk.run(&["show-packages", "--offline", "a.yaml"]).good();
+    }
+    // A key of one release is none of another one.
+    for (release, of) in [("v3.14", "v3.19"), ("v3.19", "v3.14")] {
+        let repository = format!("other/alpine/{release}/main");
+        copy(
+            &indexes.join(of).join("main/x86_64"),
+            &desk.path().join(&repository).join("x86_64"),
+        );
+        describe(&repository, "x86_64", "");
+        let refused = desk.run(&["show-packages", "--offline", "a.yaml"]);
+        assert!(refused.err.contains("error[E-SIG-KEY]"), "{}", refused.err);
     }
     let main = "alpine/v3.19/main";
     copy(

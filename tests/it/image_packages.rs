@@ -971,3 +971,50 @@ fn wrong_command_lines() {
     assert_eq!(desk.run(&["show-packages", "--profile", "x", "a"]).code, 2);
     assert!(desk.run(&["lock", "--help"]).good().contains("--update"));
 }
+
+#[test]
+fn what_is_known_of_a_file_is_not_believed_of_another() {
+    let Some(repository) = data("alpine-v3.19") else {
+        return;
+    };
+    let desk = Desk::empty();
+    let key = alpine_key().expect("it is there");
+    let own = desk.path().join("repository/x86_64");
+    copy(&repository.join("x86_64"), &own);
+    desk.write("a.yaml", &description("./repository", &key, "busybox"));
+    let lock = || {
+        desk.run(&["lock", "a.yaml"]).good();
+        desk.read("a.lock.json")
+    };
+    // What was changed just now is not kept, but soon it is old enough.
+    let first = lock();
+    let packages = first.matches("\"checksum\": \"Q1").count();
+    let parts = desk.cache().join("images/parts");
+    let kept = (0..100).find_map(|_| {
+        assert_eq!(lock(), first);
+        let kept = parts.exists().then(|| super::image_build::walk(&parts))?;
+        (kept.len() == packages).then_some(kept)
+    });
+    let kept = kept.expect("files grow old");
+    assert_eq!(lock(), first);
+    // What is damaged of it is read again.
+    for path in &kept {
+        let text = fs::read_to_string(path).expect("an entry");
+        fs::write(path, text.replace("sha256", "sha265")).expect("an entry");
+    }
+    assert_eq!(lock(), first);
+    // So is a file that was changed, though neither its size nor its time tells.
+    let changed = own.join(first_file(&first));
+    let time = fs::metadata(&changed)
+        .and_then(|meta| meta.modified())
+        .expect("a time");
+    let mut bytes = fs::read(&changed).expect("a package");
+    *bytes.last_mut().expect("it is not empty") ^= 1;
+    fs::write(&changed, bytes).expect("a package");
+    let file = fs::File::options().append(true).open(&changed);
+    file.and_then(|file| file.set_modified(time))
+        .expect("a time");
+    let refused = desk.run(&["lock", "a.yaml"]);
+    assert_eq!(refused.code, 5, "{}", refused.err);
+    assert!(refused.err.contains("error[E-HASH]"), "{}", refused.err);
+}

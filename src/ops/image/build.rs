@@ -1,7 +1,8 @@
 //! From a description to an image: everything that is needed is brought and read, then the builder
 //! is asked (image.md, chapters 5 and 8 to 10).
 
-use super::{Error, Profile, Resolution, Workshop, disk};
+use super::parts::{self, PartsShelf};
+use super::{Error, Profile, Resolution, Workshop};
 use crate::config::image::{
     self, HealthCheck, ImageConfig, Names, PathMutation, Warning, compression_parts, nanoseconds,
     without_credentials, words,
@@ -19,7 +20,6 @@ use crate::package::{Dependency, World};
 use crate::plan::{NewPackage, Source};
 use crate::progress::{Event, Level, Sink, Stream};
 use crate::transaction::TransactionError;
-use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -441,6 +441,7 @@ pub fn build(
     let requests = requests.map(|resolution| plan.request(resolution, fixed_time));
     let requests: Vec<BuildRequest> = requests.collect::<Result<_, _>>()?;
     let built = build_all(&requests, &store, sink);
+    let (shelf, limits) = (workshop.parts(), workshop.settings().limits);
     for (resolution, image) in resolutions.iter().zip(built) {
         let image = image.map_err(beyond_limits)?;
         for warning in &image.warnings {
@@ -449,7 +450,7 @@ pub fn build(
                 warnings.push(known);
             }
         }
-        provenance.push(provenance_of(resolution)?);
+        provenance.push(provenance_of(resolution, &shelf, &limits)?);
         images.push(image);
     }
     workshop.warnings = warnings;
@@ -604,40 +605,24 @@ fn epoch(text: &str) -> Result<Option<u64>, Error> {
 }
 
 /// Looks at the files of packages, several at a time.
-fn provenance_of(resolution: &Resolution) -> Result<BTreeMap<String, Provenance>, Error> {
-    let threads = std::thread::available_parallelism()
-        .map_or(1, usize::from)
-        .min(4);
+fn provenance_of(
+    resolution: &Resolution,
+    shelf: &PartsShelf,
+    limits: &crate::format::Limits,
+) -> Result<BTreeMap<String, Provenance>, Error> {
     let packages = &resolution.packages;
-    let digest = |at: usize| -> Result<(String, Provenance), Error> {
+    let one = |at: usize| -> Result<(String, Provenance), Error> {
         let one = &packages[at];
         let sha256 = match &one.source {
-            Source::File(path) => {
-                let mut file = std::fs::File::open(path).map_err(|e| disk("read", path, &e))?;
-                let mut hash = Sha256::new();
-                std::io::copy(&mut file, &mut hash).map_err(|e| disk("read", path, &e))?;
-                Some(data_encoding::HEXLOWER.encode(&hash.finalize()))
-            }
+            Source::File(path) => Some(shelf.sha256(path, &one.package, limits)?),
             _ => None,
         };
         let url = one.url.clone();
         Ok((one.package.name.clone(), Provenance { url, sha256 }))
     };
-    let found: Vec<Result<Vec<_>, Error>> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads)
-            .map(|first| {
-                let numbers = (first..packages.len()).step_by(threads);
-                scope.spawn(move || numbers.map(digest).collect())
-            })
-            .collect();
-        let joined = workers.into_iter().map(|worker| worker.join());
-        joined.filter_map(Result::ok).collect()
-    });
-    let mut all = BTreeMap::new();
-    for part in found {
-        all.extend(part?);
-    }
-    Ok(all)
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let found = parts::in_order(packages.len(), cores.min(parts::MOST_THREADS), one);
+    found.into_iter().collect()
 }
 
 /// What the requests of all architectures share.
@@ -722,7 +707,7 @@ impl Recipe {
             .packages
             .iter()
             .filter_map(|one| one.package.build_time);
-        let below = (resolution.base.iter()).flat_map(|base| &base.image.installed.packages);
+        let below = (resolution.base.iter()).flat_map(|base| &base.installed.packages);
         let dates = dates.chain(below.clone().filter_map(|one| one.package.build_time));
         let build_time = fixed.unwrap_or_else(|| dates.max().unwrap_or(0).max(self.build_date));
         let locked = match extensions.world.as_str() {
@@ -841,8 +826,8 @@ impl Recipe {
 /// Returns the lines of the image's list of repositories: with an image to build on, its lines, too.
 fn repositories(own: &[String], resolution: &Resolution) -> Vec<String> {
     let base = resolution.base.as_ref();
-    let text = base.and_then(|base| base.image.kept.get("etc/apk/repositories"));
-    let text = text.map(|text| String::from_utf8_lossy(text).into_owned());
+    let text = base.and_then(|base| base.file("etc/apk/repositories"));
+    let text = text.map(|text| String::from_utf8_lossy(&text).into_owned());
     let below = text.unwrap_or_default();
     let below = below.lines().map(str::trim);
     let below = below.filter(|line| !line.is_empty() && !line.starts_with('#'));

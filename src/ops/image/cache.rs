@@ -3,6 +3,7 @@
 //! ```text
 //! DIRECTORY/packages/   packages and indexes that were fetched
 //! DIRECTORY/images/     compressed layers and what led to them (`image::store`)
+//! DIRECTORY/bases/      manifests and layers of images to build on that came from registries
 //! DIRECTORY/keys/       keys that were fetched
 //! ```
 //!
@@ -12,6 +13,7 @@
 use super::{Error, disk};
 use crate::fetch::cache::check_package;
 use crate::format::Limits;
+use crate::image::store::copy_verified;
 use crate::image::{ImageError, Store};
 use crate::solver::human_size;
 use serde_json::{Value, json};
@@ -23,9 +25,10 @@ use std::time::{Duration, SystemTime};
 const IN_USE: Duration = Duration::from_secs(600);
 
 /// What is kept: the word for it, and its folder.
-const PARTS: [(&str, &str); 3] = [
+const PARTS: [(&str, &str); 4] = [
     ("packages", "packages"),
     ("layers", "images"),
+    ("bases", super::base::FOLDER),
     ("keys", "keys"),
 ];
 
@@ -209,6 +212,21 @@ fn verify(directory: &Path, limits: &Limits) -> Result<CacheAnswer, Error> {
             continue;
         }
         damaged.push(file.path);
+    }
+    let is_base = |file: &File| {
+        let name = file.path.file_name().unwrap_or_default().to_string_lossy();
+        PARTS[file.part].0 == "bases" && name.len() == 64
+    };
+    for file in files(directory).into_iter().filter(is_base) {
+        let name = file.path.file_name().unwrap_or_default().to_string_lossy();
+        match copy_verified(&file.path, &mut std::io::sink(), &name) {
+            Ok(true) => {}
+            Ok(false) => damaged.push(file.path),
+            // Somebody else removed it.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(disk("read", &file.path, &error)),
+        }
+        count += 1;
     }
     let layers = directory.join("images");
     if layers.is_dir() {

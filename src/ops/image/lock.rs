@@ -1,6 +1,7 @@
 //! Lock files: written from a solution, used in place of one, and the copies that keep them usable
 //! (image.md, chapter 12).
 
+use super::parts::{self, Parts};
 use super::resolve::{Chosen, MISSING, Resolution, file_name};
 use super::{Error, Profile, Workshop, disk};
 use crate::config::image::{Architecture, Warning, range, without_credentials};
@@ -173,7 +174,7 @@ pub fn fetch(
     Ok(outcome)
 }
 
-fn damaged(package: &Package, cause: &str) -> Error {
+pub(super) fn damaged(package: &Package, cause: &str) -> Error {
     let file = file_name(package);
     Error::of_limit(&file, cause).unwrap_or_else(|| Error::Hash {
         file: file.clone(),
@@ -197,9 +198,18 @@ impl Workshop<'_> {
     pub fn packages(&mut self, sink: &mut dyn Sink) -> Result<Vec<Resolution>, Error> {
         let mut resolutions = match self.lock_in_use()? {
             Some((name, lock)) => {
-                self.read_bases()?;
                 let mut resolutions = Vec::new();
-                for architecture in self.locked_architectures(&lock)? {
+                let architectures = self.locked_architectures(&lock)?;
+                let contents = &mut self.loaded.config.contents;
+                if contents.baseimage.is_none() && !lock.x.baseimage.is_empty() {
+                    // A lock file alone: what it was made for is built on the same.
+                    contents.baseimage = Some(crate::config::image::BaseImage {
+                        image: lock.x.baseimage.clone(),
+                        ..Default::default()
+                    });
+                }
+                self.read_bases(&architectures)?;
+                for architecture in architectures {
                     resolutions.push(self.locked(&name, &lock, architecture, sink)?);
                 }
                 return Ok(resolutions);
@@ -554,8 +564,25 @@ impl Workshop<'_> {
                 .repositories
                 .extend(locked_repositories(&both, &arch));
             self.bring(resolution, sink)?;
+            let mut paths = Vec::new();
+            for chosen in &resolution.packages {
+                paths.push(match &chosen.source {
+                    Source::File(path) => path.clone(),
+                    // Packages without data are not read for installing, but they are for pinning.
+                    _ => self.file_of(chosen, sink)?,
+                });
+            }
             resolution.ids = ids_of(known, &arch);
-            match self.chosen_ids(resolution, sink) {
+            let (shelf, limits) = (self.parts(), self.settings().limits);
+            // The files are read while their packages are installed for the numbers of accounts.
+            let (read, ids) = std::thread::scope(|scope| {
+                let packages = resolution.packages.iter().map(|one| &one.package);
+                let files: Vec<(&PathBuf, &Package)> = paths.iter().zip(packages).collect();
+                let read = scope.spawn(move || parts::of_all(&shelf, &files, &limits));
+                let ids = self.chosen_ids(resolution, sink);
+                (read.join(), ids)
+            });
+            match ids {
                 Ok(ids) => notes
                     .accounts
                     .extend(ids.into_iter().map(|one| locked_id(one, &arch))),
@@ -566,8 +593,11 @@ impl Workshop<'_> {
                     sink.warning(&text);
                 }
             }
-            for chosen in &resolution.packages {
-                contents.packages.push(self.pin(chosen, &arch, sink)?);
+            let read = read.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let all = resolution.packages.iter().zip(&paths).zip(read);
+            for ((chosen, path), read) in all {
+                let parts = self.parts_of(chosen, path, read, sink)?;
+                contents.packages.push(pinned(chosen, &arch, parts));
             }
         }
         Ok(lock)
@@ -607,59 +637,27 @@ impl Workshop<'_> {
             .map(|index| (&index.url, index))
             .collect();
         notes.indexes = indexes.into_values().cloned().collect();
+        let base = self.loaded.config.contents.baseimage.as_ref();
+        let base = base.filter(|base| base.image.contains('@'));
+        notes.baseimage = base.map_or_else(String::new, |base| base.image.clone());
         Ok(notes)
     }
 
-    /// Pins a package by what its file is.
-    fn pin(
+    /// Reads the parts of a package, whose damaged copy in the cache is replaced.
+    fn parts_of(
         &self,
         chosen: &Chosen,
-        arch: &str,
+        path: &Path,
+        read: Result<Parts, Error>,
         sink: &mut dyn Sink,
-    ) -> Result<LockedPackage, Error> {
-        let package = &chosen.package;
-        let mut path = match &chosen.source {
-            Source::File(path) => path.clone(),
-            // Packages without data are not read for installing, but they are for pinning.
-            _ => self.file_of(chosen, sink)?,
-        };
-        let mut read = parts_of(&path, package, &self.settings().limits);
-        if read.is_err() && path.starts_with(&self.cache.path) {
-            // A damaged copy in the cache is replaced.
-            let _ = std::fs::remove_file(&path);
-            path = self.file_of(chosen, sink)?;
-            read = parts_of(&path, package, &self.settings().limits);
+    ) -> Result<Parts, Error> {
+        if read.is_ok() || !path.starts_with(&self.cache.path) {
+            return read;
         }
-        let (parts, size) = read?;
-        let part = |from: u64, length: u64, checksum: String| LockedPart {
-            range: format!("bytes={from}-{}", (from + length).saturating_sub(1)),
-            checksum,
-        };
-        let sha1 = |bytes: &[u8; 20]| format!("sha1-{}", BASE64.encode(bytes));
-        let identity: Identity = package.identity;
-        Ok(LockedPackage {
-            name: package.name.clone(),
-            url: chosen.url.clone(),
-            version: package.version.clone(),
-            architecture: arch.to_owned(),
-            signature: (parts.signature > 0)
-                .then(|| part(0, parts.signature, sha1(&parts.signature_sha1))),
-            control: Some(part(parts.signature, parts.control, sha1(&identity.0))),
-            data: Some(part(
-                parts.signature + parts.control,
-                parts.data,
-                format!("sha256-{}", BASE64.encode(&parts.data_sha256)),
-            )),
-            checksum: identity.to_q1(),
-            x: Some(PackageNotes {
-                sha256: HEXLOWER.encode(&parts.file_sha256),
-                size,
-                format: "v2".to_owned(),
-                repository: chosen.repository.clone(),
-                arch: (package.arch.clone()).filter(|_| parts.package.package.arch != package.arch),
-                tag: chosen.tag.clone(),
-            }),
-        })
+        let _ = std::fs::remove_file(path);
+        let path = self.file_of(chosen, sink)?;
+        self.parts()
+            .of(&path, &chosen.package, &self.settings().limits)
     }
 
     /// Finds the file of a package that need not be read for installing.
@@ -705,6 +703,38 @@ impl Workshop<'_> {
     }
 }
 
+/// Pins a package by what its file is.
+fn pinned(chosen: &Chosen, arch: &str, parts: Parts) -> LockedPackage {
+    let package = &chosen.package;
+    let part = |from: u64, length: u64, checksum: String| LockedPart {
+        range: format!("bytes={from}-{}", (from + length).saturating_sub(1)),
+        checksum,
+    };
+    let identity: Identity = package.identity;
+    let size = parts.size();
+    let control = format!("sha1-{}", BASE64.encode(&identity.0));
+    let data = parts.signature + parts.control;
+    LockedPackage {
+        name: package.name.clone(),
+        url: chosen.url.clone(),
+        version: package.version.clone(),
+        architecture: arch.to_owned(),
+        signature: (parts.signature > 0)
+            .then(|| part(0, parts.signature, parts.signature_checksum)),
+        control: Some(part(parts.signature, parts.control, control)),
+        data: Some(part(data, parts.data, parts.data_checksum)),
+        checksum: identity.to_q1(),
+        x: Some(PackageNotes {
+            sha256: parts.sha256,
+            size,
+            format: "v2".to_owned(),
+            repository: chosen.repository.clone(),
+            arch: (package.arch.clone()).filter(|_| parts.arch != package.arch),
+            tag: chosen.tag.clone(),
+        }),
+    }
+}
+
 /// Returns the numbers of accounts that a lock file has for an architecture.
 fn ids_of(accounts: &[LockedAccount], architecture: &str) -> Vec<ChosenId> {
     let accounts = accounts
@@ -736,16 +766,6 @@ fn locked_id(one: ChosenId, architecture: &str) -> LockedAccount {
 fn held_version(package: &LockedPackage) -> ((String, String), String) {
     let key = (package.architecture.clone(), package.name.clone());
     (key, package.version.clone())
-}
-
-fn parts_of(path: &Path, package: &Package, limits: &Limits) -> Result<(PackageParts, u64), Error> {
-    let bytes = std::fs::read(path).map_err(|error| disk("read", path, &error))?;
-    let parts = PackageParts::read(&bytes, limits);
-    let parts = parts.map_err(|error| damaged(package, &error.to_string()))?;
-    if parts.package.identity != package.identity {
-        return Err(damaged(package, &parts.package.identity.to_q1()));
-    }
-    Ok((parts, bytes.len() as u64))
 }
 
 /// Checks that a file is the locked package, as far as its control part says; the data part is

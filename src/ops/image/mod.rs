@@ -14,6 +14,7 @@ mod import;
 mod keys;
 mod lock;
 mod login;
+mod parts;
 mod resolve;
 mod shadow;
 mod verify;
@@ -42,6 +43,7 @@ use crate::fetch::Session;
 use crate::fetch::registry::CredentialFiles;
 use crate::progress::Sink;
 use crate::root::{Root, passing};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -121,11 +123,13 @@ pub struct Workshop<'a> {
     /// What was noticed so far.
     pub warnings: Vec<Warning>,
     /// Versions that must stay: by architecture and name.
-    held: std::collections::BTreeMap<(String, String), String>,
+    held: BTreeMap<(String, String), String>,
     /// Keys that nobody gave, but repositories publish.
     discovered: std::cell::RefCell<Vec<resolve::BuildKey>>,
+    /// Indexes that were read before it is their turn: by architecture and declaration.
+    read_before: std::cell::RefCell<BTreeMap<(String, String), resolve::ReadIndex>>,
     /// The images to build on, by apk's name of the architecture.
-    bases: std::collections::BTreeMap<String, crate::image::BaseImage>,
+    bases: BTreeMap<String, crate::image::BaseImage>,
     session: std::cell::OnceCell<Session>,
     root: Root,
     cache: CacheDirectory,
@@ -177,9 +181,10 @@ impl<'a> Workshop<'a> {
             options,
             loaded,
             warnings,
-            held: std::collections::BTreeMap::new(),
+            held: BTreeMap::new(),
             discovered: std::cell::RefCell::default(),
-            bases: std::collections::BTreeMap::new(),
+            read_before: std::cell::RefCell::default(),
+            bases: BTreeMap::new(),
             session: std::cell::OnceCell::new(),
             root,
             cache: CacheDirectory {
@@ -237,6 +242,11 @@ impl<'a> Workshop<'a> {
     /// Returns the folder for everything that is kept between runs, if there is one.
     pub fn cache_path(&self) -> &Path {
         self.cache.path.parent().unwrap_or(&self.cache.path)
+    }
+
+    /// Returns what is known of the parts of package files.
+    fn parts(&self) -> parts::PartsShelf {
+        parts::PartsShelf::new(self.cache_path())
     }
 
     /// Tells what was noticed, or fails because of it with `--strict`.

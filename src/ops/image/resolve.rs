@@ -1,10 +1,10 @@
 //! From a description to the packages of each architecture: indexes, world, solution (image.md, 4).
 
 use super::keys::CopyError;
-use super::{Error, Workshop, alpine_keys, disk};
+use super::{Error, Workshop, alpine_keys, disk, parts};
 use crate::config::image::{Architecture, ConfigError, Warning, without_credentials};
 use crate::config::repositories::is_local;
-use crate::config::{RepositorySources, Settings};
+use crate::config::{CacheDirectory, RepositorySources, Settings};
 use crate::fetch::Depth;
 use crate::fetch::cache::Key;
 use crate::fetch::index::Rules;
@@ -18,6 +18,7 @@ use crate::package::{Package, PackageTable, World};
 use crate::plan::Source;
 use crate::plan::lockfile::LockedIndex;
 use crate::progress::{Collect, Event, Level, Silent, Sink};
+use crate::root::{Root, RootError};
 use crate::solver::{self, Hint, InstalledInput, Request, Universe};
 use crate::trust::{Keyring, SignatureAlgorithm, TrustError};
 use data_encoding::HEXLOWER;
@@ -91,9 +92,10 @@ impl Workshop<'_> {
         world: &World,
         sink: &mut dyn Sink,
     ) -> Result<Vec<Resolution>, Error> {
-        self.read_bases()?;
-        let keyring = self.keyring()?;
         let architectures = self.architectures()?;
+        self.read_bases(&architectures)?;
+        let keyring = self.keyring()?;
+        self.read_ahead(&architectures, &keyring);
         let mut loaded = Vec::new();
         for architecture in &architectures {
             let mut indexes = self.indexes(architecture, &keyring, sink)?;
@@ -325,25 +327,15 @@ impl Workshop<'_> {
         let declared = self.build_repositories();
         let mut all = LoadedRepositories::default();
         for line in &declared {
-            let (tag, url) = match line.strip_prefix('@').and_then(|rest| rest.split_once(' ')) {
-                Some((tag, url)) => (Some(tag), url.trim()),
-                None => (None, line.as_str()),
-            };
+            let (tag, url) = tag_and_url(line);
             let mut failure = None;
-            for candidate in self.mirrored(url) {
-                let place = match is_local(&candidate) {
-                    true => {
-                        let path = candidate.trim_start_matches("file://");
-                        self.options.work_dir.join(path).display().to_string()
-                    }
-                    false => candidate.clone(),
-                };
-                let tagged = tag.map_or_else(|| place.clone(), |tag| format!("@{tag} {place}"));
-                let mut answer = self.load_index(&tagged, architecture, keyring, sink);
-                if let Err(Error::UnknownKey { .. }) = answer {
-                    let known = alpine_keys::of(url, &architecture.apk);
-                    let known = known.into_iter().map(BuildKey::from).collect();
-                    answer = self.with_more_keys(answer, known, &tagged, architecture, sink);
+            for place in self.places(url) {
+                let tagged = tagged(tag, &place);
+                let known = built_in(keyring, url, architecture);
+                let extended = with_keys(keyring, &known);
+                let mut answer = self.load_index(&tagged, architecture, &extended, sink);
+                if let Ok(loaded) = &answer {
+                    self.trust_signers(loaded, known, sink);
                 }
                 if let Err(Error::UnknownKey { .. }) = answer {
                     let found = self.discover(url, architecture, sink);
@@ -392,6 +384,12 @@ impl Workshop<'_> {
             Err(error @ Error::WeakSignature { .. }) => return Err(error),
             Err(_) => return before,
         };
+        self.trust_signers(&loaded, found, sink);
+        Ok(loaded)
+    }
+
+    /// Makes those of some keys that signed an index keys of the build.
+    fn trust_signers(&self, loaded: &LoadedRepositories, keys: Vec<BuildKey>, sink: &mut dyn Sink) {
         let signers = loaded
             .repositories
             .iter()
@@ -399,7 +397,7 @@ impl Workshop<'_> {
         let signers = signers.filter_map(|index| index.trusted_by.as_ref());
         let signers: BTreeSet<&str> = signers.map(|by| by.key_name.as_str()).collect();
         let mut discovered = self.discovered.borrow_mut();
-        for key in found {
+        for key in keys {
             let new = !discovered.iter().any(|known| known.name == key.name);
             // Only who signed is trusted from now on, and gets into the image.
             if new && signers.contains(key.name.as_str()) {
@@ -410,7 +408,50 @@ impl Workshop<'_> {
                 discovered.push(key);
             }
         }
-        Ok(loaded)
+    }
+
+    /// Returns where a repository may be read, best first.
+    fn places(&self, url: &str) -> Vec<String> {
+        let place = |candidate: String| match is_local(&candidate) {
+            true => {
+                let path = candidate.trim_start_matches("file://");
+                self.options.work_dir.join(path).display().to_string()
+            }
+            false => candidate,
+        };
+        self.mirrored(url).into_iter().map(place).collect()
+    }
+
+    /// Reads the first place of every repository for every architecture, several at a time; what
+    /// comes of it is left for [`Self::try_index`].
+    fn read_ahead(&self, architectures: &[Architecture], keyring: &Keyring) {
+        /// Each waits for a server most of the time.
+        const AT_ONCE: usize = 8;
+        let declared = self.build_repositories();
+        let mut tasks: Vec<(&Architecture, String, Keyring)> = Vec::new();
+        for architecture in architectures {
+            for line in &declared {
+                let (tag, url) = tag_and_url(line);
+                let Some(place) = self.places(url).into_iter().next() else {
+                    continue;
+                };
+                let known = built_in(keyring, url, architecture);
+                let keyring = with_keys(keyring, &known);
+                tasks.push((architecture, tagged(tag, &place), keyring));
+            }
+        }
+        if tasks.len() < 2 {
+            return;
+        }
+        let (settings, root, cache) = (self.settings(), &self.root, &self.cache);
+        let read = |at: usize| {
+            let (architecture, declared, keyring) = &tasks[at];
+            read_index(declared, architecture, keyring, (settings, root, cache))
+        };
+        let found = parts::in_order(tasks.len(), AT_ONCE, read);
+        let keys = (tasks.iter())
+            .map(|(architecture, declared, _)| (architecture.apk.clone(), declared.clone()));
+        *self.read_before.borrow_mut() = keys.zip(found).collect();
     }
 
     /// Leaves only the version that is held of each name that has one.
@@ -462,28 +503,12 @@ impl Workshop<'_> {
         keyring: &Keyring,
         sink: &mut dyn Sink,
     ) -> Result<LoadedRepositories, Error> {
-        let settings = Settings {
-            sources: RepositorySources {
-                repositories: vec![declared.to_owned()],
-                only_arguments: true,
-                ..RepositorySources::default()
-            },
-            ..self.settings().clone()
-        };
-        let context = refresh::Context {
-            root: &self.root,
-            settings: &settings,
-            arch: &architecture.apk,
-            keyring,
-            cache: Some(&self.cache),
-        };
-        let purpose = match settings.network {
-            true => Purpose::Update,
-            false => Purpose::Read,
-        };
-        let mut told = Collect::default();
-        let loaded = refresh::load(context, purpose, Depth::Details, &mut told)
-            .map_err(|error| disk("read", self.root.path(), &error.source))?;
+        let key = (architecture.apk.clone(), declared.to_owned());
+        let before = self.read_before.borrow_mut().remove(&key);
+        let place = (self.settings(), &self.root, &self.cache);
+        let read = before.unwrap_or_else(|| read_index(declared, architecture, keyring, place));
+        let (loaded, told) = read;
+        let loaded = loaded.map_err(|error| disk("read", self.root.path(), &error.source))?;
         match loaded.repositories.iter().find(|one| one.index.is_none()) {
             Some(failed) => Err(self.index_error(failed, architecture, keyring, &told)),
             None => {
@@ -624,7 +649,7 @@ impl Workshop<'_> {
         let asked = self.image_world(architecture, world);
         let base = self.bases.get(&architecture.apk);
         if let Some(base) = base {
-            sources.installed = InstalledInput::from_db(&base.image.installed);
+            sources.installed = InstalledInput::from_db(&base.installed);
         }
         let pinned = self.pinned_world(architecture, world);
         let world = &pinned;
@@ -655,7 +680,7 @@ impl Workshop<'_> {
             let same = |one: &crate::package::InstalledPackage| {
                 one.package.name == package.name && one.package.version == package.version
             };
-            base.is_some_and(|base| base.image.installed.packages.iter().any(same))
+            base.is_some_and(|base| base.installed.packages.iter().any(same))
         };
         let chosen = solution.selected().filter(|id| !is_below(id)).map(|id| {
             let mut package = universe.package(id);
@@ -822,6 +847,75 @@ impl Workshop<'_> {
         // The name that packages have for all commands of the user.
         self.cache.path.join(Key::of(package).file_name())
     }
+}
+
+/// An index that was read, and what there was to tell about it.
+pub(super) type ReadIndex = (Result<LoadedRepositories, RootError>, Collect);
+
+/// Reads one index.
+fn read_index(
+    declared: &str,
+    architecture: &Architecture,
+    keyring: &Keyring,
+    (settings, root, cache): (&Settings, &Root, &CacheDirectory),
+) -> ReadIndex {
+    let settings = Settings {
+        sources: RepositorySources {
+            repositories: vec![declared.to_owned()],
+            only_arguments: true,
+            ..RepositorySources::default()
+        },
+        ..settings.clone()
+    };
+    let context = refresh::Context {
+        root,
+        settings: &settings,
+        arch: &architecture.apk,
+        keyring,
+        cache: Some(cache),
+    };
+    let purpose = match settings.network {
+        true => Purpose::Update,
+        false => Purpose::Read,
+    };
+    let mut told = Collect::default();
+    let loaded = refresh::load(context, purpose, Depth::Details, &mut told);
+    (loaded, told)
+}
+
+/// Takes a line of repositories apart.
+fn tag_and_url(line: &str) -> (Option<&str>, &str) {
+    match line.strip_prefix('@').and_then(|rest| rest.split_once(' ')) {
+        Some((tag, url)) => (Some(tag), url.trim()),
+        None => (None, line),
+    }
+}
+
+fn tagged(tag: Option<&str>, place: &str) -> String {
+    match tag {
+        Some(tag) => format!("@{tag} {place}"),
+        None => place.to_owned(),
+    }
+}
+
+/// Returns the keys that are built in for a repository, but for names that somebody gave a key for.
+fn built_in(keyring: &Keyring, url: &str, architecture: &Architecture) -> Vec<BuildKey> {
+    let given = keyring.names();
+    let known = alpine_keys::of(url, &architecture.apk).into_iter();
+    known
+        .filter(|key| !given.contains(&key.name))
+        .map(BuildKey::from)
+        .collect()
+}
+
+/// Returns a keyring with more keys.
+fn with_keys(keyring: &Keyring, more: &[BuildKey]) -> Keyring {
+    let mut all = keyring.clone();
+    for key in more {
+        // What is no key is no help.
+        let _ = all.add(&key.name, &key.pem);
+    }
+    all
 }
 
 /// Returns the indexes that are trusted by a signature over SHA-1, and whose it is.

@@ -11,7 +11,7 @@ use std::path::Path;
 use tempfile::TempDir;
 
 /// What image commands read of a cache.
-const READ: [&str; 4] = ["images", "indexes", "keys", "packages"];
+const READ: [&str; 5] = [super::base::FOLDER, "images", "indexes", "keys", "packages"];
 
 /// The database of the parsed indexes.
 const CATALOGUE: &str = "catalogue.sqlite";
@@ -39,7 +39,8 @@ pub fn shadow_cache(cache: &Path) -> Result<TempDir, Error> {
             continue;
         };
         std::fs::create_dir_all(&to).map_err(|error| disk("create", &to, &error))?;
-        let linked = from.starts_with(cache.join("images"));
+        let mut linked = ["images", super::base::FOLDER].iter();
+        let linked = linked.any(|folder| from.starts_with(cache.join(folder)));
         for entry in entries {
             let entry = entry.map_err(|error| disk("read", &from, &error))?;
             let (path, target) = (entry.path(), to.join(entry.file_name()));

@@ -167,7 +167,7 @@ fn explain_below(resolution: &Resolution, word: &str, lines: &mut String) -> boo
         return false;
     };
     let name = |name: &str| {
-        let package = &base.image.installed.find(name)?.package;
+        let package = &base.installed.find(name)?.package;
         Some(format!("{}-{}", package.name, package.version))
     };
     const WHERE: &str = "in the image that this one is built on";
@@ -176,10 +176,10 @@ fn explain_below(resolution: &Resolution, word: &str, lines: &mut String) -> boo
         return true;
     }
     let path = word.trim_matches('/');
-    if !base.image.files.contains_key(path) {
+    if !base.has(path) {
         return false;
     }
-    let owner = base.image.owners().get(path).and_then(|owner| name(owner));
+    let owner = base.owner(path).and_then(name);
     let _ = match owner {
         Some(full) => writeln!(lines, "{word} is in {full}, which is {WHERE}"),
         None => writeln!(lines, "{word} is {WHERE}; no package has it"),
