@@ -99,7 +99,7 @@ impl PackageReader {
             return Ok((control, DataReader(Data::V3(Box::new(data)))));
         }
         let (control, data) = apk_v2::open(source, limits)?;
-        Ok((control, DataReader(Data::V2(data))))
+        Ok((control, DataReader(Data::V2(Box::new(data)))))
     }
 
     /// As [`open`](Self::open), of a file that is in memory as a whole: data of a moderate size is
@@ -115,7 +115,7 @@ impl PackageReader {
             return Self::open(file, limits);
         }
         let (control, data) = apk_v2::open_whole(file, limits)?;
-        Ok((control, DataReader(Data::V2(data))))
+        Ok((control, DataReader(Data::V2(Box::new(data)))))
     }
 }
 
@@ -130,7 +130,7 @@ fn is_v3(start: &[u8]) -> Result<bool, FormatError> {
 pub struct DataReader<R: BufRead>(Data<R>);
 
 enum Data<R: BufRead> {
-    V2(apk_v2::DataReader<R>),
+    V2(Box<apk_v2::DataReader<R>>),
     V3(Box<apk_v3::DataReader<R>>),
 }
 

@@ -11,7 +11,7 @@
 use super::lock::damaged;
 use super::{Error, disk};
 use crate::format::Limits;
-use crate::format::apk_v2::{PackageParts, WHOLE};
+use crate::format::apk::{PackageParts, WHOLE};
 use crate::image::store::sha256_hex;
 use crate::package::Package;
 use data_encoding::{BASE64, HEXLOWER};
