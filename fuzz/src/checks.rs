@@ -9,7 +9,10 @@ use ibex::format::apk::PackageReader;
 use ibex::format::index::UnverifiedIndex;
 use ibex::format::package_writer::gzip;
 use ibex::format::{Limits, apkindex, installed, pkginfo, scripts, triggers};
+use ibex::image::store::{Store, sha256_hex};
+use ibex::image::{BaseImage, read};
 use ibex::package::{Dependency, DependencyList, Identity, Version, World};
+use ibex::plan::lockfile::Lockfile;
 use ibex::progress::{Event, Sink};
 use ibex::root::Root;
 use std::cmp::Ordering;
@@ -206,4 +209,64 @@ pub fn repositories(data: &[u8]) {
             let _ = repository.package_url(None, package, Identity::default());
         }
     });
+}
+
+/// Descriptions of images: what is shown is read back as the same.
+pub fn description(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let Ok((config, _)) = ibex::config::image::parse("fuzz.yaml", &text) else {
+        return;
+    };
+    let _ = ibex::config::image::lint(&config, true);
+    let _ = config.world(&[]);
+    let _ = config.to_json();
+    let shown = config.to_yaml();
+    let (again, _) = ibex::config::image::parse("again.yaml", &shown).expect("our own text");
+    assert_eq!(again.to_yaml(), shown, "{text:?}");
+}
+
+/// Lock files: what is written is read back as the same.
+pub fn lockfile(data: &[u8]) {
+    let Ok(lock) = Lockfile::parse("fuzz.json", data) else {
+        return;
+    };
+    for locked in &lock.contents.packages {
+        assert!(!locked.name.contains('/'), "{locked:?}");
+        let _ = (locked.package(), locked.file_size());
+    }
+    let again = Lockfile::parse("again.json", lock.to_text().as_bytes());
+    assert_eq!(again.as_ref(), Ok(&lock));
+    assert!(lock.changes(&lock).is_empty());
+}
+
+/// Images of anybody: archives of layouts, of docker and of root file systems, and a layer to build
+/// on.
+pub fn image(data: &[u8]) {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let digest = sha256_hex(data);
+    let blobs = folder.path().join("blobs/sha256");
+    std::fs::create_dir_all(&blobs).expect("a directory");
+    let path = blobs.join(&digest);
+    std::fs::write(&path, data).expect("a file");
+    let _ = read::read(&path);
+    if let Ok(image) = read::read_root(&path) {
+        let _ = (image.size(), image.owners());
+    }
+    let digest = format!("sha256:{digest}");
+    let outline = read::Outline {
+        platform: String::new(),
+        config: serde_json::json!({ "rootfs": { "diff_ids": [digest] } }),
+        annotations: Default::default(),
+        layers: vec![read::ReadLayer {
+            digest,
+            size: data.len() as u64,
+            media_type: String::new(),
+            entries: Vec::new(),
+        }],
+    };
+    let store = Store::open(&folder.path().join("store")).expect("a store");
+    if let Ok(base) = BaseImage::read(folder.path(), outline, &store) {
+        let _ = (base.has("etc/passwd"), base.owner("etc/passwd"));
+        let _ = base.file("etc/apk/world");
+    }
 }

@@ -102,6 +102,16 @@ impl Table {
         self.fields(name)?.get(2)?.parse().ok()
     }
 
+    /// Returns the shell of the first user with a number, if there is one.
+    fn shell_of(&self, uid: u32) -> Option<&str> {
+        let lines = self.lines.iter().map(|line| line.split(':'));
+        let mut lines = lines.filter(|fields| {
+            let number = fields.clone().nth(2).and_then(|text| text.parse().ok());
+            number == Some(uid)
+        });
+        lines.next()?.nth(6).filter(|shell| !shell.is_empty())
+    }
+
     fn numbers(&self) -> BTreeSet<u32> {
         let number = |line: &String| line.split(':').nth(2)?.parse().ok();
         self.lines.iter().filter_map(number).collect()
@@ -256,8 +266,13 @@ pub(super) fn add_user(
     let comment = new
         .comment
         .clone()
-        .unwrap_or_else(|| format!("Linux User{}", if new.system { "" } else { ",,," }));
-    let shell = new.shell.clone().unwrap_or_else(|| "/bin/sh".to_owned());
+        .unwrap_or_else(|| "Linux User,,,".to_owned());
+    let shell = match (&new.shell, new.system) {
+        (Some(shell), _) => shell.clone(),
+        (None, true) => "/sbin/nologin".to_owned(),
+        // That of who adds the user, which is root.
+        (None, false) => users.shell_of(0).unwrap_or("/bin/sh").to_owned(),
+    };
     backup(root, PASSWD)?;
     users.put(format!(
         "{}:x:{uid}:{gid}:{comment}:{home}:{shell}",
@@ -270,7 +285,9 @@ pub(super) fn add_user(
         shadow.put(format!("{}:!:{day}:0:99999:7:::", new.name));
         shadow.write(root, SHADOW, 0o640)?;
     }
-    if let Some(group) = &new.group {
+    // A user of the system without a group is one of those without one.
+    let without = new.system.then_some("nogroup");
+    if let Some(group) = new.group.as_deref().or(without) {
         add_member(root, &new.name, group)?.ok();
     }
     let path = home.trim_matches('/');

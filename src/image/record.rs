@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// It changes with everything that makes other bytes of the same request.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Returns the key of a request: a digest of everything that decides.
 pub(super) fn key(request: &BuildRequest) -> Result<String, ImageError> {

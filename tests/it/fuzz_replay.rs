@@ -13,13 +13,16 @@ mod checks;
 /// The body of a fuzz target.
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 6] = [
+const TARGETS: [(&str, Target); 9] = [
     ("version", checks::version),
     ("dependency", checks::dependency),
     ("index", checks::index),
     ("package", checks::package),
     ("installed", checks::installed),
     ("repositories", checks::repositories),
+    ("description", checks::description),
+    ("lockfile", checks::lockfile),
+    ("image", checks::image),
 ];
 
 /// Inputs made here: real enough to get past the first check.

@@ -650,6 +650,8 @@ fn scripts_that_cannot_be_read_run_in_a_sandbox() {
     let store = Store::open(store.path()).expect("a store");
     let error = image::build(&request, &store, &mut Silent).expect_err("an error");
     assert_eq!((error.code(), error.hints().len()), ("E-SCRIPT-SKIPPED", 1));
+    let text = "scripts were not run: own post-install";
+    assert!(error.to_string().starts_with(text), "{error}");
 
     request.scripts = ScriptMode::Run;
     let image = match image::build(&request, &store, &mut Silent) {
@@ -717,4 +719,91 @@ fn scripts_that_cannot_be_read_run_in_a_sandbox() {
     request.architecture = "s390x".to_owned();
     let error = image::build(&request, &store, &mut Silent).expect_err("an error");
     assert_eq!(error.code(), "E-SCRIPT-ARCH");
+}
+
+/// What scripts of packages do, by the commands that are carried out without running anything; each
+/// in its own directory, but for what is everybody's.
+const FORMS: [&str; 24] = [
+    "addgroup -S one; addgroup -g 77 -S two; adduser -S -D -H -h /var/one -s /sbin/nologin -G one -g One one",
+    "adduser -S -D -H three; adduser -D -u 1234 -h /srv/four -g Four four; adduser four two; addgroup three two",
+    "adduser -D five; passwd -u five; addgroup -S one 2>/dev/null; adduser -S one 2>/dev/null; exit 0",
+    "adduser -S -D -H -u 300 -G nogroup six; adduser -D -H -s /bin/ash -G users seven || true",
+    "mkdir -p a/b/c; mkdir -m 2750 d; mkdir -p -m 1777 e/f; install -d -m 0710 -o 12 -g 34 g/h",
+    "echo x > f; install -m 0640 -o daemon -g bin f i; install -D -m 755 f j/k/l; cp -p i m",
+    "touch a b; mkdir -p d/e; touch d/e/f; chown daemon a; chown 5:6 b; chown -R bin:daemon d; chgrp mail a",
+    "touch a b c; chmod 4755 a; chmod u=rw,g=r,o= b; chmod a+x,g-w,+t c; mkdir d; touch d/e; chmod -R go-rwx d",
+    "touch a; ln -s a b; ln -sf /etc/none b; ln a c; ln -s ../x d; mkdir e; ln -s a e; ln -snf q e/a; readlink d",
+    "touch a b c; rm -f a nothing; mkdir -p d/e/f; rm -rf d/e; rmdir d; rm b || true; mkdir x; rmdir x",
+    "echo 1 > a; mv a b; mkdir d; mv b d; cp d/b c; cp -p d/b f; mkdir g; cp d/b c g; echo 2 > d/b; mv -f d/b c",
+    "printf '%s-%s\\n' a 7 > p; printf 'a\\tb\\n' >> p; echo -n end >> p; echo 'x\\ty' >> p",
+    "cat > h <<EOF\n$1 `basename /a/b.c .c` $(dirname /a/b)\nEOF\ncat h >> h2; cat - < h > h3",
+    "printf 'a=1\\nb=2\\n#c=3\\n' > s; sed -i 's/^a=.*/a=9/' s; sed -i -E -e 's/^(b)=/\\1\\1=/' s; sed -i 's|^#||' s; sed 's/c/C/g' s > t",
+    "printf 'one\\ntwo\\n' > g; grep -q two g && echo yes > y; grep -v one g > z; grep -qx on g || echo no > n",
+    "for i in 1 2 3; do [ $i -eq 2 ] && continue; echo $i >> f; done; i=a; while [ ${#i} -lt 4 ]; do i=$i$i; echo $i >> w; done",
+    "case \"$1\" in 1-*) echo first > f;; *) echo other > f;; esac; v=${1%-r*}; echo \"$v ${v:-n} ${#v}\" >> f",
+    "f() { local x=$1; echo \"$x $#\" > \"$x\"; return 3; }; f a b || echo $? > rc; set -- q r; echo \"$@\" > args",
+    "if [ ! -e none ] && [ -d . ] && [ -n \"$1\" ] && test -f /etc/passwd; then echo in > i; else echo out > o; fi; [ -L i ] || [ -s i ] && echo s > s",
+    "add-shell /bin/own; add-shell /bin/own /bin/ash; remove-shell /bin/ash; true",
+    "touch a.conf b.conf c; for f in *.conf; do mv $f ${f%.conf}.cfg; done; echo *.cfg none* > l",
+    "umask 022; echo x > u; mkdir v; echo y > w; : > empty; true && echo z >> w; false || echo q >> w",
+    "set -e; mkdir a; cd a; echo x > b; cd ..; (cd a; echo y >> b); [ -e a/b ]; exit 0",
+    "mkdir -p /var/lib/own; ln -sf /var/lib/own /usr/own; rm -f /etc/motd; sed -i 's/^root/root/' /etc/group; echo 'x y' >> /etc/profile.own",
+];
+
+#[test]
+fn commands_of_scripts_do_what_busybox_does() {
+    let (Some(repository), true) = (support::data("alpine-v3.19"), support::is_root()) else {
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let names = ["alpine-baselayout-data", "busybox", "busybox-binsh"];
+    let mut request = request(&repository, "x86_64", &names);
+    let mut scripts = Vec::new();
+    for (number, form) in FORMS.iter().enumerate() {
+        let name = format!("form{number:02}");
+        let script =
+            format!("#!/bin/sh\nmkdir -p /opt/{name} && cd /opt/{name} || exit 9\n{form}\n");
+        request
+            .packages
+            .push(scripted(folder.path(), &name, &script));
+        scripts.push((name, script));
+    }
+    let (emulated, _store) = build(&request);
+    let outcomes = emulated.scripts.iter();
+    let other = outcomes
+        .filter(|one| one.package.starts_with("form") && one.result != ScriptResult::Emulated);
+    let other: Vec<String> = other.map(|one| format!("{one:?}")).collect();
+    assert!(other.is_empty(), "{}", other.join("\n"));
+    // The same packages with nothing of the scripts done, which the shell inside then runs.
+    request.scripts = ScriptMode::Builtin;
+    let (plain, _store) = build(&request);
+    let theirs = Sandbox::new();
+    unpack(&plain, &theirs.root());
+    for (name, script) in &scripts {
+        fs::write(theirs.root().join("script"), script).expect("a file");
+        let mut shell = Command::new("chroot");
+        shell
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        shell
+            .arg(theirs.root())
+            .args(["/bin/busybox", "sh", "/script", "1-r0"]);
+        let ran = support::run(&mut shell);
+        assert_eq!(ran.code, 0, "{name}: {}", ran.output);
+    }
+    fs::remove_file(theirs.root().join("script")).expect("it is there");
+    let differences = against(support::tree(&theirs.root(), STARTED), &emulated);
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+    // The day is that of the build, and elsewhere today.
+    let without_day = |text: &[u8]| -> Vec<String> {
+        let text = String::from_utf8_lossy(text).into_owned();
+        let fields = text.lines().map(|line| line.split(':').enumerate());
+        let others = fields.map(|fields| fields.filter(|(at, _)| *at != 2));
+        others
+            .map(|fields| fields.map(|(_, field)| field).collect::<Vec<_>>().join(":"))
+            .collect()
+    };
+    let wanted = fs::read(theirs.root().join("etc/shadow")).expect("a file");
+    let found = emulated.root.read("etc/shadow").expect("a tree");
+    assert_eq!(without_day(&found.expect("a file")), without_day(&wanted));
 }

@@ -669,6 +669,7 @@ fn scripts_that_differ_and_scripts_that_fail() {
         .expect("it worked before")
         .expect_err("foreign");
     assert_eq!(error.code(), "E-SCRIPT-ARCH");
+    assert_eq!(error.to_string(), "scripts of s390x cannot be run here");
     request.scripts_must_run = false;
     let image = in_sandbox(&request)
         .expect("it worked before")

@@ -374,6 +374,7 @@ impl Reader<'_> {
             })?,
             NameLists => self.names(path, node, |reader, path, node| match &node.value {
                 Value::Scalar(text) => Ok(json!([text])),
+                Value::Null => Ok(json!([])),
                 _ => reader.value(path, Texts, node),
             })?,
             Mapping(fields) => self.mapping(path, fields, node)?,
@@ -402,10 +403,7 @@ impl Reader<'_> {
         let mut object = Map::new();
         for entry in entries {
             let path = join(path, &entry.key);
-            let value = match entry.value.value {
-                Value::Null => Json::String(String::new()),
-                _ => read(self, &path, &entry.value)?,
-            };
+            let value = read(self, &path, &entry.value)?;
             object.insert(entry.key.clone(), value);
         }
         Ok(Json::Object(object))
