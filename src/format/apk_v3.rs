@@ -37,9 +37,7 @@ pub(super) fn open<R: BufRead>(
         return Err(FormatError::NotSupported);
     }
     let (head, claims, next) = reader::head(&mut container, limits)?;
-    // Each entry of the paths is followed once; texts and attributes may be shared by many.
-    let bound = limits.control.saturating_mul(4);
-    let payload = Payload::new(head.payload(), bound)?;
+    let payload = Payload::new(head.payload(), limits.control.saturating_mul(4))?;
     let root = payload.root()?;
     let identity = Identity(*claims.sha256.first_chunk().expect("it has 32 bytes"));
     let package = Package {
@@ -62,7 +60,6 @@ pub(super) fn open<R: BufRead>(
         next,
         head: head.clone(),
         left,
-        bound,
         paths,
         directory: 0,
         name: String::new(),
@@ -121,9 +118,8 @@ pub(super) struct DataReader<R: BufRead> {
     /// A data block that was met and not asked for yet.
     next: Option<Block>,
     head: Head,
-    /// What may still be followed in the metadata, and all that might have been.
+    /// What may still be followed in the metadata.
     left: u64,
-    bound: u64,
     /// Where the directories are; the number of the current one, and its name.
     paths: Range<usize>,
     directory: usize,
@@ -158,7 +154,7 @@ impl<R: BufRead> DataReader<R> {
         io::copy(self, &mut io::sink())?;
         self.content = None;
         let head = self.head.clone();
-        let payload = Payload::resume(head.payload(), self.left, self.bound);
+        let payload = Payload::resume(head.payload(), self.left);
         let paths = payload.slots_at(self.paths.clone());
         let entry = loop {
             let files = payload.slots_at(self.files.clone());

@@ -28,7 +28,8 @@ fn files(folder: &Path, suffix: &str) -> Vec<PathBuf> {
 fn keyring(folders: &[&str]) -> Keyring {
     let mut keyring = Keyring::new();
     for folder in folders {
-        for file in files(&support::data(folder).expect("present"), ".pub") {
+        let folder = support::data(folder).expect("present");
+        for file in [files(&folder, ".pub"), files(&folder, ".pem")].concat() {
             let name = file
                 .file_name()
                 .expect("a file")
@@ -36,7 +37,7 @@ fn keyring(folders: &[&str]) -> Keyring {
                 .into_owned();
             keyring
                 .add(&name, &fs::read(&file).expect("a key"))
-                .expect("an RSA key");
+                .expect("a public key");
         }
     }
     keyring

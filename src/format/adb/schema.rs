@@ -13,6 +13,8 @@ pub const PACKAGE: [u8; 4] = *b"pckg";
 /// `indx`: an index.
 pub const INDEX: [u8; 4] = *b"indx";
 
+/// Bytes of memory that a dependency takes, about.
+const DEPENDENCY: u64 = 128;
 /// Bytes of a description that are used; apk's bound.
 const DESCRIPTION: usize = 512;
 
@@ -81,6 +83,7 @@ fn dependencies(list: Slots<'_>, found: &mut Vec<Dependency>) -> Result<bool, Fo
     let mut broken = false;
     for number in 1..=list.len() {
         let entry = list.slots(number)?;
+        list.charge(DEPENDENCY)?;
         let (name, version) = (exact(entry.blob(1)?)?, exact(entry.blob(2)?)?);
         let mask = entry.number(3)?;
         let conflict = mask & 16 != 0;

@@ -5,6 +5,12 @@ use crate::format::FormatError;
 use std::cell::Cell;
 use std::ops::Range;
 
+/// How many times as much as a payload has may be followed in it: lists of dependencies consist of
+/// words that point to a few objects.
+const SHARED: u64 = 64;
+/// What may be followed in the smallest one, in bytes.
+const LEAST: u64 = 16 << 20;
+
 /// A payload whose values can be followed.
 ///
 /// Many values may point to the same bytes, so what is followed is counted, and stops at a bound:
@@ -30,11 +36,13 @@ pub struct Slots<'a> {
 }
 
 impl<'a> Payload<'a> {
-    /// Takes a payload; no more than `bound` bytes are followed in it.
+    /// Takes a payload; no more than `most` bytes are followed in it, nor much more than sharing
+    /// values can save an honest writer.
     ///
     /// # Errors
     /// [`AdbError`] if it is too short, or of another version.
-    pub fn new(bytes: &'a [u8], bound: u64) -> Result<Self, FormatError> {
+    pub fn new(bytes: &'a [u8], most: u64) -> Result<Self, FormatError> {
+        let bound = most.min((bytes.len() as u64) * SHARED + LEAST);
         if bytes.len() < 16 {
             return Err(AdbError::Block.into());
         }
@@ -49,12 +57,21 @@ impl<'a> Payload<'a> {
     }
 
     /// Goes on with a payload that was taken before, of which so much may still be followed.
-    pub fn resume(bytes: &'a [u8], left: u64, bound: u64) -> Self {
+    pub fn resume(bytes: &'a [u8], left: u64) -> Self {
         Self {
             bytes,
             left: Cell::new(left),
-            bound,
+            bound: left,
         }
+    }
+
+    /// Counts what is made of something that was found.
+    fn charge(&self, cost: u64) -> Result<(), FormatError> {
+        let left = self.left.get().checked_sub(cost);
+        let (what, limit) = ("metadata", self.bound);
+        self.left
+            .set(left.ok_or(FormatError::TooLarge { what, limit })?);
+        Ok(())
     }
 
     /// Returns how much may still be followed.
@@ -82,12 +99,7 @@ impl<'a> Payload<'a> {
 
     /// Returns the bytes at an offset.
     fn bytes(&self, at: usize, count: usize) -> Result<&'a [u8], FormatError> {
-        let cost = count as u64 + 8;
-        let left = self.left.get().checked_sub(cost);
-        self.left.set(left.ok_or(FormatError::TooLarge {
-            what: "metadata",
-            limit: self.bound,
-        })?);
+        self.charge(count as u64 + 8)?;
         let end = at.checked_add(count);
         let found = end.and_then(|end| self.bytes.get(at..end));
         found.ok_or_else(|| AdbError::schema(format!("{at} leads out of the block")).into())
@@ -197,6 +209,14 @@ impl<'a> Slots<'a> {
         let at = number.checked_sub(1).and_then(|at| at.checked_mul(4));
         let word = at.and_then(|at| self.words.get(at..)?.first_chunk());
         Value(word.map_or(0, |word| u32::from_le_bytes(*word)))
+    }
+
+    /// Counts so many bytes of memory that are taken for what is here.
+    ///
+    /// # Errors
+    /// [`FormatError::TooLarge`] beyond the bound.
+    pub fn charge(self, cost: u64) -> Result<(), FormatError> {
+        self.payload.charge(cost)
     }
 
     /// Returns a number, 0 if there is none.
