@@ -5,7 +5,7 @@ use super::{FormatError, Limits};
 use crate::package::{Identity, InstalledDb, InstalledPackage, ScriptKind};
 use flate2::Compression;
 use flate2::bufread::MultiGzDecoder;
-use std::collections::HashMap;
+use foldhash::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 
 /// Reads the archive and hands each script to its package; scripts of unknown packages are

@@ -33,6 +33,9 @@ const TRAILER: u64 = 3 * 8 + 4 + 8;
 /// Bytes read and written at once.
 const BUFFER: usize = 128 << 10;
 
+/// A content of at most this size is read together with its neighbours.
+const SMALL: u64 = 64 << 10;
+
 /// Why a package could not be unpacked.
 #[derive(Debug, thiserror::Error)]
 pub enum UnpackError {
@@ -179,6 +182,8 @@ pub struct Reader {
     entries: std::vec::IntoIter<Stored>,
     /// What is left of the current content: place and bytes.
     content: (u64, u64),
+    /// Bytes of the file that were read ahead, and where they begin.
+    ahead: (u64, Vec<u8>),
 }
 
 impl Reader {
@@ -222,6 +227,7 @@ impl Reader {
             file,
             entries: entries.into_iter(),
             content: (0, 0),
+            ahead: (0, Vec::new()),
         };
         Ok((control, reader))
     }
@@ -239,6 +245,42 @@ impl Reader {
     /// Returns where the content of the current entry is: file, place, bytes.
     pub fn stored(&self) -> (&File, u64, u64) {
         (&self.file, self.content.0, self.content.1)
+    }
+
+    /// Returns the content of the current entry if it is small; that of small entries which follow
+    /// is read with it, as most packages have many such files.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn small(&mut self) -> io::Result<Option<&[u8]>> {
+        let (at, count) = self.content;
+        if count > SMALL {
+            return Ok(None);
+        }
+        let end = at + count;
+        let (begin, bytes) = &mut self.ahead;
+        if at < *begin || end > *begin + bytes.len() as u64 {
+            let mut until = end;
+            for next in self.entries.as_slice() {
+                if next.header.kind != EntryKind::File {
+                    continue;
+                }
+                let next_end = next.at.saturating_add(next.header.size);
+                let follows = next.at >= until && next.at - until < BLOCK;
+                if !follows || next.header.size > SMALL || next_end - at > BUFFER as u64 {
+                    break;
+                }
+                until = next_end;
+            }
+            *begin = at;
+            bytes.resize((until - at) as usize, 0);
+            if let Err(error) = self.file.read_exact_at(bytes, at) {
+                bytes.clear();
+                return Err(error);
+            }
+        }
+        let from = (at - *begin) as usize;
+        Ok(Some(&bytes[from..from + count as usize]))
     }
 
     /// Reads everything and compares it with its checksums.

@@ -91,13 +91,12 @@ impl Watch {
                 return;
             }
             let below = directory.join(name);
-            match directory.stat(name) {
-                Ok(Some(stat)) if stat.is_dir() => self.enter(root, &below),
-                Ok(Some(stat)) => {
-                    let time = directory.modified(name).unwrap_or_default();
-                    self.files.insert(below, (stat, time));
+            match directory.stat_and_times(name) {
+                Ok((stat, _)) if stat.is_dir() => self.enter(root, &below),
+                Ok(seen) => {
+                    self.files.insert(below, seen);
                 }
-                _ => {}
+                Err(_) => {}
             }
         }
     }

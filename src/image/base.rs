@@ -5,8 +5,8 @@
 //! time, and is of no package, is no difference. Names from the layers are resolved inside the tree
 //! and never leave it.
 //!
-//! A layer is uncompressed once and kept by the digest that its configuration gives; a later build
-//! hashes and lists it in one go and leaves contents where they are.
+//! A layer is uncompressed once and kept by its digest and the one that the configuration gives; a later
+//! build hashes and lists it in one go and leaves contents where they are.
 
 use super::error::ImageError;
 use super::read::{self, Outline, ReadError, RowKind};
@@ -175,17 +175,16 @@ impl BaseLayer {
         most: u64,
         store: &Store,
     ) -> Result<Self, ReadError> {
-        let hex = diff_id.strip_prefix("sha256:").unwrap_or_default();
-        if hex.len() != 64 || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(ReadError::new(format!("{diff_id:?} is no digest")));
-        }
+        let own = read::hexadecimal(&layer.digest)?;
+        let hex = read::hexadecimal(diff_id)?;
         let wrong = |found: &str| ReadError::not_its_name(&layer.digest, hex, found.to_owned());
         // A layer that is not compressed is what it is kept as.
         let stored = layout.join("blobs/sha256").join(hex);
         let is_plain = layer.digest == diff_id && stored.is_file();
         let path = match is_plain {
             true => stored,
-            false => store.plain_path(hex),
+            // By both: only what was made from this very layer is taken for it.
+            false => store.plain_path(own, hex),
         };
         let mut known = None;
         if let Ok(file) = File::open(&path) {

@@ -703,10 +703,15 @@ fn platform(config: &Value) -> String {
 }
 
 fn blob_name(digest: &str) -> Result<String, ReadError> {
+    Ok(format!("blobs/sha256/{}", hexadecimal(digest)?))
+}
+
+/// Returns the digits of a digest, which are good for the name of a file.
+pub(super) fn hexadecimal(digest: &str) -> Result<&str, ReadError> {
     let hex = digest.strip_prefix("sha256:").unwrap_or_default();
     let good = hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
     match good {
-        true => Ok(format!("blobs/sha256/{hex}")),
+        true => Ok(hex),
         false => Err(ReadError::new(format!("{digest:?} is no digest"))),
     }
 }

@@ -4,7 +4,8 @@
 //! DIRECTORY/segments/COMPRESSION/AA/HEX   a compressed piece of a layer by the SHA-256 of its tar
 //!                                         bytes; the SHA-256 of what is stored comes behind it
 //! DIRECTORY/blobs/sha256/HEX              a finished layer by its own digest
-//! DIRECTORY/plain/sha256/HEX              a layer of an image that was built on, without compression
+//! DIRECTORY/plain/sha256/HEX.HEX          a layer of an image that was built on, without compression,
+//!                                         by its own digest and that of its tar bytes
 //! DIRECTORY/images/HEX.json               what a request led to, by the request
 //! DIRECTORY/pushed/REGISTRY/HEX           a repository that was given a layer
 //! ```
@@ -60,8 +61,9 @@ impl Store {
     }
 
     /// Returns where a layer without compression is or would be.
-    pub(super) fn plain_path(&self, hex: &str) -> PathBuf {
-        self.directory.join("plain/sha256").join(hex)
+    pub(super) fn plain_path(&self, stored: &str, plain: &str) -> PathBuf {
+        let folder = self.directory.join("plain/sha256");
+        folder.join(format!("{stored}.{plain}"))
     }
 
     /// Begins a file that will be renamed in.
@@ -144,7 +146,8 @@ impl Store {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let whole = match inner.iter().next().and_then(|first| first.to_str()) {
                 Some("blobs" | "plain") if inner.iter().nth(1) == Some("sha256".as_ref()) => {
-                    copy_verified(&path, &mut io::sink(), &name)
+                    let digest = name.rsplit('.').next().unwrap_or_default();
+                    copy_verified(&path, &mut io::sink(), digest)
                 }
                 Some("segments") => has_its_trailer(&path, metadata.len()),
                 _ => continue,

@@ -240,7 +240,11 @@ impl Recorder {
         let written = match result {
             Ok(outcome) => {
                 let (before, after) = (&database.installed, &outcome.installed);
-                let files = watch.changed(&database.root, before, after, &self.written);
+                // Only programs change files besides those of packages.
+                let files = match outcome.programs {
+                    true => watch.changed(&database.root, before, after, &self.written),
+                    false => Vec::new(),
+                };
                 let word = match outcome.errors {
                     0 => Outcome::Done,
                     _ => Outcome::Errors,

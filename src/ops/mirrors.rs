@@ -5,7 +5,7 @@
 
 use super::Error;
 use super::database::open_root;
-use super::query::Answer;
+use super::query::{Answer, Cell, Listing};
 use super::refresh::cached_index_name;
 use crate::config::mirrors::{self, Mirrors, Place};
 use crate::config::repositories::{self, without_credentials};
@@ -319,23 +319,36 @@ fn table(known: &[Known], measured: &[Measured], order: &[usize], json: bool) ->
         .duration_since(UNIX_EPOCH)
         .map_or(0, |now| now.as_secs());
     let mut text = String::new();
-    let mut values = Vec::new();
+    let (mut values, mut rows) = (Vec::new(), Vec::new());
     for (rank, number) in order.iter().enumerate() {
         let one = &measured[*number];
         let url = without_credentials(&known[*number].url);
         let age = one.made.map(|made| now.saturating_sub(made));
+        let latency = one.latency.map_or(0, |latency| latency.as_millis());
+        let throughput = one.throughput.map_or("not measured".to_owned(), |rate| {
+            format!("{}/s", crate::solver::human_size(rate as u64))
+        });
+        let index = age.map_or("not read".to_owned(), |age| format!("{} old", span(age)));
         text += &match &one.failure {
             Some(failure) => format!("  - {url}: {failure}\n"),
             None => format!(
-                "{:>3} {url}: {} ms, {}, index {}\n",
-                rank + 1,
-                one.latency.map_or(0, |latency| latency.as_millis()),
-                one.throughput.map_or("not measured".to_owned(), |rate| {
-                    format!("{}/s", crate::solver::human_size(rate as u64))
-                }),
-                age.map_or("not read".to_owned(), |age| format!("{} old", span(age))),
+                "{:>3} {url}: {latency} ms, {throughput}, index {index}\n",
+                rank + 1
             ),
         };
+        rows.push(match &one.failure {
+            Some(failure) => {
+                let [rank, none] = ["-", ""].map(str::to_owned);
+                vec![rank, url.clone(), none.clone(), none, failure.clone()]
+            }
+            None => vec![
+                (rank + 1).to_string(),
+                url.clone(),
+                format!("{latency} ms"),
+                throughput,
+                format!("index {index}"),
+            ],
+        });
         values.push(json!({
             "mirror": url,
             "latency_ms": one.latency.map(|latency| latency.as_secs_f64() * 1e3),
@@ -345,13 +358,24 @@ fn table(known: &[Known], measured: &[Measured], order: &[usize], json: bool) ->
         }));
     }
     let status = measured.iter().filter(|one| one.failure.is_some()).count();
-    Answer {
-        status: usize::from(status == measured.len()),
-        ..Answer::text(match json {
-            true => format!("{}\n", serde_json::Value::from(values)),
-            false => text,
-        })
+    let mut answer = Answer::text(match json {
+        true => format!("{}\n", serde_json::Value::from(values)),
+        false => text,
+    });
+    answer.status = usize::from(status == measured.len());
+    if !json {
+        answer.listing = Listing {
+            columns: &[
+                Cell::Amount,
+                Cell::Name,
+                Cell::Amount,
+                Cell::Amount,
+                Cell::Text,
+            ],
+            rows,
+        };
     }
+    answer
 }
 
 fn span(seconds: u64) -> String {

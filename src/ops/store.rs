@@ -4,7 +4,7 @@
 //! package files are looked at, too; `prune` leaves them alone, since apk may rely on them.
 
 use super::Error;
-use super::query::Answer;
+use super::query::{Answer, Cell, Listing};
 use crate::config::Settings;
 use crate::fetch::cache::{Dropped, Item, Kind, Store, check_package};
 use crate::package::Identity;
@@ -179,7 +179,7 @@ impl Work<'_> {
     fn list(&self, json: bool) -> Answer {
         let items = self.store.items();
         let mut text = String::new();
-        let mut values = Vec::new();
+        let (mut values, mut rows) = (Vec::new(), Vec::new());
         for item in &items {
             let (kind, used) = (word(item.kind), day(item.used));
             let size = human_size(item.size);
@@ -187,13 +187,22 @@ impl Work<'_> {
             values.push(json!({
                 "package": item.name, "kind": kind, "bytes": item.size, "used": used,
             }));
+            rows.push(vec![item.name.clone(), kind.to_owned(), size, used]);
         }
         for file in self.apk_files() {
             let size = human_size(file.size);
             text += &format!("{:<40} {:<8} {size:>10}\n", file.name, "apk");
             values.push(json!({ "package": file.name, "kind": "apk", "bytes": file.size }));
+            rows.push(vec![file.name, "apk".to_owned(), size, String::new()]);
         }
-        told(json, &values.into(), text)
+        let mut answer = told(json, &values.into(), text);
+        if !json {
+            answer.listing = Listing {
+                columns: &[Cell::Name, Cell::Word, Cell::Amount, Cell::Word],
+                rows,
+            };
+        }
+        answer
     }
 
     fn verify(&self, json: bool) -> Answer {

@@ -297,10 +297,11 @@ impl Dependency {
         self.operator.accepts(version, &self.version) != self.conflict
     }
 
-    /// Returns whether the written form would be read as one with a tag, and end the list it stands
-    /// in: an operator that accepts everything stands for nothing there, and the version remains.
-    fn would_look_tagged(&self) -> bool {
-        self.operator.accepts_all() && self.version.contains('@')
+    /// Returns whether the written form would be read as one with a tag or another operator, and end
+    /// the list it stands in: an operator that accepts everything stands for nothing there, and the
+    /// version remains.
+    fn would_end_a_list(&self) -> bool {
+        self.operator.accepts_all() && self.version.contains(['@', '<', '=', '>', '~'])
     }
 
     /// Returns the expression without its tag, as error reports and databases print it.
@@ -371,7 +372,7 @@ impl DependencyList {
 
 /// Writes a list the way databases and indexes have it.
 pub fn join(list: &[Dependency]) -> String {
-    let text = |dependency: &Dependency| match dependency.would_look_tagged() {
+    let text = |dependency: &Dependency| match dependency.would_end_a_list() {
         true if dependency.conflict => format!("!{}", dependency.name),
         true => dependency.name.clone(),
         false => dependency.to_string(),
@@ -467,5 +468,9 @@ mod tests {
         let names: Vec<_> = list.entries.iter().map(|d| d.name.as_str()).collect();
         assert_eq!(names, ["", "a", "b"]);
         assert!(list.malformed);
+        for written in ["a><=1@2 b", "a~<>1= b"] {
+            let list = DependencyList::parse(written);
+            assert_eq!(join(&list.entries), "a b", "{written}");
+        }
     }
 }

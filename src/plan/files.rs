@@ -1,7 +1,7 @@
 //! Who owns each path, and who gets it when two packages bring it (commit.md, chapter 6).
 
 use crate::package::{Dependency, InstalledDb, Package};
-use std::collections::HashMap;
+use foldhash::{HashMap, HashMapExt as _};
 
 /// A package that owns paths: an installed one or one of the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -170,6 +170,14 @@ impl Directory {
     /// # Errors
     /// [`RootError`]; a tree in memory keeps no such times.
     pub fn modified(&self, name: &str) -> Result<(i64, i64), RootError> {
+        self.stat_and_times(name).map(|(_, times)| times)
+    }
+
+    /// Returns what has a name, with the times of [`Directory::modified`].
+    ///
+    /// # Errors
+    /// [`RootError`], also if nothing has the name; a tree in memory keeps no such times.
+    pub fn stat_and_times(&self, name: &str) -> Result<(Stat, (i64, i64)), RootError> {
         let Some(fd) = self.fd() else {
             return Err(self.error("examine", name, Errno::OPNOTSUPP));
         };
@@ -180,10 +188,11 @@ impl Directory {
                 .saturating_mul(1_000_000_000)
                 .saturating_add(fraction)
         };
-        Ok((
+        let times = (
             of(stat.st_mtime, stat.st_mtime_nsec as i64),
             of(stat.st_ctime, stat.st_ctime_nsec as i64),
-        ))
+        );
+        Ok((Stat::new(&stat), times))
     }
 
     /// Returns the names, sorted by bytes, without `.` and `..`.
@@ -357,15 +366,22 @@ impl Directory {
             .map_err(|errno| self.error("link", name, errno))
     }
 
-    /// Gives a file outside of the root a second name, in this directory.
+    /// Gives a file outside of the root a second name, in this directory; its folder is open, and
+    /// has this path.
     ///
     /// # Errors
     /// [`RootError`], also if the file is on another file system.
-    pub fn link_from(&self, file: &std::path::Path, name: &str) -> Result<(), RootError> {
-        let shown = file.display().to_string();
-        fault::step(|| Operation::HardLink(shown, self.join(name)))
+    pub fn link_from(
+        &self,
+        folder: BorrowedFd<'_>,
+        path: &std::path::Path,
+        file: &str,
+        name: &str,
+    ) -> Result<(), RootError> {
+        let shown = || path.join(file).display().to_string();
+        fault::step(|| Operation::HardLink(shown(), self.join(name)))
             .and_then(|()| match &self.place {
-                Place::Disk(to) => fs::linkat(fs::CWD, file, to, name, AtFlags::empty()),
+                Place::Disk(to) => fs::linkat(folder, file, to, name, AtFlags::empty()),
                 Place::Tree(..) => Err(Errno::XDEV),
             })
             .map_err(|errno| self.error("link", name, errno))

@@ -26,9 +26,9 @@ pub use output::{is_special, write_output};
 pub use path::{PathError, RelPath};
 pub use tree::Tree;
 
+use foldhash::HashMap;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
-use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
@@ -108,7 +108,7 @@ impl Root {
         Ok(Self {
             place: Place::Disk(fd),
             path,
-            open: Mutex::new(HashMap::new()),
+            open: Mutex::new(HashMap::default()),
         })
     }
 
@@ -117,7 +117,7 @@ impl Root {
         Self {
             place: Place::Tree(tree.clone()),
             path: PathBuf::new(),
-            open: Mutex::new(HashMap::new()),
+            open: Mutex::new(HashMap::default()),
         }
     }
 

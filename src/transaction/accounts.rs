@@ -1,7 +1,7 @@
 //! User and group names of a root (formats.md, 2.9).
 
 use crate::root::{Root, RootError};
-use std::collections::HashMap;
+use foldhash::HashMap;
 
 /// Names and numbers of `etc/passwd` and `etc/group`; stale as soon as those change.
 #[derive(Clone, Debug, Default)]
@@ -41,7 +41,7 @@ fn table(root: &Root, path: &str) -> Result<HashMap<String, u32>, RootError> {
         Some((name, fields.nth(1)?.parse().ok()?))
     };
     // The first line of a name counts.
-    let mut table = HashMap::new();
+    let mut table = HashMap::default();
     for (name, id) in text.lines().filter_map(line) {
         table.entry(name).or_insert(id);
     }

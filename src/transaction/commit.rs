@@ -25,10 +25,11 @@ use crate::plan::files::{Owner, Ownership, join};
 use crate::plan::{Change, Source};
 use crate::progress::{Event, Level, Sink, Stage as ProgressStage};
 use crate::root::{Root, RootError, split};
+use foldhash::{HashMap, HashSet};
 use rustix::fs::FileType;
 use sha1::Sha1;
 use sha2::Sha256;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::io::Read;
 
 /// A transaction whose new files wait, verified, under temporary names.
@@ -139,7 +140,7 @@ pub(super) fn carry_out(
     let positions =
         known.filter_map(|(at, package)| Some((package.as_ref()?.package.identity, at)));
     let positions: HashMap<_, _> = positions.collect();
-    let mut references = HashMap::new();
+    let mut references = HashMap::default();
     let directory_owners = DirectoryOwners::of(old.iter().flatten());
     for directory in old
         .iter()
@@ -168,7 +169,7 @@ pub(super) fn carry_out(
         new: promise.plan.changes.iter().map(|_| None).collect(),
         references,
         directory_owners,
-        protected_digests: HashMap::new(),
+        protected_digests: HashMap::default(),
         taken: Vec::new(),
         modified: BTreeSet::new(),
         lost: BTreeSet::new(),
@@ -180,12 +181,13 @@ pub(super) fn carry_out(
         runner,
         errors: 0,
         again,
-        unflushed: HashSet::new(),
+        unflushed: HashSet::default(),
         marked: progress.done,
         executed: 0,
         progress,
         journal,
         cut: Vec::new(),
+        programs: false,
         owed,
         sink,
     };
@@ -209,6 +211,7 @@ pub(super) fn finish_switched(
     let cut = cut_scripts(promise, &progress);
     let mut hooks = JournaledHooks {
         journal: Some(journal),
+        programs: !progress.programs.is_empty(),
         progress,
         cut,
     };
@@ -219,6 +222,7 @@ pub(super) fn finish_switched(
         installed,
         errors,
         cut: hooks.cut,
+        programs: hooks.programs,
         ending,
     })
 }
@@ -234,6 +238,7 @@ fn finish(
     super::database::rename_all(root, &files, promise.options.sync)?;
     cut::remove_empty(root)?;
     for hook in hooks::all(root, &promise.options) {
+        state.programs = true;
         let program = Program::Hook(hook.path.clone());
         match state.progress.programs.get(&program) {
             Some(Some(_)) => continue,
@@ -271,6 +276,8 @@ struct JournaledHooks {
     journal: Option<Journal>,
     progress: Progress,
     cut: Vec<CutScript>,
+    /// Whether a program was started, by this transaction or the part of it that was interrupted.
+    programs: bool,
 }
 
 impl JournaledHooks {
@@ -576,6 +583,8 @@ struct Commit<'a, 's> {
     progress: Progress,
     journal: Option<Journal>,
     cut: Vec<CutScript>,
+    /// Whether a script was started.
+    programs: bool,
     /// Scripts that `fix` has to run as they were cut off.
     owed: Vec<Owed>,
     sink: &'s mut dyn Sink,
@@ -605,7 +614,7 @@ impl Deciding {
         if self.decided.reshapes {
             return;
         }
-        let mut missing: HashMap<usize, usize> = HashMap::new();
+        let mut missing: HashMap<usize, usize> = HashMap::default();
         for file in staged.files.iter().filter(|file| file.staged.is_some()) {
             *missing.entry(file.directory).or_default() += 1;
         }
@@ -1046,6 +1055,7 @@ impl Commit<'_, '_> {
         let (true, Some(text)) = (self.promise.options.scripts, package.scripts.get(&kind)) else {
             return Ok(true);
         };
+        self.programs = true;
         if let Some(runner) = self.runner {
             let call = ScriptCall {
                 package,
@@ -1289,12 +1299,17 @@ impl Commit<'_, '_> {
             return Ok(());
         }
         let decisions = &self.promise.decisions[index];
+        // Files of a directory mostly follow each other.
+        let (mut real, mut real_of) = (String::new(), usize::MAX);
         for (position, (file, decision)) in staged.files.iter().zip(decisions).enumerate() {
-            match self.file(index, position, staged, file, decision, before, deciding) {
+            if real_of != file.directory {
+                real_of = file.directory;
+                real = self.canonical.of(&staged.directories[real_of].path);
+            }
+            let file = (position, file, real.as_str());
+            match self.file(index, staged, file, decision, before, deciding) {
                 Ok(Some(entry)) => {
-                    deciding.decided.directories[file.directory]
-                        .files
-                        .push(entry);
+                    deciding.decided.directories[real_of].files.push(entry);
                 }
                 Ok(None) => {}
                 Err(error) if is_serious(&error) => return Err(error.into()),
@@ -1311,21 +1326,20 @@ impl Commit<'_, '_> {
         Ok(())
     }
 
-    /// Decides about one file; returns what to record.
-    #[expect(clippy::too_many_arguments, reason = "what decides about one file")]
+    /// Decides about one file, given with its position and the directory that its own really is;
+    /// returns what to record.
     fn file(
         &mut self,
         index: usize,
-        position: usize,
         staged: &StagedPackage,
-        file: &StagedFile,
+        (position, file, real): (usize, &StagedFile, &str),
         decision: &Decision,
         before: Option<&InstalledPackage>,
         deciding: &mut Deciding,
     ) -> Result<Option<InstalledFile>, RootError> {
         let folder = &staged.directories[file.directory].path;
         let path = staged.path(file);
-        let key = join(&self.canonical.of(folder), &file.name);
+        let key = join(real, &file.name);
         let number = position as u32;
         if let Decision::TakeByForce(warning) = decision {
             self.sink.warning(warning);
@@ -1370,7 +1384,6 @@ impl Commit<'_, '_> {
                 let file = number;
                 deciding.owns.push(Act::Own { file, uid, gid });
             }
-            self.modified.insert(folder.clone());
         }
         self.take(key, folder, &entry, Owner::New(index));
         Ok(Some(entry))
@@ -1806,6 +1819,7 @@ impl Commit<'_, '_> {
         }
         let mut state = JournaledHooks {
             journal: self.journal,
+            programs: self.programs || !self.progress.programs.is_empty(),
             progress: self.progress,
             cut: self.cut,
         };
@@ -1814,6 +1828,7 @@ impl Commit<'_, '_> {
             installed: db,
             errors: self.errors,
             cut: state.cut,
+            programs: state.programs,
             ending: Ending::new(root)?,
         })
     }

@@ -1,8 +1,8 @@
 //! Which directory a path really means.
 
 use crate::root::{Root, split};
+use foldhash::{HashMap, HashSet};
 use rustix::fs::FileType;
-use std::collections::HashMap;
 
 /// Resolves directory paths through the symbolic links of a root, once each (commit.md, W11).
 pub(super) struct Canonical<'a> {
@@ -10,19 +10,23 @@ pub(super) struct Canonical<'a> {
     known: HashMap<String, String>,
     /// Paths that were looked up since the last question for them.
     learned: Vec<String>,
+    /// Directories that were not there since then.
+    missing: HashSet<String>,
 }
 
 impl<'a> Canonical<'a> {
     pub(super) fn new(root: &'a Root) -> Self {
         Self {
             root,
-            known: HashMap::new(),
+            known: HashMap::default(),
             learned: Vec::new(),
+            missing: HashSet::default(),
         }
     }
 
     /// Takes over answers that were given before.
     pub(super) fn learn(&mut self, answers: &[(String, Option<String>)]) {
+        self.missing.clear();
         for (path, real) in answers {
             let real = real.as_ref().unwrap_or(path).clone();
             self.known.insert(path.clone(), real);
@@ -32,6 +36,7 @@ impl<'a> Canonical<'a> {
     /// Begins a new list of answers.
     pub(super) fn forget_learned(&mut self) {
         self.learned.clear();
+        self.missing.clear();
     }
 
     /// Returns the answers given since then; none for a path that stands for itself.
@@ -83,7 +88,13 @@ impl<'a> Canonical<'a> {
     }
 
     fn follow(&mut self, parent: &str, name: &str, depth: u32) -> Option<String> {
-        let directory = self.root.directory(parent).ok()?;
+        if self.missing.contains(parent) {
+            return None;
+        }
+        let Ok(directory) = self.root.directory(parent) else {
+            self.missing.insert(parent.to_owned());
+            return None;
+        };
         let stat = directory.stat(name).ok()??;
         if stat.kind != FileType::Symlink {
             return None;

@@ -33,16 +33,18 @@ pub(super) struct Hook {
     pub(super) path: String,
 }
 
-/// Runs the hooks in the order of their names; returns the message of the first failure.
+/// Runs the hooks in the order of their names; returns how many there are, or the message of the
+/// first failure.
 pub(super) fn run(
     root: &Root,
     options: &Options,
     stage: Stage,
     sink: &mut dyn Sink,
-) -> Result<(), String> {
-    let mut hooks = all(root, options).into_iter();
-    let ran = hooks.try_for_each(|hook| run_one(root, options, &hook, stage, None, sink));
-    ran.map_err(|failure| match failure {
+) -> Result<usize, String> {
+    let hooks = all(root, options);
+    let mut each = hooks.iter();
+    let ran = each.try_for_each(|hook| run_one(root, options, hook, stage, None, sink));
+    ran.map(|()| hooks.len()).map_err(|failure| match failure {
         Failure::NotStarted(error) => error.to_string(),
         Failure::Failed(message) => message,
     })

@@ -19,7 +19,7 @@
 use super::commit::disk_digest;
 use super::protect::ProtectedPaths;
 use super::stage::{
-    Attributes, StageError, StagedDirectory, StagedEntry, StagedFile, StagedPackage, Staging,
+    Attributes, Desk, StageError, StagedDirectory, StagedEntry, StagedFile, StagedPackage, Staging,
     temporary_name,
 };
 use crate::format::{FormatError, Limits, installed, scripts, triggers};
@@ -288,7 +288,7 @@ impl Staging<'_> {
         &self,
         identity: Identity,
         protected: &ProtectedPaths,
-        desk: &str,
+        desk: &Desk,
     ) -> Result<StagedPackage, StageError> {
         let folder = join(DIRECTORY, &identity.hex());
         let Some(record) = read_record(self.root, &folder, identity)? else {

@@ -10,10 +10,12 @@
 
 use crate::format::tar::Header;
 use crate::root::{Directory, RootError};
-use rustix::fs::{Gid, Mode, Timespec, Timestamps, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
+use std::cell::OnceCell;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -29,6 +31,8 @@ const CHECK_AFTER: Duration = Duration::from_secs(24 * 3600);
 /// The shared files of one unpacked package.
 pub(super) struct Links {
     folder: PathBuf,
+    /// The folder, open, once it is there.
+    open: OnceCell<OwnedFd>,
     /// All of them were compared with their checksums not long ago.
     checked: bool,
     /// Owners can be set; without that right the files are the user's, like all of the root.
@@ -45,6 +49,7 @@ impl Links {
         let age = at.ok().and_then(|at| at.elapsed().ok());
         Self {
             folder,
+            open: OnceCell::new(),
             checked: age.is_some_and(|age| age < CHECK_AFTER),
             owners: !usermode,
         }
@@ -74,34 +79,48 @@ impl Links {
         if edited || !of_root || !plain || header.size == 0 {
             return false;
         }
-        let shared = self.folder.join(format!("{:x}", content.1));
+        let shared = format!("{:x}", content.1);
         if !self.is_whole(&shared, header).unwrap_or(false)
             && self.make(&shared, header, content).is_err()
         {
             return false;
         }
-        let linked = directory.link_from(&shared, name);
+        let Ok(folder) = self.open() else {
+            return false;
+        };
+        let link = || directory.link_from(folder.as_fd(), &self.folder, &shared, name);
+        let linked = link();
         let in_the_way = |error: &RootError| error.source.kind() == io::ErrorKind::AlreadyExists;
         match linked {
-            Err(error) if in_the_way(&error) => directory
-                .remove_file(name)
-                .and_then(|()| directory.link_from(&shared, name))
-                .is_ok(),
+            Err(error) if in_the_way(&error) => {
+                directory.remove_file(name).and_then(|()| link()).is_ok()
+            }
             linked => linked.is_ok(),
         }
     }
 
-    fn is_whole(&self, shared: &Path, header: &Header) -> io::Result<bool> {
-        let meta = std::fs::symlink_metadata(shared)?;
-        let same = meta.is_file()
-            && meta.len() == header.size
-            && meta.mode() & 0o7777 == header.mode
-            && (meta.mtime(), meta.mtime_nsec()) == (header.mtime as i64, 0)
-            && (!self.owners || (meta.uid(), meta.gid()) == (0, 0));
+    fn open(&self) -> io::Result<&OwnedFd> {
+        if let Some(open) = self.open.get() {
+            return Ok(open);
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let open = rustix::fs::open(&self.folder, flags, Mode::empty())?;
+        Ok(self.open.get_or_init(|| open))
+    }
+
+    fn is_whole(&self, shared: &str, header: &Header) -> io::Result<bool> {
+        let folder = self.open()?;
+        let stat = rustix::fs::statat(folder, shared, AtFlags::SYMLINK_NOFOLLOW)?;
+        let same = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+            && stat.st_size as u64 == header.size
+            && stat.st_mode & 0o7777 == header.mode
+            && (stat.st_mtime, stat.st_mtime_nsec as i64) == (header.mtime as i64, 0)
+            && (!self.owners || (stat.st_uid, stat.st_gid) == (0, 0));
         if !same || self.checked {
             return Ok(same);
         }
-        let mut file = File::open(shared)?;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = File::from(rustix::fs::openat(folder, shared, flags, Mode::empty())?);
         let mut hash = header.checksum.hash();
         let mut buffer = vec![0; BUFFER];
         loop {
@@ -117,7 +136,7 @@ impl Links {
     /// Makes a shared file beside its name; one that is there is replaced, not changed.
     fn make(
         &self,
-        shared: &Path,
+        shared: &str,
         header: &Header,
         (source, mut at, mut left): (&File, u64, u64),
     ) -> io::Result<()> {
@@ -146,7 +165,8 @@ impl Links {
             last_modification: time,
         };
         rustix::fs::futimens(file, &times)?;
-        made.persist(shared).map_err(|error| error.error)?;
+        made.persist(self.folder.join(shared))
+            .map_err(|error| error.error)?;
         Ok(())
     }
 }

@@ -51,12 +51,12 @@ use crate::root::{Root, RootError, is_full};
 use accounts::Accounts;
 use directories::Canonical;
 use files::{Claim, Claimant, Owner, Ownership};
+use foldhash::{HashMap, HashSet};
 use journal::Promise;
 use serde::{Deserialize, Serialize};
 use stage::{StagedPackage, Staging};
-use std::collections::{HashMap, HashSet};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 /// How a transaction behaves.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -169,6 +169,8 @@ pub struct Outcome {
     pub errors: u32,
     /// Scripts that an interruption cut off, and that were not run again.
     pub cut: Vec<CutScript>,
+    /// Whether a script, a trigger or a hook was started, which may have changed any file.
+    pub programs: bool,
     /// The journal, which is there until this goes.
     pub ending: Ending,
 }
@@ -257,13 +259,14 @@ impl<'a> Transaction<'a> {
     }
 
     fn run_unmasked(self, sink: &mut dyn Sink) -> Result<Outcome, TransactionError> {
-        hooks::run(self.root, self.options, hooks::Stage::PreCommit, sink)
+        let hooks = hooks::run(self.root, self.options, hooks::Stage::PreCommit, sink)
             .map_err(|message| TransactionError::Hook { message })?;
         let interrupt = self.interrupt;
         let held = interrupt.map(Interrupt::hold);
         let staged = self.stage()?;
         // From here on a signal is answered when everything is done.
         let mut outcome = staged.commit(sink)?;
+        outcome.programs |= hooks > 0;
         outcome.ending.hold(held);
         Ok(outcome)
     }
@@ -289,6 +292,7 @@ impl<'a> Transaction<'a> {
             sync: self.options.sync,
             interrupt: self.interrupt,
             waiting: Mutex::default(),
+            own_mount: OnceLock::new(),
             room_of: Mutex::default(),
             folders: Mutex::default(),
             rooms: Mutex::default(),
@@ -408,7 +412,7 @@ impl<'a> Transaction<'a> {
         let slots: Vec<Mutex<Option<_>>> = changes.iter().map(|_| Mutex::new(None)).collect();
         let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
         let interrupt = self.interrupt;
-        let work = |desk: &str| {
+        let work = |desk: &stage::Desk| {
             let stopped = || interrupt.and_then(Interrupt::wanted).is_some();
             while !failed.load(Ordering::Relaxed) && !stopped() {
                 let Some((index, source)) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) else {
@@ -436,7 +440,7 @@ impl<'a> Transaction<'a> {
             work(&staging.desk(0)?);
         } else {
             let desks = (0..threads).map(|number| staging.desk(number));
-            let desks = desks.collect::<Result<Vec<String>, RootError>>()?;
+            let desks = desks.collect::<Result<Vec<_>, RootError>>()?;
             std::thread::scope(|scope| {
                 for desk in &desks {
                     scope.spawn(|| work(desk));
@@ -490,9 +494,14 @@ impl<'a> Transaction<'a> {
             let mut of_package = Vec::new();
             if let (Some(package), Some(new)) = (&staged[index], &change.new) {
                 let newcomer = merged(&new.package, package);
+                // Files of a directory mostly follow each other.
+                let (mut real, mut real_of) = (String::new(), usize::MAX);
                 for file in &package.files {
-                    let directory = &package.directories[file.directory].path;
-                    let path = files::join(&canonical.of(directory), &file.name);
+                    if real_of != file.directory {
+                        real_of = file.directory;
+                        real = canonical.of(&package.directories[real_of].path);
+                    }
+                    let path = files::join(&real, &file.name);
                     let claim = self.claim(&owners, &path, &newcomer, staged, &leaving, &gone);
                     let decision = match claim {
                         Claim::Take => Decision::Take,

@@ -8,9 +8,9 @@ use super::protect::ProtectedPaths;
 use super::stage::StagedPackage;
 use crate::plan::files::join;
 use crate::root::{Root, RootError, split};
+use foldhash::{HashMap, HashSet};
 use rustix::fs::FileType;
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
 
 /// Links followed while a target is looked up; the kernel has the same bound.
 const MOST_LINKS: usize = 40;
@@ -41,8 +41,8 @@ impl<'a> Obstacles<'a> {
         staged: &'a [Option<StagedPackage>],
         decisions: &[Vec<Decision>],
     ) -> Self {
-        let mut directories = HashSet::new();
-        let mut files = HashMap::new();
+        let mut directories = HashSet::default();
+        let mut files = HashMap::default();
         for (package, decisions) in staged.iter().zip(decisions) {
             let Some(package) = package else { continue };
             directories.extend(package.directories.iter().map(|d| d.path.as_str()));

@@ -23,17 +23,18 @@ use crate::package::{
 };
 use crate::plan::files::join;
 use crate::root::{Directory, NewFile, Root, RootError, is_missing, split};
+use foldhash::{HashMap, HashSet};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::hash::BuildHasher;
 use std::io::{BufReader, Read, Write};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// Bytes moved at once from a package into a file.
 const COPY_BUFFER: usize = 128 << 10;
@@ -217,9 +218,11 @@ pub(super) struct Staging<'a> {
     pub(super) sync: bool,
     /// Signals that ask to stop.
     pub(super) interrupt: Option<&'a super::Interrupt>,
-    /// Everything that waits under a temporary name.
+    /// What waits where others can see it, under a temporary name.
     pub(super) waiting: Mutex<Vec<String>>,
     pub(super) rooms: Mutex<Rooms>,
+    /// The mount of the private directory.
+    pub(super) own_mount: OnceLock<u64>,
     /// The rooms of directories asked for of late: staging changes no directory that counts.
     pub(super) room_of: Mutex<HashMap<String, Room>>,
     /// Hashes of the directories that have a folder, and the number of the next folder.
@@ -235,7 +238,7 @@ impl Staging<'_> {
         package: &Package,
         file: &Path,
         unpacked: bool,
-        desk: &str,
+        desk: &Desk,
     ) -> Result<StagedPackage, StageError> {
         let named = |error| RootError::new("open", &file.display().to_string(), error);
         let source = File::open(file).map_err(named)?;
@@ -263,7 +266,7 @@ impl Staging<'_> {
         control: ControlPart,
         data: impl Contents,
         links: Option<Links>,
-        desk: &str,
+        desk: &Desk,
     ) -> Result<StagedPackage, StageError> {
         if control.identity != package.identity {
             return Err(FormatError::Integrity.into());
@@ -275,9 +278,10 @@ impl Staging<'_> {
         let mut unpacking = Unpacking {
             staging: self,
             package,
-            directories: HashMap::new(),
+            directories: HashMap::default(),
             rooms: Vec::new(),
-            by_path: HashMap::new(),
+            current: None,
+            by_path: HashMap::default(),
             staged: StagedPackage {
                 replaces: control.package.replaces,
                 replaces_priority: control.package.replaces_priority,
@@ -308,12 +312,19 @@ impl Staging<'_> {
         directory.set_mode(name, 0o700)
     }
 
-    /// Makes the place below the private directory where one thread lets its files wait, and
-    /// returns its path: threads that make files in one directory wait for each other.
-    pub(super) fn desk(&self, number: usize) -> Result<String, RootError> {
-        let desk = join(PRIVATE, &number.to_string());
-        self.root.create_directories(&desk)?;
-        Ok(desk)
+    /// Makes the place below the private directory where one thread lets its files wait: threads
+    /// that make files in one directory wait for each other.
+    pub(super) fn desk(&self, number: usize) -> Result<Desk, RootError> {
+        let path = join(PRIVATE, &number.to_string());
+        self.root.create_directories(&path)?;
+        let made = match self.root.tree() {
+            None => Some(self.root.directory(&path)?.stat_self()?),
+            Some(_) => None,
+        };
+        Ok(Desk {
+            ids: made.map(|made| (made.uid, made.gid)),
+            path,
+        })
     }
 
     /// Sets space aside for what is written when everything waits (commit.md, W15).
@@ -356,45 +367,67 @@ impl Staging<'_> {
     ///
     /// No directory is made before packages are committed in their order: one of them may bring a
     /// link of the same name first, as `var/run` is.
-    pub(super) fn waiting_room(&self, path: &str, desk: &str) -> Result<String, RootError> {
-        let room = self.room(path)?;
-        Ok(room.elsewhere.unwrap_or_else(|| desk.to_owned()))
+    pub(super) fn waiting_room(&self, path: &str, desk: &Desk) -> Result<String, RootError> {
+        match self.room(path)?.elsewhere {
+            None => Ok(desk.path.clone()),
+            Some(room) => self.open_room(&room).map(|()| room),
+        }
     }
 
     fn room(&self, path: &str) -> Result<Room, RootError> {
         let mut table = self.room_of.lock().expect("no thread panics with it");
-        if let Some(room) = table.get(path) {
+        self.find_room(path, &mut table)
+    }
+
+    /// Returns where a file for a directory can wait, as `known` has it or gets it.
+    fn find_room(&self, path: &str, known: &mut HashMap<String, Room>) -> Result<Room, RootError> {
+        if let Some(room) = known.get(path) {
             return Ok(room.clone());
         }
-        let room = self.find_room(path)?;
+        let above = match path.is_empty() {
+            true => None,
+            false => Some(self.find_room(split(path).0, known)?),
+        };
+        let found = match &above {
+            // Below a directory that is not there nothing is.
+            Some(above) if above.missing || self.blocked.contains_key(path) => None,
+            _ => match self.root.directory(path) {
+                Ok(directory) => Some(directory.mount()?),
+                Err(error) if above.is_some() && is_missing(&error.source) => None,
+                Err(error) => return Err(error),
+            },
+        };
+        let room = match (found, above) {
+            (Some(mount), _) => Room {
+                elsewhere: (mount != self.mount()?).then(|| path.to_owned()),
+                missing: false,
+            },
+            (None, Some(above)) => Room {
+                missing: true,
+                ..above
+            },
+            (None, None) => unreachable!("the root was found or is an error"),
+        };
         // Packages may have many and long names; those that follow each other share their directory.
-        if table.len() >= ROOMS_KNOWN {
-            table.clear();
+        if known.len() >= ROOMS_KNOWN {
+            known.clear();
         }
-        table.insert(path.to_owned(), room.clone());
+        known.insert(path.to_owned(), room.clone());
         Ok(room)
     }
 
-    fn find_room(&self, path: &str) -> Result<Room, RootError> {
-        let nearest = self.nearest(path)?;
-        let mount = |path: &str| self.root.directory(path)?.mount();
-        let missing = nearest != path;
-        if mount(&nearest)? == mount(PRIVATE)? {
-            return Ok(Room {
-                elsewhere: None,
-                missing,
-            });
+    /// Returns the mount of the private directory.
+    fn mount(&self) -> Result<u64, RootError> {
+        if let Some(mount) = self.own_mount.get() {
+            return Ok(*mount);
         }
-        self.open_room(&nearest)?;
-        Ok(Room {
-            elsewhere: Some(nearest),
-            missing,
-        })
+        let mount = self.root.directory(PRIVATE)?.mount()?;
+        Ok(*self.own_mount.get_or_init(|| mount))
     }
 
     /// Makes a folder for the files of a directory that is not there, if its first package asks; it
     /// may become the directory itself.
-    fn folder(&self, path: &str, desk: &str) -> Result<Option<String>, RootError> {
+    fn folder(&self, path: &str, desk: &Desk) -> Result<Option<String>, RootError> {
         let room = self.room(path)?;
         if room.elsewhere.is_some() || !room.missing {
             return Ok(None);
@@ -410,25 +443,9 @@ impl Staging<'_> {
             next.to_string()
         };
         self.root
-            .directory(desk)?
+            .directory(&desk.path)?
             .create_directory(&number, 0o755)?;
-        Ok(Some(join(desk, &number)))
-    }
-
-    fn nearest(&self, path: &str) -> Result<String, RootError> {
-        if path.is_empty() {
-            return Ok(String::new());
-        }
-        let (parent, _) = split(path);
-        let room = self.nearest(parent)?;
-        if room != parent || self.blocked.contains_key(path) {
-            return Ok(room);
-        }
-        match self.root.directory(path) {
-            Ok(_) => Ok(path.to_owned()),
-            Err(error) if is_missing(&error.source) => Ok(room),
-            Err(error) => Err(error),
-        }
+        Ok(Some(join(&desk.path, &number)))
     }
 
     /// Removes everything that waits.
@@ -530,6 +547,14 @@ pub(super) fn remove_temporary(root: &Root, path: &str) -> Result<usize, RootErr
     Ok(count)
 }
 
+/// The place where one thread lets files wait.
+pub(super) struct Desk {
+    path: String,
+    /// Whose it is. It was made a moment ago, so what is made in it belongs to the same user and
+    /// group: all that decides that was the same.
+    ids: Option<(u32, u32)>,
+}
+
 /// Where the files of a directory can wait.
 #[derive(Clone, Debug)]
 pub(super) struct Room {
@@ -564,6 +589,9 @@ trait Contents: Read {
     /// It was compared with its checksum when it was put there.
     fn stored(&self) -> Option<(&File, u64, u64)>;
 
+    /// Returns the content of the current entry if it is stored as it is, and small.
+    fn small(&mut self) -> std::io::Result<Option<&[u8]>>;
+
     /// Checks that everything was right.
     fn finish(self) -> Result<(), FormatError>;
 }
@@ -575,6 +603,10 @@ impl<R: std::io::BufRead> Contents for DataReader<R> {
 
     fn stored(&self) -> Option<(&File, u64, u64)> {
         None
+    }
+
+    fn small(&mut self) -> std::io::Result<Option<&[u8]>> {
+        Ok(None)
     }
 
     fn finish(self) -> Result<(), FormatError> {
@@ -591,9 +623,20 @@ impl Contents for unpacked::Reader {
         Some(unpacked::Reader::stored(self))
     }
 
+    fn small(&mut self) -> std::io::Result<Option<&[u8]>> {
+        unpacked::Reader::small(self)
+    }
+
     fn finish(self) -> Result<(), FormatError> {
         Ok(())
     }
+}
+
+/// Where the files of a directory wait.
+struct Waiting {
+    room: String,
+    /// Nobody else looks there.
+    private: bool,
 }
 
 /// One package being unpacked.
@@ -603,14 +646,16 @@ struct Unpacking<'a, 's> {
     /// Final directory → its position.
     directories: HashMap<String, usize>,
     /// Where the files of each directory wait, once it has any.
-    rooms: Vec<Option<String>>,
+    rooms: Vec<Option<Waiting>>,
+    /// The directory whose files came last, open.
+    current: Option<(usize, Arc<Directory>)>,
     /// Final path → position of the file.
     by_path: HashMap<String, usize>,
     staged: StagedPackage,
     buffer: Vec<u8>,
     /// Files that may be shared with the cache.
     links: Option<Links>,
-    desk: &'a str,
+    desk: &'a Desk,
 }
 
 impl Unpacking<'_, '_> {
@@ -659,20 +704,27 @@ impl Unpacking<'_, '_> {
     }
 
     /// Returns where the files of a directory wait.
-    fn room(&mut self, position: usize) -> Result<Arc<Directory>, RootError> {
+    fn room(&mut self, position: usize) -> Result<(Arc<Directory>, bool), RootError> {
         let root = self.staging.root;
-        if let Some(room) = &self.rooms[position] {
-            return root.directory(room);
-        }
-        let staged = &mut self.staged.directories[position];
-        staged.folder = self.staging.folder(&staged.path, self.desk)?;
-        let room = match &staged.folder {
-            Some(folder) => folder.clone(),
-            None => self.staging.waiting_room(&staged.path, self.desk)?,
+        let waiting = match &mut self.rooms[position] {
+            Some(waiting) => waiting,
+            none => {
+                let staged = &mut self.staged.directories[position];
+                staged.folder = self.staging.folder(&staged.path, self.desk)?;
+                let room = match &staged.folder {
+                    Some(folder) => folder.clone(),
+                    None => self.staging.waiting_room(&staged.path, self.desk)?,
+                };
+                let private = staged.folder.is_some() || room == self.desk.path;
+                none.insert(Waiting { room, private })
+            }
         };
-        let directory = root.directory(&room)?;
-        self.rooms[position] = Some(room);
-        Ok(directory)
+        let open = match &self.current {
+            Some((at, open)) if *at == position => Arc::clone(open),
+            _ => root.directory(&waiting.room)?,
+        };
+        self.current = Some((position, Arc::clone(&open)));
+        Ok((open, waiting.private))
     }
 
     fn file(&mut self, entry: &Entry, data: &mut impl Contents) -> Result<(), StageError> {
@@ -700,7 +752,8 @@ impl Unpacking<'_, '_> {
                 .accounts
                 .ids(&header.uname, header.uid, &header.gname, header.gid);
         let attributes = attributes(entry);
-        let directory = self.room(position)?;
+        let (directory, private) = self.room(position)?;
+        let made_for = self.desk.ids.filter(|_| private);
         let temporary = match self.staged.directories[position].folder {
             Some(_) => name.to_owned(),
             None => temporary_name(&self.package.name, &entry.path),
@@ -719,11 +772,11 @@ impl Unpacking<'_, '_> {
             path: entry.path.clone(),
             cause: error.cause(),
         };
-        self.staging
-            .waiting
-            .lock()
-            .expect("no thread panics with it")
-            .push(waiting);
+        if !private {
+            let mut elsewhere = self.staging.waiting.lock();
+            let elsewhere = elsewhere.as_mut().expect("no thread panics with it");
+            elsewhere.push(waiting);
+        }
         match &header.kind {
             EntryKind::File => {
                 if !header.checksum.is_some() {
@@ -737,8 +790,8 @@ impl Unpacking<'_, '_> {
                     let create = || directory.create_file(&temporary, header.mode);
                     let mut file = replacing(&directory, &temporary, create).map_err(fail)?;
                     self.fill(&mut file, entry, data)?;
-                    self.attributes_of_file(&file, entry, (uid, gid))
-                        .map_err(fail)?;
+                    let owner = Some((uid, gid)).filter(|owner| made_for != Some(*owner));
+                    self.attributes_of_file(&file, entry, owner).map_err(fail)?;
                 }
             }
             EntryKind::HardLink(target) => {
@@ -772,7 +825,7 @@ impl Unpacking<'_, '_> {
                 }
                 let link = || directory.create_symlink(target, &temporary);
                 replacing(&directory, &temporary, link).map_err(fail)?;
-                if !self.staging.usermode {
+                if !self.staging.usermode && made_for != Some((uid, gid)) {
                     directory.set_owner(&temporary, uid, gid).map_err(fail)?;
                 }
             }
@@ -803,13 +856,15 @@ impl Unpacking<'_, '_> {
         data: &mut impl Contents,
     ) -> Result<(), StageError> {
         let path = || entry.path.clone();
+        let fail = |error: std::io::Error| StageError::Extract {
+            path: path(),
+            cause: crate::root::cause(&error),
+        };
+        if let Some(content) = data.small().map_err(fail)? {
+            return file.write_all(content).map_err(fail);
+        }
         if let Some((source, at, count)) = data.stored() {
-            return file
-                .append_from(source, at, count)
-                .map_err(|error| StageError::Extract {
-                    path: path(),
-                    cause: crate::root::cause(&error),
-                });
+            return file.append_from(source, at, count).map_err(fail);
         }
         let hash = self.copy(file, data, entry)?;
         match hash == entry.header.checksum {
@@ -846,17 +901,20 @@ impl Unpacking<'_, '_> {
         }
     }
 
-    /// Sets owner, mode, extended attributes and times through the open file (commit.md, W19).
+    /// Sets the owner unless it is right, mode, extended attributes and times through the open file
+    /// (commit.md, W19).
     fn attributes_of_file(
         &mut self,
         file: &NewFile,
         entry: &Entry,
-        (uid, gid): (u32, u32),
+        owner: Option<(u32, u32)>,
     ) -> Result<(), RootError> {
         let header = &entry.header;
         if !self.staging.usermode {
-            file.set_owner(uid, gid)?;
-            // Changing the owner clears the set-id bits.
+            if let Some((uid, gid)) = owner {
+                file.set_owner(uid, gid)?;
+            }
+            // Changing the owner clears the set-id bits, and so does writing.
             if header.mode & 0o7000 != 0 {
                 file.set_mode(header.mode)?;
             }

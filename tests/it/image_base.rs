@@ -341,6 +341,18 @@ fn what_cannot_be_built_on_is_told() {
     }
     // A damaged layer below is noticed, unless the cache has it: what is built is right then.
     on("{image: ./base}").good();
+    // Though another layer of that digest is in the cache now, it is not that of this image.
+    let diff_ids = one(&place.join("base")).config["rootfs"]["diff_ids"].clone();
+    describe(&desk, "other.yaml", "tzdata", "");
+    desk.run(&["build", "other.yaml", "other:1", "other/"])
+        .good();
+    reconfigure(
+        &place.join("other"),
+        &json!({ "rootfs": { "type": "layers", "diff_ids": diff_ids } }),
+    );
+    let text = on("{image: ./other}").err;
+    assert!(text.contains("is not what its name says"), "{text}");
+    on("{image: ./base}").good();
     let good = one(&place.join("on")).digest;
     let layer = one(&place.join("base")).layers[0].digest.clone();
     let path = place

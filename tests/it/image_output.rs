@@ -3,7 +3,9 @@
 use super::image_packages::{Desk, said};
 use super::support::{data, run};
 use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -577,4 +579,133 @@ fn names_of_images_are_checked() {
         assert!(!desk.path().join("x.tar").exists());
     }
     assert!(!desk.cache().join("packages").exists(), "nothing was begun");
+}
+
+/// The files of a layer that are not links, as a scanner that reads one layer after the other gets
+/// them.
+fn contents(layer: &Path) -> BTreeMap<String, Vec<u8>> {
+    let file = fs::File::open(layer).expect("a layer");
+    let mut archive = tar::Archive::new(flate2::read::MultiGzDecoder::new(file));
+    let mut found = BTreeMap::new();
+    for entry in archive.entries().expect("an archive") {
+        let mut entry = entry.expect("an entry");
+        let path = entry.path().expect("a name").display().to_string();
+        let mut content = Vec::new();
+        entry.read_to_end(&mut content).expect("its content");
+        if entry.header().entry_type().is_file() {
+            found.insert(path, content);
+        }
+    }
+    found
+}
+
+/// Reads a package database as scanners do: a record ends at an empty line, and what they show is
+/// among these fields.
+fn records(database: &[u8]) -> BTreeMap<String, BTreeMap<char, String>> {
+    let text = String::from_utf8(database.to_vec()).expect("UTF-8");
+    assert!(
+        text.is_empty() || text.ends_with("\n\n"),
+        "the last record has no end"
+    );
+    let mut found = BTreeMap::new();
+    for record in text.split("\n\n").filter(|record| !record.is_empty()) {
+        let mut fields: BTreeMap<char, String> = BTreeMap::new();
+        for line in record.lines() {
+            let (letter, value) = line.split_once(':').expect("a field");
+            assert_eq!(letter.len(), 1, "{line}");
+            let letter = letter.chars().next().expect("a letter");
+            fields.entry(letter).or_insert_with(|| value.to_owned());
+        }
+        for letter in "PVAoLCTSI".chars() {
+            let value = fields.get(&letter);
+            assert!(
+                value.is_some_and(|value| !value.is_empty()),
+                "{letter} in {record}"
+            );
+        }
+        assert!(fields[&'C'].starts_with("Q1"));
+        found.insert(fields[&'P'].clone(), fields);
+    }
+    found
+}
+
+#[test]
+fn what_scanners_look_for_is_there() {
+    let desk = Desk::empty();
+    let Some(repository) = data("alpine-v3.19") else {
+        return;
+    };
+    // At the address that says the release, as scanners expect it.
+    let official = "https://dl-cdn.alpinelinux.org/alpine/v3.19/main";
+    let mirror = format!("{official}={}", repository.display());
+    for (layering, wanted) in [("", 1), ("layering: {strategy: origin, budget: 4}\n", 5)] {
+        desk.write(
+            "a.yaml",
+            &format!(
+                "contents:\n  repositories: ['{official}']\n  packages: [alpine-base, openssh, tzdata]\n\
+                 archs: [amd64]\n{layering}"
+            ),
+        );
+        let _ = fs::remove_dir_all(desk.path().join("out"));
+        desk.run(&["build", "--mirror", &mirror, "a.yaml", "a:1", "out/"])
+            .good();
+        let shown = desk
+            .run(&["show-packages", "--mirror", &mirror, "a.yaml"])
+            .good();
+        let shown: BTreeSet<String> = shown.lines().map(str::to_owned).collect();
+        let image = ibex::image::read::read(&desk.path().join("out"))
+            .expect("an image")
+            .remove(0);
+        assert_eq!(image.layers.len(), wanted);
+        let blob = |digest: &str| {
+            let hex = digest.trim_start_matches("sha256:");
+            desk.path().join("out/blobs/sha256").join(hex)
+        };
+        let mut merged: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+        let mut by_layer = BTreeSet::new();
+        for layer in &image.layers {
+            let files = contents(&blob(&layer.digest));
+            // One of the two places that scanners look at by name, with links not followed.
+            let places = ["lib/apk/db/installed", "usr/lib/apk/db/installed"];
+            let databases: Vec<&str> = (places.into_iter())
+                .filter(|place| files.contains_key(*place))
+                .collect();
+            let [place] = databases.as_slice() else {
+                panic!("{databases:?}");
+            };
+            for (name, fields) in records(&files[*place]) {
+                by_layer.insert(format!("{name} {}", fields[&'V']));
+            }
+            merged.extend(files);
+        }
+        let whole = records(&merged["lib/apk/db/installed"]);
+        let whole: BTreeSet<String> = whole
+            .iter()
+            .map(|(name, fields)| format!("{name} {}", fields[&'V']))
+            .collect();
+        assert_eq!(whole, shown);
+        assert_eq!(by_layer, shown);
+        // A package in a layer of its own is told there alone.
+        if wanted > 1 {
+            let files = contents(&blob(&image.layers[0].digest));
+            let first = records(&files["lib/apk/db/installed"]);
+            assert!(first.len() < whole.len() / 2, "{}", first.len());
+        }
+        let text = |path: &str| {
+            let bytes = merged.get(path).unwrap_or_else(|| panic!("no {path}"));
+            String::from_utf8(bytes.clone()).expect("UTF-8")
+        };
+        let release = merged
+            .get("etc/os-release")
+            .or(merged.get("usr/lib/os-release"))
+            .expect("a release");
+        let release = String::from_utf8(release.clone()).expect("UTF-8");
+        assert!(release.lines().any(|line| line == "ID=alpine"), "{release}");
+        let version = release
+            .lines()
+            .find_map(|line| line.strip_prefix("VERSION_ID="))
+            .expect("a version");
+        assert_eq!(text("etc/alpine-release").trim(), version);
+        assert_eq!(text("etc/apk/repositories"), format!("{official}\n"));
+    }
 }

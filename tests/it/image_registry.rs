@@ -5,6 +5,7 @@ use super::image_build::walk;
 use super::image_packages::{Desk, Server, alpine_key, description, said};
 use super::image_tools::{LocalRegistry, has};
 use super::support::data;
+use ibex::image::read;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
@@ -1047,6 +1048,40 @@ fn repositories_get_the_credentials_that_are_for_them() {
             source != "none" || asked.iter().all(String::is_empty),
             "{asked:?}"
         );
+    }
+    // A key at an address is asked for as packages are; what an address carries gets nowhere else.
+    let key = alpine_key().expect("it is there");
+    let key = key.file_name().expect("a name").to_string_lossy();
+    for (name, user) in [("d.yaml", ""), ("e.yaml", "me:secret@")] {
+        let inside = format!("http://{user}{host}");
+        let key = format!("{inside}/keys/{key}");
+        desk.write(
+            name,
+            &description(&inside, Path::new(&key), "busybox, alpine-release"),
+        );
+        let run = |words: &[&str]| {
+            let mut command = desk.command(words);
+            if user.is_empty() {
+                command.env("HTTP_AUTH", format!("basic:{host}:me:secret"));
+            }
+            let done = said(&mut command);
+            assert!(!done.err.contains("secret"), "{}", done.err);
+            done.good()
+        };
+        let _ = fs::remove_dir_all(desk.path().join("out"));
+        let sbom = ["--sbom-formats", "spdx,cyclonedx", "--no-cache", "-vvv"];
+        let layers = ["--layer-compression", "none"];
+        run(&[&["build", name, "c:1", "out/"], &sbom[..], &layers].concat());
+        run(&["lock", name, "--no-cache"]);
+        let lock = desk.path().join(name).with_extension("lock.json");
+        for path in walk(&desk.path().join("out")).into_iter().chain([lock]) {
+            let bytes = fs::read(&path).expect("a file");
+            let has = |word: &[u8]| bytes.windows(word.len()).any(|part| part == word);
+            assert!(!has(b"secret"), "{}", path.display());
+        }
+        let image = read::read(&desk.path().join("out")).expect("an image");
+        let repositories = &image[0].kept["etc/apk/repositories"];
+        assert_eq!(*repositories, format!("http://{host}\n").into_bytes());
     }
 }
 

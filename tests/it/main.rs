@@ -83,6 +83,8 @@ mod solver_laws;
 mod solver_peer;
 /// Roots, programs and trees for the other modules.
 mod support;
+/// What people see on a terminal.
+mod terminal;
 /// Packages and indexes of the v3 form: installed as apk does, or refused.
 mod v3;
 /// The weak points found in apk, W1 to W37.

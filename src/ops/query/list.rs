@@ -1,11 +1,11 @@
 //! `list`: one line a package (cli.md, 2.9).
 
-use super::Answer;
 use super::fields::{Field, FieldSet};
 use super::object::{Wanted, object};
 use super::render::{Format, Key, Value, Writer};
 use super::select::{Arguments, Match, Selection, upgradable_from};
 use super::view::{PackageRef, View};
+use super::{Answer, Cell, Listing};
 use crate::package::order;
 use std::fmt::Write as _;
 
@@ -69,14 +69,37 @@ pub fn list(view: &View<'_>, options: &ListOptions, arguments: Arguments<'_>) ->
     let (mut matches, _) = selection.matches(view, arguments);
     sort(view, &mut matches);
     let mut text = String::new();
-    if options.format == Format::Default {
-        for one in &matches {
-            line(view, options, one, &mut text);
-        }
-    } else {
+    if options.format != Format::Default {
         objects(view, options, &matches, &mut text);
+        return Answer::text(text);
     }
-    Answer::text(text)
+    for one in &matches {
+        line(view, options, one, &mut text);
+    }
+    let mut answer = Answer::text(text);
+    if options.verbosity == 1 && !options.providers && !options.manifest {
+        answer.listing = Listing {
+            columns: &[Cell::Name, Cell::Version, Cell::State, Cell::Text],
+            rows: matches.iter().map(|one| row(view, one)).collect(),
+        };
+    }
+    answer
+}
+
+fn row(view: &View<'_>, one: &Match<'_>) -> Vec<String> {
+    let entry = view.get(one.package);
+    let state = match view.is_installed(one.package) {
+        true => "installed".to_owned(),
+        false => upgradable_from(view, one.package).map_or_else(String::new, |old| {
+            format!("upgrades {}", view.get(old).version())
+        }),
+    };
+    vec![
+        entry.name().to_owned(),
+        entry.version().to_owned(),
+        state,
+        entry.description().to_owned(),
+    ]
 }
 
 /// Sorts by what matched, then in display order.

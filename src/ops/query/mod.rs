@@ -54,32 +54,36 @@ pub struct Answer {
     pub errors: Vec<String>,
     /// Lines for standard error that tell more than apk does.
     pub notes: Vec<String>,
-    /// The packages that the text lists, if it is a plain list of packages.
-    pub listed: Vec<Listed>,
+    /// What the text lists, if it is a plain list: a terminal shows it as a table.
+    pub listing: Listing,
     /// How much could not be answered, or another exit status; not limited to 99.
     pub status: usize,
 }
 
-/// A package of a plain list.
+/// A plain list as rows of cells.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Listed {
-    /// Its name.
-    pub name: String,
-    /// Its version.
-    pub version: String,
-    /// Its line of description.
-    pub description: String,
+pub struct Listing {
+    /// What the cells of each row are.
+    pub columns: &'static [Cell],
+    /// The rows, each with a cell for every column.
+    pub rows: Vec<Vec<String>>,
 }
 
-impl Listed {
-    fn of(view: &View<'_>, package: PackageRef) -> Self {
-        let entry = view.get(package);
-        Self {
-            name: entry.name().to_owned(),
-            version: entry.version().to_owned(),
-            description: entry.description().to_owned(),
-        }
-    }
+/// What a cell of a listing is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cell {
+    /// The name of the thing that the row is about.
+    Name,
+    /// Its version.
+    Version,
+    /// Some other word.
+    Word,
+    /// A size, a rank, a time.
+    Amount,
+    /// Something that holds for some rows only, as that a package is installed.
+    State,
+    /// A text that may be cut.
+    Text,
 }
 
 impl Answer {

@@ -6,7 +6,7 @@ use super::query_fields::write_packages;
 use super::render::Format;
 use super::select::{Arguments, Selection};
 use super::view::{PackageRef, View};
-use super::{Answer, Listed};
+use super::{Answer, Cell, Listing};
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
@@ -77,8 +77,16 @@ pub fn search(view: &View<'_>, options: &SearchOptions, arguments: Arguments<'_>
         && !options.origin
         && options.verbosity == 1
     {
-        let listed = selected.packages.iter().map(|p| Listed::of(view, *p));
-        answer.listed = listed.collect();
+        let row = |package: &PackageRef| {
+            let entry = view.get(*package);
+            [entry.name(), entry.version(), entry.description()]
+                .map(str::to_owned)
+                .to_vec()
+        };
+        answer.listing = Listing {
+            columns: &[Cell::Name, Cell::Version, Cell::Text],
+            rows: selected.packages.iter().map(row).collect(),
+        };
     }
     answer
 }

@@ -1,7 +1,7 @@
 //! `branch`, `mirrors`.
 
 use super::change;
-use super::question::give;
+use super::question::{give, show};
 use super::settings::settings;
 use crate::args::Invocation;
 use crate::output::Console;
@@ -109,5 +109,5 @@ pub(crate) fn mirrors(invocation: &Invocation, console: &mut Console) -> Result<
         values.is("simulate"),
         values.is("json"),
     )?;
-    Ok(give(&answer, console))
+    Ok(show(&answer, console))
 }

@@ -1,6 +1,6 @@
 //! `cache`.
 
-use super::question::give;
+use super::question::{give, show};
 use super::settings::settings;
 use crate::args::Invocation;
 use crate::output::Console;
@@ -21,7 +21,7 @@ pub(crate) fn run(invocation: &Invocation, console: &mut Console) -> Result<u8, 
     };
     if let Some(command) = StoreCommand::from_name(name, values.is("ci")) {
         let answer = store::run(&settings(invocation), command, values.is("json"))?;
-        return Ok(give(&answer, console));
+        return Ok(show(&answer, console));
     }
     let Some(command) = CacheCommand::from_name(name) else {
         return Err(Error::Arguments {

@@ -3,7 +3,8 @@
 use super::change::transaction_number;
 use super::settings::settings;
 use crate::args::Invocation;
-use crate::output::Console;
+use crate::output::{Console, colour};
+use crate::table::{Column, Table};
 use ibex::history::{Changed, Entry, Outcome};
 use ibex::ops::{Error, history};
 
@@ -17,6 +18,10 @@ pub(crate) fn run(invocation: &Invocation, console: &mut Console) -> Result<u8, 
             let entries = history::list(&settings)?;
             if json {
                 to_json(&entries)
+            } else if console.terminal {
+                let text = fitted(&entries).text(0, console.columns(), console.colour);
+                console.print_made(&text);
+                return Ok(0);
             } else {
                 table(&entries)
             }
@@ -62,6 +67,31 @@ fn table(entries: &[Entry]) -> String {
         )
     });
     lines.collect()
+}
+
+/// The same for a terminal, where a long command is cut.
+fn fitted(entries: &[Entry]) -> Table {
+    let mut table = Table::new(&[
+        Column::Right,
+        Column::Left,
+        Column::Left,
+        Column::Left,
+        Column::Flexible,
+    ]);
+    for entry in entries {
+        let code = match entry.outcome {
+            Outcome::Done => colour::GOOD,
+            _ => colour::WARN,
+        };
+        table.row(vec![
+            (entry.id.to_string(), colour::STRONG),
+            (time(entry.time), colour::DIM),
+            (entry.outcome.as_str().to_owned(), code),
+            (count(entry), ""),
+            (entry.command.clone(), ""),
+        ]);
+    }
+    table
 }
 
 /// `+3 ^1 -2`: came, changed, left.

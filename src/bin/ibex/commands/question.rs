@@ -9,8 +9,8 @@ use ibex::config::Settings;
 use ibex::ops::Error;
 use ibex::ops::known::Known;
 use ibex::ops::query::{
-    self, Answer, Arguments, Field, FieldList, FieldSet, Format, From, InfoOptions, ListOptions,
-    OwnerStyle, QueryOptions, Reverse, SearchOptions, Selection, VersionOptions,
+    self, Answer, Arguments, Cell, Field, FieldList, FieldSet, Format, From, InfoOptions,
+    ListOptions, OwnerStyle, QueryOptions, Reverse, SearchOptions, Selection, VersionOptions,
 };
 
 /// The `info` options that choose a field.
@@ -126,20 +126,7 @@ pub(crate) fn run(invocation: &Invocation, console: &mut Console) -> Result<u8, 
 /// been meant.
 fn for_people(invocation: &Invocation, known: &Known, answer: &Answer, console: &mut Console) {
     let applet = invocation.applet.name;
-    if answer.listed.is_empty() {
-        give(answer, console);
-    } else {
-        let mut table = Table::new(&[Column::Left, Column::Left, Column::Flexible]);
-        for listed in &answer.listed {
-            table.row(vec![
-                (listed.name.clone(), colour::STRONG),
-                (listed.version.clone(), colour::NOTE),
-                (listed.description.clone(), ""),
-            ]);
-        }
-        let text = table.text(0, console.columns(), console.colour);
-        console.print_made(&text);
-    }
+    show(answer, console);
     let asks = matches!(
         applet,
         "fetch" | "info" | "list" | "policy" | "query" | "search" | "why"
@@ -166,6 +153,41 @@ pub(super) fn hint_at_names(known: &Known, words: &[String], console: &mut Conso
             ));
         }
     }
+}
+
+/// Gives an answer to whoever is there: a terminal gets a listing as a table; returns the exit code.
+pub(super) fn show(answer: &Answer, console: &mut Console) -> u8 {
+    let listing = &answer.listing;
+    if !console.terminal || listing.rows.is_empty() {
+        return give(answer, console);
+    }
+    // A column in which nothing stands only takes room.
+    let used = |at: &usize| listing.rows.iter().any(|row| !row[*at].is_empty());
+    let columns: Vec<usize> = (0..listing.columns.len()).filter(used).collect();
+    let kinds = columns.iter().map(|at| match listing.columns[*at] {
+        Cell::Amount => Column::Right,
+        Cell::Text => Column::Flexible,
+        Cell::Name | Cell::Version | Cell::Word | Cell::State => Column::Left,
+    });
+    let mut table = Table::new(&kinds.collect::<Vec<_>>());
+    for row in &listing.rows {
+        let cells = columns.iter().map(|at| {
+            let code = match listing.columns[*at] {
+                Cell::Name => colour::STRONG,
+                Cell::Version => colour::NOTE,
+                Cell::State => colour::GOOD,
+                Cell::Amount | Cell::Word | Cell::Text => "",
+            };
+            (row[*at].clone(), code)
+        });
+        table.row(cells.collect());
+    }
+    console.print_made(&table.text(0, console.columns(), console.colour));
+    let rest = Answer {
+        text: String::new(),
+        ..answer.clone()
+    };
+    give(&rest, console)
 }
 
 /// Prints an answer; returns the exit code.
