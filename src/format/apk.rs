@@ -1,7 +1,7 @@
 //! A package file, whichever form it has: what comes before the data, then the entries, in one pass.
 //!
 //! The first bytes tell the forms apart. Readers above see one kind of entry and of checksum; what
-//! is special to a form stays in [`super::apk_v2`] and [`super::apk_v3`]. Nothing is written to disk
+//! is special to a form stays in `apk_v2` and `apk_v3`. Nothing is written to disk
 //! here, and no signature is judged: the caller gets digests and decides.
 
 use super::adb::reader::Head;

@@ -175,7 +175,7 @@ impl Writer {
     }
 }
 
-/// Reads an unpacked package entry by entry, as [`super::apk_v2::DataReader`] reads a packed one.
+/// Reads an unpacked package entry by entry, as [`super::apk::DataReader`] reads a packed one.
 #[derive(Debug)]
 pub struct Reader {
     file: File,
