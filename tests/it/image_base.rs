@@ -312,6 +312,11 @@ fn what_cannot_be_built_on_is_told() {
         let said = format!("{}/{name} cannot be built on: in its ", place.display());
         assert!(text.contains(&said), "{name}: {text}");
     }
+    // A variant says nothing where there is only one.
+    desk.run(&["build", "base.yaml", "base:1", "variant/"])
+        .good();
+    reconfigure(&place.join("variant"), &json!({ "variant": "v1" }));
+    on("{image: ./variant}").good();
     // Each layer is what the configuration says, too.
     for (name, ids, said) in [
         (
@@ -486,6 +491,23 @@ fn an_image_in_a_registry_is_built_on() {
     desk.run(&["build", "on.yaml", "on:1", "on/"]).good();
     assert_eq!(one(&desk.path().join("on")).digest, first);
     assert_eq!(blobs(), names);
+    // An image of another architecture is none for this one, whether an index says so or not.
+    let hex = |value: &Value| {
+        let digest = value["manifests"][0]["digest"].as_str().expect("a digest");
+        digest.trim_start_matches("sha256:").to_owned()
+    };
+    let inner = fs::read(kept.join(line.trim().rsplit(':').next().expect("a digest")));
+    let inner = serde_json::from_slice::<Value>(&inner.expect("the index")).expect("JSON");
+    let alone = line.trim().rsplit_once(':').expect("a digest").0;
+    let alone = format!("{alone}:{}", hex(&inner));
+    let text = desk
+        .read("on.yaml")
+        .replace("archs: [amd64]", "archs: [arm64]");
+    for reference in [line.trim(), &alone] {
+        desk.write("arm.yaml", &text.replace(line.trim(), reference));
+        let refused = desk.run(&["build", "arm.yaml", "on:1", "arm/"]).err;
+        assert!(refused.contains("it has no image for "), "{refused}");
+    }
     // A layer that is kept without compression is no exception.
     let plain = desk.cache().join("images/plain/sha256");
     let plain = walk(&plain).pop().expect("the layer");

@@ -61,7 +61,7 @@ impl Workshop<'_> {
         let has: BTreeSet<String> = images.iter().map(|image| image.platform.clone()).collect();
         let image = images
             .into_iter()
-            .find(|image| image.platform == architecture.oci);
+            .find(|image| is_for(&image.platform, architecture));
         let image = image.ok_or_else(|| {
             let has = has.into_iter().collect::<Vec<_>>().join(", ");
             let wanted = &architecture.oci;
@@ -140,6 +140,10 @@ impl Workshop<'_> {
         }
         let outline = read::outline(&shelf.folder, &name);
         let outline = outline.map_err(|error| shelf.wrong(&error.to_string()))?;
+        if !is_for(&outline.platform, architecture) {
+            let (wanted, has) = (&architecture.oci, &outline.platform);
+            return Err(shelf.wrong(&format!("it has no image for {wanted}; it has: {has}")));
+        }
         let base = engine::BaseImage::read(&shelf.folder, outline, &self.base_store()?);
         base.map_err(|error| shelf.wrong(&error.to_string()))
     }
@@ -259,6 +263,13 @@ impl Shelf<'_> {
         let kept = file.persist(&path);
         kept.map(drop).map_err(|error| failed(&error.error))
     }
+}
+
+/// Returns whether a platform is an architecture; only those of `arm` differ by variant, but others
+/// may have one, as `arm64/v8`.
+fn is_for(platform: &str, architecture: &Architecture) -> bool {
+    let without = platform.split('/').next();
+    platform == architecture.oci || without == Some(&architecture.oci)
 }
 
 /// Returns a platform as OCI spells it, with the variant where that matters.
