@@ -125,13 +125,15 @@ pub(super) fn carry_out(
     let Start {
         root,
         installed,
-        owners,
+        mut owners,
         accounts,
         progress,
         journal,
         runner,
     } = start;
     let options = &promise.options;
+    let coming = promise.packages.iter().flatten();
+    owners.reserve(coming.map(|package| package.files.len()).sum());
     let owed = cut::read(root).map_err(|error| TransactionError::Interrupted {
         cause: error.to_string(),
     })?;
@@ -1173,6 +1175,11 @@ impl Commit<'_, '_> {
         known: Option<&Decided>,
         deciding: &mut Deciding,
     ) -> Result<(), Stop> {
+        let mut counts = vec![0; staged.directories.len()];
+        for file in &staged.files {
+            counts[file.directory] += 1;
+        }
+        deciding.decided.acts.reserve(staged.files.len());
         for (at, directory) in staged.directories.iter().enumerate() {
             let path = &directory.path;
             let acl = match known {
@@ -1182,7 +1189,7 @@ impl Commit<'_, '_> {
             let entry = InstalledDirectory {
                 path: path.clone(),
                 acl,
-                files: Vec::new(),
+                files: Vec::with_capacity(counts[at]),
             };
             let previous = self.directory_owners.deciding(path).map(|d| d.acl.clone());
             self.directory_owners.add(package, owner, &entry);
