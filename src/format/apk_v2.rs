@@ -214,6 +214,9 @@ impl PackageParts {
     /// # Errors
     /// [`FormatError`].
     pub fn read(file: &[u8], limits: &Limits) -> Result<Self, FormatError> {
+        if file.starts_with(b"ADB") {
+            return Self::of_v3(file, limits);
+        }
         let mut signatures = Vec::new();
         let mut rest = file;
         let mut signature = 0;
@@ -243,6 +246,24 @@ impl PackageParts {
                 package,
             });
         }
+    }
+}
+
+impl PackageParts {
+    /// Takes a file of the v3 form for data as a whole, and reads it to its end.
+    fn of_v3(file: &[u8], limits: &Limits) -> Result<Self, FormatError> {
+        let (package, data) = super::apk_v3::open(file, limits)?;
+        data.finish()?;
+        let file_sha256 = Sha256::digest(file).into();
+        Ok(Self {
+            signature: 0,
+            signature_sha1: Sha1::digest([]).into(),
+            control: 0,
+            data: file.len() as u64,
+            data_sha256: file_sha256,
+            file_sha256,
+            package,
+        })
     }
 }
 
