@@ -19,7 +19,7 @@
 //!
 //! Where a root has `etc/apk/cache`, package files are kept there, under apk's names.
 
-use crate::format::apk_v2::{Entry, EntryKind, PackageReader};
+use crate::format::apk::{Entry, EntryKind, PackageReader};
 use crate::format::unpacked::Reader;
 use crate::format::{FormatError, Limits};
 use crate::package::Identity;

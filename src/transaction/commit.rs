@@ -750,6 +750,7 @@ impl Commit<'_, '_> {
         let mut record = InstalledPackage {
             package: merged(package, staged),
             scripts: staged.scripts.clone(),
+            sha256_160: staged.sha256_160,
             ..InstalledPackage::default()
         };
         let mut arguments = vec![package.version.clone()];
@@ -1736,8 +1737,10 @@ impl Commit<'_, '_> {
             self.modified.insert(path.clone());
             let mut above = Vec::new();
             let mut parent = split(path).0;
-            // A parent that lost its last package earlier can go now.
-            while !parent.is_empty() && self.lost.contains(parent) {
+            // A parent that lost its last package earlier can go now, and one that v3 packages do not
+            // list, as it was made for what is below.
+            let implied = |parent| old.sha256_160 && !self.references.contains_key(parent);
+            while !parent.is_empty() && (self.lost.contains(parent) || implied(parent)) {
                 above.push(parent.to_owned());
                 parent = split(parent).0;
             }
