@@ -14,7 +14,7 @@ mod mirror;
 
 use compared::number;
 use mirror::{Does, Mirror};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -68,15 +68,14 @@ impl Bench {
     fn compare(&self, label: &str, cache: Cache) {
         let runs = number("PEER_RUNS", 7) as usize;
         let mut times = [Vec::new(), Vec::new()];
-        for which in 0..2 {
-            let _ = std::fs::remove_dir_all(self.cache(which));
-        }
+        let new = || compared::fresh(&self.scratch, "cache");
+        let mut caches = [new(), new()];
         for run in 0..=runs {
             for (which, times) in times.iter_mut().enumerate() {
                 if cache == Cache::Cold {
-                    let _ = std::fs::remove_dir_all(self.cache(which));
+                    caches[which] = new();
                 }
-                let time = self.install(which, cache);
+                let time = self.install(which, cache, &caches[which]);
                 // The first run fills the caches and is not counted.
                 if run > 0 {
                     times.push(time);
@@ -95,18 +94,13 @@ impl Bench {
         );
     }
 
-    fn cache(&self, which: usize) -> PathBuf {
-        self.scratch.join(format!("cache-{which}"))
-    }
-
-    fn install(&self, which: usize, cache: Cache) -> Duration {
+    fn install(&self, which: usize, cache: Cache, kept: &Path) -> Duration {
         let is_apk = which == 1;
         let with_cache = cache == Cache::Apk || is_apk && cache != Cache::Cold;
-        let root = self.scratch.join("root");
-        let _ = std::fs::remove_dir_all(&root);
+        let root = compared::fresh(&self.scratch, "root");
         std::fs::create_dir_all(root.join("etc/apk")).expect("a scratch directory");
         if with_cache {
-            let cache = self.cache(which).join("apk");
+            let cache = kept.join("apk");
             std::fs::create_dir_all(&cache).expect("a scratch directory");
             std::os::unix::fs::symlink(cache, root.join("etc/apk/cache")).expect("a link");
         }
@@ -118,9 +112,7 @@ impl Bench {
         command.arg("--keys-dir").arg(self.repository.join("keys"));
         if with_cache {
             // Links of a root are not followed out of it; this is the same directory.
-            command
-                .arg("--cache-dir")
-                .arg(self.cache(which).join("apk"));
+            command.arg("--cache-dir").arg(kept.join("apk"));
         }
         command
             .arg("-X")
@@ -131,7 +123,7 @@ impl Bench {
         }
         command.args(&self.names);
         command
-            .env("IBEX_CACHE_DIR", self.cache(which).join("ibex"))
+            .env("IBEX_CACHE_DIR", kept.join("ibex"))
             .env("APK_CONFIG", "/dev/null");
         command
             .stdin(Stdio::null())

@@ -120,9 +120,7 @@ impl Bench {
         let mut costs = [Cost::default(), Cost::default()];
         for run in 0..=runs {
             for (program, cost) in [&self.ibex, &self.peer].into_iter().zip(&mut costs) {
-                let root = self.scratch.join("root");
-                let _ = std::fs::remove_dir_all(&root);
-                std::fs::create_dir(&root).expect("a scratch directory");
+                let root = compared::fresh(&self.scratch, "root");
                 let (time, peak) = self.measure(make(program, &root));
                 // The first run warms the caches and is not counted.
                 if run > 0 {

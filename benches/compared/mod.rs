@@ -1,12 +1,23 @@
 //! What the benches that run ibex and a given apk next to each other have in common.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The other program, the data, and a scratch directory that goes when this is dropped.
 pub(crate) struct Place {
     pub(crate) peer: PathBuf,
     pub(crate) data: PathBuf,
     pub(crate) scratch: tempfile::TempDir,
+}
+
+/// Makes a directory in another that no run had before. Nothing is removed between runs: ext4 takes
+/// many times as long to make a file for a minute after many were deleted.
+pub(crate) fn fresh(parent: &Path, name: &str) -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let directory = parent.join(format!("{name}-{number}"));
+    std::fs::create_dir(&directory).expect("a scratch directory");
+    directory
 }
 
 /// Finds what is needed; says what is missing.

@@ -5,13 +5,13 @@
 //! any fuzzer.
 
 use ibex::config::RepositorySources;
-use ibex::format::apk_v2::PackageReader;
+use ibex::format::apk::PackageReader;
 use ibex::format::index::UnverifiedIndex;
 use ibex::format::package_writer::gzip;
 use ibex::format::{Limits, apkindex, installed, pkginfo, scripts, triggers};
 use ibex::image::store::{Store, sha256_hex};
 use ibex::image::{BaseImage, read};
-use ibex::package::{Dependency, DependencyList, Version, World};
+use ibex::package::{Dependency, DependencyList, Identity, Version, World};
 use ibex::plan::lockfile::Lockfile;
 use ibex::progress::{Event, Sink};
 use ibex::root::Root;
@@ -205,7 +205,8 @@ pub fn repositories(data: &[u8]) {
         for repository in declared.repositories {
             let _ = repository.index_path();
             let _ = ibex::config::repositories::masked(&repository.url);
-            let _ = repository.package_url("x86_64", "name", "1.0-r0");
+            let package = ("name", "1.0-r0", "x86_64");
+            let _ = repository.package_url(None, package, Identity::default());
         }
     });
 }

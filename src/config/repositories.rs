@@ -1,6 +1,7 @@
 //! Repository declarations (formats.md, 11.1 to 11.4).
 
 use super::mirrors::{self, Mirrors, Place};
+use crate::package::{FileName, Identity};
 use crate::progress::{Silent, Sink};
 use crate::root::{Root, RootError};
 use std::collections::{BTreeMap, HashMap};
@@ -72,14 +73,27 @@ impl Repository {
             .unwrap_or(&self.index_url)
     }
 
-    /// Returns the address of a package.
-    pub fn package_url(&self, arch: &str, name: &str, version: &str) -> String {
-        match self.kind {
+    /// Returns the address of a package file; `named` is how the index says that it is called
+    /// (formats.md, 11.3).
+    pub fn package_url(
+        &self,
+        named: Option<&FileName>,
+        (name, version, arch): (&str, &str, &str),
+        identity: Identity,
+    ) -> String {
+        let file = self.file_name(named).of(name, version, arch, identity);
+        locate(self.base(), file)
+    }
+
+    /// Returns how package files are named beneath [`base`](Self::base), if the index says `named`.
+    pub fn file_name(&self, named: Option<&FileName>) -> FileName {
+        let usual = || match self.kind {
             RepositoryKind::V2 | RepositoryKind::V3 => {
-                format!("{}/{arch}/{name}-{version}.apk", self.url)
+                FileName::parse("${arch}/${name}-${version}.apk").expect("it is well-formed")
             }
-            RepositoryKind::Index => format!("{}/{name}-{version}.apk", self.base()),
-        }
+            RepositoryKind::Index => FileName::default(),
+        };
+        named.cloned().unwrap_or_else(usual)
     }
 
     /// Returns what package addresses begin with: the repository, or the folder of its index.
@@ -88,6 +102,14 @@ impl Repository {
             RepositoryKind::V2 | RepositoryKind::V3 => &self.url,
             RepositoryKind::Index => self.url.rsplit_once('/').map_or("", |(base, _)| base),
         }
+    }
+}
+
+/// Returns the address of a file beneath a base, or of one that has an address of its own.
+pub fn locate(base: &str, file: String) -> String {
+    match file.contains("://") {
+        true => file,
+        false => format!("{}/{file}", base.trim_end_matches('/')),
     }
 }
 

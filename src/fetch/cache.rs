@@ -19,7 +19,7 @@
 //!
 //! Where a root has `etc/apk/cache`, package files are kept there, under apk's names.
 
-use crate::format::apk_v2::{Entry, EntryKind, PackageReader};
+use crate::format::apk::{Entry, EntryKind, PackageReader};
 use crate::format::unpacked::Reader;
 use crate::format::{FormatError, Limits};
 use crate::package::Identity;
@@ -29,7 +29,7 @@ use rustix::fs::{
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File, Metadata};
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -270,8 +270,9 @@ impl Store {
         let path = self.unpacked_path(key);
         let seal = seal_path(&path);
         let found = std::fs::metadata(&path).ok()?;
-        let sealed = std::fs::read_to_string(&seal).ok();
-        if sealed.as_deref() != Some(seal_of(&found).as_str()) {
+        let sealed = read_seal(&seal);
+        let is_sealed = |(text, _): &(Vec<u8>, _)| *text == seal_of(&found).as_bytes();
+        let Some((_, sealed_at)) = sealed.filter(is_sealed) else {
             let whole = File::open(&path)
                 .map_err(FormatError::from)
                 .and_then(|file| {
@@ -286,9 +287,9 @@ impl Store {
                 return None;
             }
             self.seal(&path).ok()?;
-        } else if let Ok(meta) = std::fs::metadata(&seal)
-            && meta.modified().is_ok_and(|at| is_older(at, EXACT))
-        {
+            return Some(path);
+        };
+        if is_older(sealed_at, EXACT) {
             touch(&seal);
         }
         Some(path)
@@ -561,6 +562,19 @@ fn links_path(path: &Path) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(".links");
     name.into()
+}
+
+/// Returns a seal and when it was written or used last; asked for each package of an install, so with as
+/// few system calls as there can be.
+fn read_seal(path: &Path) -> Option<(Vec<u8>, SystemTime)> {
+    /// Longer than any seal.
+    const MOST: usize = 256;
+    let mut file = File::open(path).ok()?;
+    let at = file.metadata().ok()?.modified().ok()?;
+    let mut text = vec![0; MOST];
+    let count = file.read(&mut text).ok()?;
+    text.truncate(count);
+    Some((text, at))
 }
 
 /// What tells a file from every later one of its name.

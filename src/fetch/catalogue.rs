@@ -20,7 +20,7 @@
 //! index is not taken for a new one. That memory is lost with it.
 
 use super::mapped;
-use crate::package::PackageTable;
+use crate::package::{FileName, PackageTable};
 use crate::trust::{Freshness, SignatureAlgorithm, TrustedBy};
 use rusqlite::{
     Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params,
@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Raised whenever the tables or the files beside them change; other versions are made anew.
-const VERSION: i64 = 5;
+const VERSION: i64 = 6;
 
 /// Indexes that were not used for so long are dropped when another one is added, in seconds.
 const KEEP: u64 = 60 * 24 * 3600;
@@ -65,7 +65,8 @@ const SCHEMA: &str = "
         key_algorithm TEXT,
         made INTEGER NOT NULL,
         newest_build INTEGER NOT NULL,
-        used INTEGER NOT NULL
+        used INTEGER NOT NULL,
+        package_name TEXT
     );
     CREATE TABLE source (
         path TEXT PRIMARY KEY,
@@ -86,6 +87,8 @@ pub struct Stored {
     pub digest: [u8; 32],
     /// The `DESCRIPTION`.
     pub description: String,
+    /// How its package files are named; `None` for the usual way.
+    pub package_name: Option<FileName>,
     /// Who vouched for it; `None` if nobody did.
     pub trusted_by: Option<TrustedBy>,
     /// How new it says it is.
@@ -170,7 +173,7 @@ impl Catalogue {
             .connection
             .prepare_cached(
                 "SELECT f.id, f.digest, f.description, f.key_name, f.key_fingerprint, f.made,
-                        f.newest_build, f.key_algorithm
+                        f.newest_build, f.key_algorithm, f.package_name
                  FROM source s JOIN index_file f ON f.id = s.index_id
                  WHERE s.path = ? AND s.size = ? AND s.modified = ? AND s.inode = ?
                    AND s.device = ?",
@@ -189,7 +192,7 @@ impl Catalogue {
     /// Finds an index by the SHA-256 of its file.
     pub fn by_digest(&self, digest: &[u8; 32]) -> Option<Stored> {
         let query = "SELECT id, digest, description, key_name, key_fingerprint, made, newest_build,
-                            key_algorithm
+                            key_algorithm, package_name
                      FROM index_file
                      WHERE digest = ?";
         self.connection
@@ -230,6 +233,7 @@ impl Catalogue {
         &self,
         digest: &[u8; 32],
         description: &str,
+        package_name: Option<&FileName>,
         trusted_by: Option<&TrustedBy>,
         freshness: Freshness,
     ) -> Option<i64> {
@@ -249,8 +253,8 @@ impl Catalogue {
             .execute(
                 "INSERT OR REPLACE INTO index_file
                  (digest, description, key_name, key_fingerprint, used, made, newest_build,
-                  key_algorithm)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                  key_algorithm, package_name)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 params![
                     digest.as_slice(),
                     description,
@@ -259,7 +263,8 @@ impl Catalogue {
                     now as i64,
                     freshness.made as i64,
                     freshness.newest_build as i64,
-                    trusted_by.map(|by| by.algorithm.name())
+                    trusted_by.map(|by| by.algorithm.name()),
+                    package_name.map(FileName::to_string)
                 ],
             )
             .ok()?;
@@ -315,7 +320,7 @@ impl Catalogue {
         let digest = digest_of_joined(indexes);
         if self.tables.write(&digest, table) {
             // Noted so that it is dropped some day.
-            self.note(&digest, "joined", None, Freshness::default());
+            self.note(&digest, "joined", None, None, Freshness::default());
         }
     }
 
@@ -425,11 +430,13 @@ fn stored(row: &rusqlite::Row<'_>) -> rusqlite::Result<Stored> {
     let fingerprint: Option<Vec<u8>> = row.get(4)?;
     let fingerprint = fingerprint.and_then(|bytes| bytes.try_into().ok());
     let algorithm: Option<String> = row.get(7)?;
-    let algorithm = algorithm.and_then(|name| SignatureAlgorithm::from_name(&name));
+    let algorithm = algorithm.and_then(|name| SignatureAlgorithm::from_stored_name(&name));
+    let package_name: Option<String> = row.get(8)?;
     Ok(Stored {
         id: row.get(0)?,
         digest: row.get(1)?,
         description: row.get(2)?,
+        package_name: package_name.and_then(|text| FileName::parse(&text)),
         trusted_by: key_name.zip(fingerprint).zip(algorithm).map(
             |((key_name, fingerprint), algorithm)| TrustedBy {
                 key_name,

@@ -3,7 +3,7 @@
 use super::catalogue::{Catalogue, Stored, TableFiles};
 use crate::format::index::{IndexTable, UnverifiedIndex};
 use crate::format::{FormatError, Limits};
-use crate::package::PackageTable;
+use crate::package::{FileName, PackageTable};
 use crate::root::cause;
 use crate::trust::{Freshness, Keyring, Older, TrustError, TrustedBy};
 use sha2::{Digest, Sha256};
@@ -51,6 +51,8 @@ pub struct LoadedIndex {
     pub digest: [u8; 32],
     /// The `DESCRIPTION`.
     pub description: String,
+    /// How its package files are named; `None` for the usual way.
+    pub package_name: Option<FileName>,
     /// Its records; `None` if they are to be had in a joined table only ([`Depth::Choice`]).
     pub table: Option<Arc<PackageTable>>,
     /// The records are those of the file, none left out.
@@ -219,6 +221,7 @@ impl<'a> IndexLoader<'a> {
             catalogue.note(
                 &parsed.digest,
                 &parsed.index.description,
+                parsed.index.package_name.as_ref(),
                 parsed.trusted_by.as_ref(),
                 parsed.index.freshness,
             )
@@ -226,6 +229,7 @@ impl<'a> IndexLoader<'a> {
         LoadedIndex {
             digest: parsed.digest,
             description: parsed.index.description,
+            package_name: parsed.index.package_name,
             table: Some(Arc::new(parsed.index.table)),
             whole: true,
             stored,
@@ -273,6 +277,7 @@ impl<'a> IndexLoader<'a> {
         Some(LoadedIndex {
             digest: stored.digest,
             description: stored.description,
+            package_name: stored.package_name,
             table,
             whole: true,
             stored: Some(stored.id),

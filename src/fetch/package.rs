@@ -7,14 +7,13 @@
 use super::cache::{self, Key, Lock, Store};
 use super::http::{Ask, HttpError, Remedy, Session, Turns, origin};
 use crate::config::repositories::without_credentials;
-use crate::format::apk_v2::{EntryKind, PackageReader};
+use crate::format::apk::{EntryKind, PackageReader};
 use crate::format::unpacked::{UnpackError, unpack};
 use crate::format::{FormatError, Limits};
 use crate::package::Identity;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use reqwest::header::LAST_MODIFIED;
-use sha1::{Digest as _, Sha1};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, Read, Write};
@@ -585,10 +584,11 @@ pub(super) fn check<R: BufRead>(source: R, limits: &Limits) -> Result<Identity, 
     let mut buffer = vec![0; 64 << 10];
     while let Some(entry) = data.next_entry()? {
         let file = entry.header.kind == EntryKind::File;
-        let Some(wanted) = entry.header.sha1.filter(|_| file) else {
+        let wanted = entry.header.checksum;
+        if !file || !wanted.is_some() {
             continue;
-        };
-        let mut hash = Sha1::new();
+        }
+        let mut hash = wanted.hash();
         loop {
             let count = data.read(&mut buffer).map_err(FormatError::from)?;
             if count == 0 {
@@ -596,7 +596,7 @@ pub(super) fn check<R: BufRead>(source: R, limits: &Limits) -> Result<Identity, 
             }
             hash.update(&buffer[..count]);
         }
-        if hash.finalize().as_slice() != wanted {
+        if hash.finish() != wanted {
             return Err(ReadError::Checksum { path: entry.path });
         }
     }

@@ -4,6 +4,7 @@
 //! The borders between members are found only by decompressing. Nothing is written to disk here,
 //! and no signature is judged: the caller gets digests and decides.
 
+use super::apk::{ControlPart, Entry, Form};
 use super::tar::{self, Header};
 use super::{FormatError, Limits, pkginfo};
 use crate::package::{Identity, Package, ScriptKind};
@@ -14,40 +15,8 @@ use sha2::{Digest, Sha256, Sha512};
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, Read};
 
-pub use super::tar::Kind as EntryKind;
-
-/// Bytes up to which a package file is worth holding in memory as a whole.
-pub const WHOLE: u64 = 4 << 20;
 /// Bytes of data that are inflated at once, at most.
 const WHOLE_DATA: usize = 8 << 20;
-
-/// What comes before the data.
-#[derive(Clone, Debug)]
-pub struct ControlPart {
-    /// The signatures, in order.
-    pub signatures: Vec<Signature>,
-    /// Digests of the control member as stored.
-    pub digests: SignedDigests,
-    /// SHA-1 of the control member.
-    pub identity: Identity,
-    /// What `.PKGINFO` says, with the identity; the file size is not known.
-    pub package: Package,
-    /// SHA-256 that the data member must have.
-    pub data_hash: [u8; 32],
-    /// The scripts.
-    pub scripts: BTreeMap<ScriptKind, Vec<u8>>,
-}
-
-/// An entry of the data part.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Path relative to the root, without slashes at either end.
-    pub path: String,
-    /// The header, with the name as in the archive.
-    pub header: Header,
-    /// Why the name must not be used, if so.
-    pub malicious: Option<&'static str>,
-}
 
 /// Hashes what is consumed.
 struct Hashing<R, H> {
@@ -106,77 +75,66 @@ impl<R: BufRead, H: Hasher> BufRead for Hashing<R, H> {
     }
 }
 
-/// Opens packages.
-pub struct PackageReader;
+/// Reads signatures and control part; the data part is left to the returned reader.
+///
+/// # Errors
+/// [`FormatError`].
+pub(super) fn open<R: BufRead>(
+    source: R,
+    limits: &Limits,
+) -> Result<(ControlPart, DataReader<R>), FormatError> {
+    let (control, data_hash, before, rest) = open_control(source, limits)?;
+    let room = limits.unpacked_of(control.package.installed_size);
+    let inflated = Inflated::stream(rest);
+    let data = DataReader::new(inflated, data_hash, before, room, *limits);
+    Ok((control, data))
+}
 
-impl PackageReader {
-    /// Reads signatures and control part; the data part is left to the returned reader.
-    ///
-    /// # Errors
-    /// [`FormatError`].
-    pub fn open<R: BufRead>(
-        source: R,
-        limits: &Limits,
-    ) -> Result<(ControlPart, DataReader<R>), FormatError> {
-        let (control, before, rest) = Self::open_control(source, limits)?;
-        let room = limits.unpacked_of(control.package.installed_size);
-        let inflated = Inflated::stream(rest);
-        let data = DataReader::new(inflated, control.data_hash, before, room, *limits);
-        Ok((control, data))
+/// As [`open`], of a file that is in memory as a whole.
+///
+/// # Errors
+/// [`FormatError`].
+pub(super) fn open_whole<'a>(
+    file: &'a [u8],
+    limits: &Limits,
+) -> Result<(ControlPart, DataReader<&'a [u8]>), FormatError> {
+    let (control, data_hash, before, rest) = open_control(file, limits)?;
+    let room = limits.unpacked_of(control.package.installed_size);
+    // What is not as it should be is read as a stream, which tells what is wrong, and where.
+    let inflated = match inflate_whole(rest, data_hash) {
+        Some(data) => Inflated::Whole {
+            data: io::Cursor::new(data),
+            stored: rest.len() as u64,
+        },
+        None => Inflated::stream(rest),
+    };
+    let data = DataReader::new(inflated, data_hash, before, room, *limits);
+    Ok((control, data))
+}
+
+fn open_control<R: BufRead>(
+    mut source: R,
+    limits: &Limits,
+) -> Result<(ControlPart, [u8; 32], u64, R), FormatError> {
+    let start = source.fill_buf()?;
+    // apk looks at the first four bytes to tell what a file is.
+    if start.len() >= 4 && !start.starts_with(&[0x1f, 0x8b]) {
+        return Err(FormatError::Invalid);
     }
-
-    /// As [`open`](Self::open), of a file that is in memory as a whole: data of a moderate size is
-    /// checked against its hash and inflated at once, which takes less than half the time.
-    ///
-    /// # Errors
-    /// [`FormatError`].
-    pub fn open_whole<'a>(
-        file: &'a [u8],
-        limits: &Limits,
-    ) -> Result<(ControlPart, DataReader<&'a [u8]>), FormatError> {
-        let (control, before, rest) = Self::open_control(file, limits)?;
-        let room = limits.unpacked_of(control.package.installed_size);
-        // What is not as it should be is read as a stream, which tells what is wrong, and where.
-        let inflated = match inflate_whole(rest, control.data_hash) {
-            Some(data) => Inflated::Whole {
-                data: io::Cursor::new(data),
-                stored: rest.len() as u64,
-            },
-            None => Inflated::stream(rest),
+    let mut signatures = Vec::new();
+    let mut before = 0;
+    loop {
+        let (member, rest) = read_member(source, limits, &mut signatures)?;
+        source = rest;
+        before += member.size;
+        let Some(files) = member.control else {
+            if source.fill_buf()?.is_empty() {
+                return Err(FormatError::UnexpectedEnd);
+            }
+            continue;
         };
-        let data = DataReader::new(inflated, control.data_hash, before, room, *limits);
-        Ok((control, data))
-    }
-
-    fn open_control<R: BufRead>(
-        mut source: R,
-        limits: &Limits,
-    ) -> Result<(ControlPart, u64, R), FormatError> {
-        let start = source.fill_buf()?;
-        if start.is_empty() {
-            return Err(FormatError::UnexpectedEnd);
-        }
-        if start.starts_with(b"ADB") {
-            return Err(FormatError::NotSupported);
-        }
-        // apk looks at the first four bytes to tell what a file is.
-        if start.len() >= 4 && !start.starts_with(&[0x1f, 0x8b]) {
-            return Err(FormatError::Invalid);
-        }
-        let mut signatures = Vec::new();
-        let mut before = 0;
-        loop {
-            let (member, rest) = read_member(source, limits, &mut signatures)?;
-            source = rest;
-            before += member.size;
-            let Some(files) = member.control else {
-                if source.fill_buf()?.is_empty() {
-                    return Err(FormatError::UnexpectedEnd);
-                }
-                continue;
-            };
-            return Ok((files.finish(signatures, member.hash)?, before, source));
-        }
+        let (control, data_hash) = files.finish(signatures, member.hash)?;
+        return Ok((control, data_hash, before, source));
     }
 }
 
@@ -256,6 +214,9 @@ impl PackageParts {
     /// # Errors
     /// [`FormatError`].
     pub fn read(file: &[u8], limits: &Limits) -> Result<Self, FormatError> {
+        if file.starts_with(b"ADB") {
+            return Self::of_v3(file, limits);
+        }
         let mut signatures = Vec::new();
         let mut rest = file;
         let mut signature = 0;
@@ -269,9 +230,9 @@ impl PackageParts {
                 }
                 continue;
             };
-            let package = files.finish(signatures, member.hash)?;
+            let (package, data_hash) = files.finish(signatures, member.hash)?;
             let data_sha256: [u8; 32] = Sha256::digest(rest).into();
-            if data_sha256 != package.data_hash {
+            if data_sha256 != data_hash {
                 return Err(FormatError::Integrity);
             }
             let signed = usize::try_from(signature).unwrap_or(usize::MAX);
@@ -285,6 +246,24 @@ impl PackageParts {
                 package,
             });
         }
+    }
+}
+
+impl PackageParts {
+    /// Takes a file of the v3 form for data as a whole, and reads it to its end.
+    fn of_v3(file: &[u8], limits: &Limits) -> Result<Self, FormatError> {
+        let (package, data) = super::apk_v3::open(file, limits)?;
+        data.finish()?;
+        let file_sha256 = Sha256::digest(file).into();
+        Ok(Self {
+            signature: 0,
+            signature_sha1: Sha1::digest([]).into(),
+            control: 0,
+            data: file.len() as u64,
+            data_sha256: file_sha256,
+            file_sha256,
+            package,
+        })
     }
 }
 
@@ -408,32 +387,35 @@ impl ControlFiles {
         self,
         signatures: Vec<Signature>,
         hash: ThreeHashes,
-    ) -> Result<ControlPart, FormatError> {
+    ) -> Result<(ControlPart, [u8; 32]), FormatError> {
         let missing = || FormatError::Package {
             reason: ".PKGINFO is missing".into(),
         };
         let info = pkginfo::parse(&self.pkginfo.ok_or_else(missing)?)?;
         let identity = Identity(hash.sha1.finalize().into());
-        Ok(ControlPart {
+        let data_hash = info.data_hash.ok_or(FormatError::Obsolete)?;
+        let control = ControlPart {
             signatures,
             digests: SignedDigests {
                 sha1: Some(identity.0),
                 sha256: Some(hash.sha256.finalize().into()),
                 sha512: Some(hash.sha512.finalize().into()),
+                adb: None,
             },
             identity,
             package: Package {
                 identity,
                 ..info.package
             },
-            data_hash: info.data_hash.ok_or(FormatError::Obsolete)?,
+            form: Form::V2 { data_hash },
             scripts: self.scripts,
-        })
+        };
+        Ok((control, data_hash))
     }
 }
 
 /// Walks over the data part; `Read` gives the content of the current entry.
-pub struct DataReader<R: BufRead> {
+pub(super) struct DataReader<R: BufRead> {
     reader: tar::Reader<Inflated<R>>,
     data_hash: [u8; 32],
     before: u64,
@@ -463,7 +445,7 @@ impl<R: BufRead> DataReader<R> {
     ///
     /// # Errors
     /// [`FormatError`].
-    pub fn next_entry(&mut self) -> Result<Option<Entry>, FormatError> {
+    pub(super) fn next_entry(&mut self) -> Result<Option<Entry>, FormatError> {
         while let Some(header) = self.next_header()? {
             if is_skipped(&header.path) {
                 continue;
@@ -473,12 +455,7 @@ impl<R: BufRead> DataReader<R> {
                 .strip_suffix('/')
                 .unwrap_or(&header.path)
                 .to_owned();
-            let malicious = malicious(&path);
-            return Ok(Some(Entry {
-                path,
-                header,
-                malicious,
-            }));
+            return Ok(Some(Entry::new(path, header)));
         }
         Ok(None)
     }
@@ -502,7 +479,7 @@ impl<R: BufRead> DataReader<R> {
     ///
     /// # Errors
     /// [`FormatError::Integrity`] if the data is not what `.PKGINFO` promises.
-    pub fn finish(mut self) -> Result<u64, FormatError> {
+    pub(super) fn finish(mut self) -> Result<u64, FormatError> {
         while self.next_header()?.is_some() {}
         let mut buffered = match self.reader.into_inner() {
             Inflated::Stream(buffered) => buffered,
@@ -536,23 +513,4 @@ impl<R: BufRead> Read for DataReader<R> {
 fn is_skipped(name: &str) -> bool {
     let first = name.split('/').next().unwrap_or_default();
     first.starts_with('.') && (!matches!(first, "." | "..") || matches!(name, "." | "./"))
-}
-
-/// Returns why a path must not be used (formats.md, 2.8; commit.md, W21 and W31).
-pub fn malicious(path: &str) -> Option<&'static str> {
-    if path.starts_with('/') {
-        return Some("absolute path");
-    }
-    if path.bytes().any(|byte| byte < 0x20 || byte == 0x7f) {
-        return Some("control character");
-    }
-    for component in path.split('/') {
-        match component {
-            "" => return Some("empty component"),
-            "." | ".." => return Some("relative component"),
-            long if long.len() > 255 => return Some("component too long"),
-            _ => {}
-        }
-    }
-    None
 }

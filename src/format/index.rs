@@ -1,9 +1,13 @@
-//! `APKINDEX.tar.gz` (formats.md, 3.1): verified first, parsed afterwards.
+//! Indexes, verified first, parsed afterwards: `APKINDEX.tar.gz` (formats.md, 3.1), and those of the
+//! v3 form (7.2).
 
+use super::adb::block::Container;
+use super::adb::value::Payload;
+use super::adb::{AdbError, reader, schema};
 use super::apk_v2::{self};
 use super::{FormatError, Limits, apkindex, tar};
 use crate::package::table::Builder;
-use crate::package::{Index, PackageTable, Stated};
+use crate::package::{FileName, Identity, Index, Package, PackageTable, Stated};
 use crate::trust::{Freshness, Signature, SignatureAlgorithm, SignedDigests};
 use flate2::bufread::GzDecoder;
 use sha1::Sha1;
@@ -18,8 +22,16 @@ pub struct UnverifiedIndex<'a> {
     pub signatures: Vec<Signature>,
     /// Digests of the signed bytes, as far as the signatures ask for them.
     pub digests: SignedDigests,
-    signed: &'a [u8],
+    signed: Signed<'a>,
     limits: Limits,
+}
+
+/// The signed part of an index.
+enum Signed<'a> {
+    /// The members of an archive behind the signatures.
+    V2(&'a [u8]),
+    /// The whole ADB.
+    V3(&'a [u8]),
 }
 
 impl<'a> UnverifiedIndex<'a> {
@@ -32,7 +44,15 @@ impl<'a> UnverifiedIndex<'a> {
             return Err(FormatError::UnexpectedEnd);
         }
         if file.starts_with(b"ADB") {
-            return Err(FormatError::NotSupported);
+            let mut container = open_adb(file)?;
+            let claims = reader::claims(&mut container, limits)?;
+            container.finish()?;
+            return Ok(Self {
+                signatures: claims.signatures,
+                digests: claims.digests,
+                signed: Signed::V3(file),
+                limits: *limits,
+            });
         }
         let mut signatures = Vec::new();
         let mut signed = file;
@@ -45,7 +65,7 @@ impl<'a> UnverifiedIndex<'a> {
         Ok(Self {
             digests: digests(signed, &signatures),
             signatures,
-            signed,
+            signed: Signed::V2(signed),
             limits: *limits,
         })
     }
@@ -56,7 +76,11 @@ impl<'a> UnverifiedIndex<'a> {
     /// # Errors
     /// [`FormatError`].
     pub fn inspect(&self) -> Result<(), FormatError> {
-        let mut decoder = GzDecoder::new(self.signed).take(self.limits.index.saturating_mul(2));
+        // An ADB was read to its end before.
+        let Signed::V2(signed) = self.signed else {
+            return Ok(());
+        };
+        let mut decoder = GzDecoder::new(signed).take(self.limits.index.saturating_mul(2));
         io::copy(&mut decoder, &mut io::sink())?;
         Ok(())
     }
@@ -67,7 +91,21 @@ impl<'a> UnverifiedIndex<'a> {
     /// # Errors
     /// [`FormatError`].
     pub fn parse(self) -> Result<Index, FormatError> {
-        let content = self.content()?;
+        let signed = match self.signed {
+            Signed::V2(signed) => signed,
+            Signed::V3(file) => {
+                let mut packages = Vec::new();
+                let (description, _) = each_of_adb(file, &self.limits, |package| {
+                    packages.push(package);
+                })?;
+                return Ok(Index {
+                    description,
+                    made: 0,
+                    packages,
+                });
+            }
+        };
+        let content = self.content(signed)?;
         let packages = apkindex::parse(&content.text)?;
         Ok(Index {
             description: content.description,
@@ -81,17 +119,33 @@ impl<'a> UnverifiedIndex<'a> {
     /// # Errors
     /// [`FormatError`].
     pub fn into_table(self) -> Result<IndexTable, FormatError> {
-        let content = self.content()?;
         let mut builder = Builder::with_details();
         let mut newest_build = 0;
-        apkindex::each(&content.text, |stated| {
+        let mut take = |stated: &Stated<'_>| {
             if is_usable(stated) {
                 newest_build = newest_build.max(stated.build_time.unwrap_or(0));
                 builder.add(stated);
             }
-        })?;
+        };
+        let (content, package_name) = match self.signed {
+            Signed::V2(signed) => {
+                let content = self.content(signed)?;
+                apkindex::each(&content.text, take)?;
+                (content, None)
+            }
+            Signed::V3(file) => {
+                let take = |package: Package| take(&Stated::of(&package));
+                let (description, package_name) = each_of_adb(file, &self.limits, take)?;
+                let content = Content {
+                    description,
+                    ..Content::default()
+                };
+                (content, package_name)
+            }
+        };
         Ok(IndexTable {
             description: content.description,
+            package_name,
             freshness: Freshness {
                 made: content.made,
                 newest_build,
@@ -100,9 +154,9 @@ impl<'a> UnverifiedIndex<'a> {
         })
     }
 
-    fn content(&self) -> Result<Content, FormatError> {
+    fn content(&self, signed: &[u8]) -> Result<Content, FormatError> {
         let limits = &self.limits;
-        let mut reader = tar::Reader::new(GzDecoder::new(self.signed), *limits);
+        let mut reader = tar::Reader::new(GzDecoder::new(signed), *limits);
         let mut content = Content::default();
         while let Some(header) = reader.next_entry()? {
             if header.path.starts_with(".SIGN.") {
@@ -141,6 +195,8 @@ impl<'a> UnverifiedIndex<'a> {
 pub struct IndexTable {
     /// The `DESCRIPTION`.
     pub description: String,
+    /// How its package files are named; `None` for the usual way.
+    pub package_name: Option<FileName>,
     /// How new it says it is: its own time, and the newest of its packages.
     pub freshness: Freshness,
     /// The records that can be used.
@@ -191,7 +247,54 @@ fn digests(signed: &[u8], signatures: &[Signature]) -> SignedDigests {
         sha1: wanted(SignatureAlgorithm::Rsa).then(|| Sha1::digest(signed).into()),
         sha256: wanted(SignatureAlgorithm::Rsa256).then(|| Sha256::digest(signed).into()),
         sha512: wanted(SignatureAlgorithm::Rsa512).then(|| Sha512::digest(signed).into()),
+        adb: None,
     }
+}
+
+fn open_adb(file: &[u8]) -> Result<Container<&[u8]>, FormatError> {
+    let container = Container::open(file)?;
+    match container.schema() {
+        schema::INDEX => Ok(container),
+        _ => Err(FormatError::NotSupported),
+    }
+}
+
+/// Calls `take` with each package of an index of the v3 form that has a usable hash; returns the
+/// description, and how package files are named.
+fn each_of_adb(
+    file: &[u8],
+    limits: &Limits,
+    mut take: impl FnMut(Package),
+) -> Result<(String, Option<FileName>), FormatError> {
+    let mut container = open_adb(file)?;
+    container.next_block()?;
+    let payload = container.payload(limits.index, "index")?;
+    let payload = Payload::new(&payload, limits.index.saturating_mul(2))?;
+    let root = payload.root()?;
+    let packages = root.slots(2)?;
+    for number in 1..=packages.len() {
+        let info = schema::package_info(packages.slots(number)?)?;
+        // SHA-256 of a v3 package, or what fits into an identity of one of either form.
+        if !matches!(info.hashes.len(), 20 | 32) {
+            continue;
+        }
+        let identity = Identity(*info.hashes.first_chunk().expect("it is long enough"));
+        take(Package {
+            identity,
+            ..info.package
+        });
+    }
+    let description = root.blob(1)?;
+    let description = String::from_utf8_lossy(description).replace(['\n', '\r', '\0'], " ");
+    let name = schema::exact(root.blob(3)?)?;
+    let name = match name.is_empty() {
+        true => None,
+        false => {
+            let unknown = || AdbError::schema(format!("pkgname-spec {name:?}"));
+            Some(FileName::parse(&name).ok_or_else(unknown)?)
+        }
+    };
+    Ok((description, name))
 }
 
 /// Returns whether a record's texts can be used as file names and lines (commit.md, W1 and W20).

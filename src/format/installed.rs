@@ -161,7 +161,8 @@ fn acl(text: &str) -> Option<Acl> {
 pub fn write(db: &InstalledDb) -> Result<Vec<u8>, FormatError> {
     let mut order: Vec<&InstalledPackage> = db.packages.iter().collect();
     order.sort_by(|a, b| crate::package::order::by_name(&a.package.name, &b.package.name));
-    let mut out = String::new();
+    // About what a record and a file of it take.
+    let mut out = String::with_capacity(512 * order.len() + 64 * db.file_count());
     for installed in order {
         write_package(installed, &mut out)?;
     }

@@ -3,7 +3,10 @@
 //! Readers take what apk takes and refuse what it refuses, with apk's words; beyond that they keep
 //! to the documented [`Limits`], so that no input decides how much memory is used.
 
-pub mod apk_v2;
+pub mod adb;
+pub mod apk;
+mod apk_v2;
+mod apk_v3;
 pub mod apkindex;
 pub mod index;
 pub mod index_writer;
@@ -70,6 +73,9 @@ pub enum FormatError {
         /// The limit, in bytes if it is a size.
         limit: u64,
     },
+    /// A file of the v3 form is not as it should be.
+    #[error(transparent)]
+    Adb(#[from] adb::AdbError),
     /// The database was written by a newer program.
     #[error("This apk-tools is too old to handle installed packages")]
     TooNew,
@@ -102,6 +108,11 @@ pub fn limit_in(message: &str) -> Option<(&str, u64)> {
 
 impl From<io::Error> for FormatError {
     fn from(error: io::Error) -> Self {
+        // Readers of contents can give only errors of the system; what they mean is inside.
+        let error = match error.downcast::<Self>() {
+            Ok(meant) => return meant,
+            Err(error) => error,
+        };
         match error.kind() {
             io::ErrorKind::UnexpectedEof => Self::UnexpectedEnd,
             io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => Self::Invalid,

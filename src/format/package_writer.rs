@@ -5,7 +5,7 @@
 //! malicious is refused here; [`data_tar`] and [`assemble`] are the parts without that check, for
 //! whoever needs bad packages to test with.
 
-use super::{FormatError, apk_v2, pkginfo, record, tar};
+use super::{FormatError, apk, pkginfo, record, tar};
 use crate::package::dependency::join;
 use crate::package::{Dependency, Package, ScriptKind};
 use crate::trust::{KeyError, SignatureAlgorithm, SigningKey};
@@ -201,7 +201,7 @@ fn check(contents: &PackageContents) -> Result<(), WriteError> {
     for entry in &contents.entries {
         let path = entry.path.as_str();
         let wrong = |reason| Err(unfit(path.escape_debug().to_string(), reason));
-        if let Some(reason) = apk_v2::malicious(path) {
+        if let Some(reason) = apk::malicious(path) {
             return wrong(reason);
         }
         if path.starts_with('.') {

@@ -5,7 +5,10 @@
 //! layout is that of the `tar` crate.
 
 use super::{FormatError, Limits, not_utf8};
+use crate::package::{Digest, DigestAlgorithm};
 use serde::{Deserialize, Serialize};
+use sha1::Sha1;
+use sha2::{Digest as _, Sha256};
 use std::io::{self, Read};
 
 const BLOCK: usize = 512;
@@ -32,6 +35,92 @@ pub enum Kind {
     Fifo,
 }
 
+/// What the content of a file, or the target of a link, must hash to.
+// The order of the variants is part of the layout of unpacked packages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Checksum {
+    /// Nothing is said.
+    #[default]
+    None,
+    /// SHA-1.
+    Sha1([u8; 20]),
+    /// SHA-256.
+    Sha256([u8; 32]),
+}
+
+impl Checksum {
+    /// Returns whether something is said.
+    pub fn is_some(self) -> bool {
+        self != Self::None
+    }
+
+    /// Begins to hash what this is the checksum of.
+    pub fn hash(self) -> ContentHash {
+        match self {
+            Self::None => ContentHash::None,
+            Self::Sha1(_) => ContentHash::Sha1(Sha1::new()),
+            Self::Sha256(_) => ContentHash::Sha256(Sha256::new()),
+        }
+    }
+
+    /// Returns whether this is the checksum of a text; true if nothing is said.
+    pub fn fits(self, text: &[u8]) -> bool {
+        let mut hash = self.hash();
+        hash.update(text);
+        hash.finish() == self
+    }
+
+    /// Returns what a database records: SHA-1, or of the others the first 20 bytes.
+    pub fn recorded(self) -> Option<Digest> {
+        match self {
+            Self::None => None,
+            Self::Sha1(bytes) => Some(Digest::sha1(bytes)),
+            Self::Sha256(bytes) => {
+                Some(Digest::new(DigestAlgorithm::Sha256Truncated, &bytes[..20]))
+            }
+        }
+    }
+
+    /// Returns it as it is.
+    pub fn whole(self) -> Option<Digest> {
+        match self {
+            Self::Sha256(bytes) => Some(Digest::new(DigestAlgorithm::Sha256, bytes)),
+            other => other.recorded(),
+        }
+    }
+}
+
+/// The hash that a [`Checksum`] is compared with.
+#[derive(Clone, Debug)]
+pub enum ContentHash {
+    /// Nothing is compared.
+    None,
+    /// SHA-1.
+    Sha1(Sha1),
+    /// SHA-256.
+    Sha256(Sha256),
+}
+
+impl ContentHash {
+    /// Takes more bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::None => {}
+            Self::Sha1(hash) => hash.update(bytes),
+            Self::Sha256(hash) => hash.update(bytes),
+        }
+    }
+
+    /// Returns the checksum of the bytes.
+    pub fn finish(self) -> Checksum {
+        match self {
+            Self::None => Checksum::None,
+            Self::Sha1(hash) => Checksum::Sha1(hash.finalize().into()),
+            Self::Sha256(hash) => Checksum::Sha256(hash.finalize().into()),
+        }
+    }
+}
+
 /// One entry, PAX records applied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
@@ -53,8 +142,8 @@ pub struct Header {
     pub mtime: u64,
     /// Bytes of content that follow.
     pub size: u64,
-    /// `APK-TOOLS.checksum.SHA1`.
-    pub sha1: Option<[u8; 20]>,
+    /// Of content or link target: `APK-TOOLS.checksum.SHA1`, or what a v3 package has.
+    pub checksum: Checksum,
     /// `SCHILY.xattr.*` without the prefix.
     pub xattrs: Vec<(String, Vec<u8>)>,
 }
@@ -64,7 +153,7 @@ pub struct Header {
 struct Extended {
     path: Option<String>,
     link: Option<String>,
-    sha1: Option<[u8; 20]>,
+    checksum: Checksum,
     xattrs: Vec<(String, Vec<u8>)>,
     /// Bytes of all records before the entry.
     size: u64,
@@ -251,7 +340,7 @@ impl<R: Read> Reader<R> {
             gname: text(&block[297..329]),
             mtime: octal(&block[136..148])?,
             size,
-            sha1: extended.sha1,
+            checksum: extended.checksum,
             xattrs: extended.xattrs,
         }))
     }
@@ -340,7 +429,8 @@ fn pax(mut records: &[u8], extended: &mut Extended) -> Result<(), FormatError> {
             b"linkpath" => extended.link = Some(exact(value)?),
             b"APK-TOOLS.checksum.SHA1" => {
                 let digest = data_encoding::HEXLOWER_PERMISSIVE.decode(value).ok();
-                extended.sha1 = digest.and_then(|bytes| bytes.try_into().ok());
+                let sha1 = digest.and_then(|bytes| bytes.try_into().ok());
+                extended.checksum = sha1.map_or(Checksum::None, Checksum::Sha1);
             }
             _ => {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {

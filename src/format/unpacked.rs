@@ -10,11 +10,10 @@
 //! know that nobody but the writer of the cache wrote it: [`Reader::verify`] finds damage, not
 //! malice, except that identity and metadata are always those of the control part.
 
-use super::apk_v2::{ControlPart, Entry, EntryKind, PackageReader};
+use super::apk::{Checksum, ControlPart, Entry, EntryKind, Form, PackageReader};
 use super::tar::Header;
 use super::{FormatError, Limits};
 use serde::{Deserialize, Serialize};
-use sha1::{Digest as _, Sha1};
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::FileExt;
@@ -89,7 +88,7 @@ impl Writer {
     pub fn add(&mut self, mut entry: Entry, content: &mut impl Read) -> Result<(), UnpackError> {
         if entry.malicious.is_some() {
             // Nobody will want what is in it.
-            (entry.header.size, entry.header.sha1) = (0, None);
+            (entry.header.size, entry.header.checksum) = (0, Checksum::None);
             self.entries.push(Stored {
                 path: entry.path,
                 header: entry.header,
@@ -101,8 +100,8 @@ impl Writer {
             EntryKind::File => self.content(&entry, content)?,
             _ => self.at,
         };
-        if let (EntryKind::Symlink(target), Some(sha1)) = (&entry.header.kind, entry.header.sha1)
-            && Sha1::digest(target).as_slice() != sha1
+        if let EntryKind::Symlink(target) = &entry.header.kind
+            && !entry.header.checksum.fits(target.as_bytes())
         {
             return Err(UnpackError::Checksum { path: entry.path });
         }
@@ -115,13 +114,16 @@ impl Writer {
     }
 
     fn content(&mut self, entry: &Entry, content: &mut impl Read) -> Result<u64, UnpackError> {
-        let wanted = entry.header.sha1.ok_or(FormatError::Obsolete)?;
+        let wanted = entry.header.checksum;
+        if !wanted.is_some() {
+            return Err(FormatError::Obsolete.into());
+        }
         if entry.header.size >= ALIGNED {
             let gap = self.at.next_multiple_of(BLOCK) - self.at;
             self.write_zeros(gap)?;
         }
         let at = self.at;
-        let mut hash = Sha1::new();
+        let mut hash = wanted.hash();
         loop {
             let count = content.read(&mut self.buffer).map_err(FormatError::from)?;
             if count == 0 {
@@ -133,7 +135,7 @@ impl Writer {
                 .map_err(UnpackError::Write)?;
             self.at += count as u64;
         }
-        if hash.finalize().as_slice() != wanted {
+        if hash.finish() != wanted {
             let path = entry.path.clone();
             return Err(UnpackError::Checksum { path });
         }
@@ -173,7 +175,7 @@ impl Writer {
     }
 }
 
-/// Reads an unpacked package entry by entry, as [`super::apk_v2::DataReader`] reads a packed one.
+/// Reads an unpacked package entry by entry, as [`super::apk::DataReader`] reads a packed one.
 #[derive(Debug)]
 pub struct Reader {
     file: File,
@@ -237,12 +239,7 @@ impl Reader {
             EntryKind::File => (stored.at, stored.header.size),
             _ => (0, 0),
         };
-        let malicious = super::apk_v2::malicious(&stored.path);
-        Some(Entry {
-            path: stored.path,
-            header: stored.header,
-            malicious,
-        })
+        Some(Entry::new(stored.path, stored.header))
     }
 
     /// Returns where the content of the current entry is: file, place, bytes.
@@ -294,10 +291,11 @@ impl Reader {
         let mut buffer = vec![0; BUFFER];
         while let Some(entry) = self.next_entry() {
             let file = entry.header.kind == EntryKind::File;
-            let Some(wanted) = entry.header.sha1.filter(|_| file) else {
+            let wanted = entry.header.checksum;
+            if !file || !wanted.is_some() {
                 continue;
-            };
-            let mut hash = Sha1::new();
+            }
+            let mut hash = wanted.hash();
             loop {
                 let count = self.read(&mut buffer).map_err(FormatError::from)?;
                 if count == 0 {
@@ -305,7 +303,7 @@ impl Reader {
                 }
                 hash.update(&buffer[..count]);
             }
-            if hash.finalize().as_slice() != wanted {
+            if hash.finish() != wanted {
                 return Err(UnpackError::Checksum { path: entry.path });
             }
         }
@@ -356,7 +354,11 @@ pub fn unpack<R: io::BufRead>(
         writer.add(entry, &mut data)?;
     }
     data.finish()?;
-    writer.finish(&before)
+    match &control.form {
+        Form::V2 { .. } => writer.finish(&before),
+        // Where its data begins is not to be told from the stored bytes.
+        Form::V3 { head, .. } => writer.finish(head.as_bytes()),
+    }
 }
 
 /// Keeps what is consumed until somebody takes it.

@@ -9,7 +9,7 @@ use super::{
     BuiltImage, Platform, Warning, accounts, base, certificates, layer, ldconfig, mutate, oci,
     sandbox,
 };
-use crate::format::apk_v2::{EntryKind, PackageReader};
+use crate::format::apk::{EntryKind, PackageReader};
 use crate::package::InstalledDb;
 use crate::plan::{Change, NewPackage, Plan, Source};
 use crate::progress::{Event, Level, Sink};

@@ -30,6 +30,8 @@ pub struct Provenance {
     pub url: String,
     /// SHA-256 of its file, in hexadecimal, if it has one.
     pub sha256: Option<String>,
+    /// Its identity is of the v3 form, and no SHA-1.
+    pub v3: bool,
 }
 
 /// What an inventory is made from.
@@ -90,6 +92,8 @@ struct Component {
     package: Package,
     provenance: Provenance,
     purl: String,
+    /// The identity is of the v3 form, and no SHA-1.
+    v3: bool,
     /// Numbers of the components it needs.
     needs: Vec<usize>,
 }
@@ -135,6 +139,9 @@ impl Inventory {
                 .cloned()
                 .unwrap_or_default(),
             purl: purl(package, &vendor, &system, &image.architecture),
+            // Packages without files have no flag in the database.
+            v3: (subject.provenance.get(&package.name)).is_some_and(|from| from.v3)
+                || (image.installed.by_identity(package.identity)).is_some_and(|p| p.sha256_160),
             needs: needs(package, &packages),
         };
         let components: Vec<Component> = packages.iter().map(component).collect();

@@ -130,6 +130,8 @@ struct Audit<'a> {
     rules: ProtectedPaths,
     files: HashMap<String, Recorded<'a>>,
     directories: HashMap<&'a str, (&'a Acl, usize)>,
+    /// What contains recorded directories: v3 packages need not list it.
+    parents: HashSet<&'a str>,
     /// Recorded files below each recorded directory, to find missing ones.
     names: BTreeMap<&'a str, Vec<&'a str>>,
     visited: HashSet<String>,
@@ -148,11 +150,19 @@ impl<'a> Audit<'a> {
         let mut files = HashMap::new();
         let mut directories = HashMap::new();
         let mut names: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        let mut parents = HashSet::new();
         for (package, installed) in db.packages.iter().enumerate() {
             for directory in &installed.directories {
                 directories
                     .entry(directory.path.as_str())
                     .or_insert((&directory.acl, package));
+                let mut below = directory.path.as_str();
+                while let Some((parent, _)) = below.rsplit_once('/') {
+                    if !parents.insert(parent) {
+                        break;
+                    }
+                    below = parent;
+                }
                 let list = names.entry(directory.path.as_str()).or_default();
                 for file in &directory.files {
                     list.push(file.name.as_str());
@@ -173,6 +183,7 @@ impl<'a> Audit<'a> {
             rules,
             files,
             directories,
+            parents,
             names,
             visited: HashSet::new(),
             seen: HashSet::new(),
@@ -209,6 +220,10 @@ impl<'a> Audit<'a> {
             return;
         }
         let protected = rule.is_some() && !ignored;
+        if known.is_none() && self.parents.contains(path) {
+            self.enter(path);
+            return;
+        }
         let Some((acl, package)) = known else {
             let concerns = match mode {
                 Mode::Backup => protected,

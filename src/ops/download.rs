@@ -66,8 +66,8 @@ impl PackageFiles<'_> {
         let of = |number: usize| all.get(number).filter(|loaded| loaded.reachable);
         let arch = package.arch.as_deref().unwrap_or_default();
         let url = |number: usize| {
-            let repository = &of(number)?.repository;
-            Some(repository.package_url(arch, &package.name, &package.version))
+            let package_of = (&*package.name, &*package.version, arch);
+            Some(of(number)?.package_url(package_of, package.identity))
         };
         let local = numbers
             .iter()
@@ -140,9 +140,8 @@ impl PackageFiles<'_> {
             loaded.reachable && !loaded.local && index.is_some_and(listed)
         });
         for other in others {
-            let url = other
-                .repository
-                .package_url(arch, &package.name, &package.version);
+            let package_of = (&*package.name, &*package.version, arch);
+            let url = other.package_url(package_of, package.identity);
             for url in self.repositories.mirrors.addresses(&url) {
                 if !urls.contains(&url) {
                     urls.push(url);

@@ -8,7 +8,7 @@ use super::verify::keyring;
 use super::{Error, download};
 use crate::config::{Settings, repositories};
 use crate::format::FormatError;
-use crate::format::apk_v2::{Entry, EntryKind};
+use crate::format::apk::{Entry, EntryKind};
 use crate::progress::{Level, Sink};
 use crate::root::{Directory, Root, RootError, split};
 use crate::trust::Keyring;

@@ -10,8 +10,9 @@ use super::{Error, query::Answer};
 use crate::config::{Settings, repositories};
 use crate::fetch::cache::Key;
 use crate::fetch::package::FileRequest;
-use crate::format::apk_v2::PackageReader;
+use crate::format::apk::PackageReader;
 use crate::format::{FormatError, Limits};
+pub use crate::package::FileName;
 use crate::package::Identity;
 use crate::progress::Sink;
 use std::collections::HashSet;
@@ -40,78 +41,6 @@ pub struct FetchOptions {
     pub urls: bool,
     /// Delete what else is in the directory.
     pub purge: bool,
-}
-
-/// How package files are named: `${name}`, `${version}`, `${arch}`, `${hash}`, each with `:N` for
-/// its first N characters (formats.md, 1.4).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileName(Vec<Part>);
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Part {
-    Text(String),
-    Variable(Variable, Option<usize>),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Variable {
-    Name,
-    Version,
-    Arch,
-    Hash,
-}
-
-impl Default for FileName {
-    fn default() -> Self {
-        Self::parse("${name}-${version}.apk").expect("it is well-formed")
-    }
-}
-
-impl FileName {
-    /// Reads a specification; `None` if a variable is unknown or malformed.
-    pub fn parse(text: &str) -> Option<Self> {
-        let mut parts = Vec::new();
-        let mut rest = text;
-        while let Some((before, after)) = rest.split_once("${") {
-            let (variable, after) = after.split_once('}')?;
-            let (name, length) = match variable.split_once(':') {
-                Some((name, length)) => (name, Some(length.parse().ok()?)),
-                None => (variable, None),
-            };
-            let variable = match name {
-                "name" => Variable::Name,
-                "version" => Variable::Version,
-                "arch" => Variable::Arch,
-                "hash" => Variable::Hash,
-                _ => return None,
-            };
-            parts.push(Part::Text(before.to_owned()));
-            parts.push(Part::Variable(variable, length));
-            rest = after;
-        }
-        parts.push(Part::Text(rest.to_owned()));
-        Some(Self(parts))
-    }
-
-    fn of(&self, view: &View<'_>, package: PackageRef) -> String {
-        let entry = view.get(package);
-        let mut name = String::new();
-        for part in &self.0 {
-            match part {
-                Part::Text(text) => name.push_str(text),
-                Part::Variable(variable, length) => {
-                    let value = match variable {
-                        Variable::Name => entry.name().to_owned(),
-                        Variable::Version => entry.version().to_owned(),
-                        Variable::Arch => entry.arch().to_owned(),
-                        Variable::Hash => entry.identity().hex(),
-                    };
-                    name.extend(value.chars().take(length.unwrap_or(usize::MAX)));
-                }
-            }
-        }
-        name
-    }
 }
 
 /// One package to fetch.
@@ -221,7 +150,12 @@ fn wanted(
             size: entry.size(),
             url: known.url(view, *package, settings.network),
             kept: known.kept(settings, view, *package),
-            target: options.output.join(options.name.of(view, *package)),
+            target: options.output.join(options.name.of(
+                entry.name(),
+                entry.version(),
+                entry.arch(),
+                entry.identity(),
+            )),
         }
     });
     wanted.collect()
@@ -353,25 +287,6 @@ fn purge(options: &FetchOptions, wanted: &[Wanted], sink: &mut dyn Sink) {
         {
             let cause = crate::root::cause(&error);
             sink.warning(&format!("{}: {cause}", path.display()));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::FileName;
-
-    #[test]
-    fn specifications_are_read() {
-        for (text, good) in [
-            ("${name}-${version}.apk", true),
-            ("${name:3}/x", true),
-            ("bad$", true),
-            ("${nothing}", false),
-            ("${name:x}", false),
-            ("${name", false),
-        ] {
-            assert_eq!(FileName::parse(text).is_some(), good, "{text}");
         }
     }
 }

@@ -9,8 +9,8 @@ use super::refresh::{self, LoadedRepositories, LoadedRepository, Purpose};
 use crate::config::{Architectures, CacheDirectory, Settings};
 use crate::fetch::Depth;
 use crate::fetch::cache::Key;
-use crate::format::apk_v2::EntryKind;
-use crate::package::{Dependency, Digest, Identity, InstalledDb, World};
+use crate::format::apk::EntryKind;
+use crate::package::{Dependency, Identity, InstalledDb, World};
 use crate::progress::{Event, Sink};
 use crate::root::Root;
 use crate::solver::{self, Flags, InstalledInput, Universe};
@@ -88,6 +88,7 @@ impl Known {
                 url: crate::config::repositories::masked(&repository.url),
                 index_url: repository.index_url.clone(),
                 base: crate::config::repositories::masked(repository.base()),
+                file: repository.file_name(index.package_name.as_ref()),
                 tags: repository.tags.clone(),
                 description: index.description.clone(),
                 table: index.table(),
@@ -184,8 +185,8 @@ impl Known {
             .collect();
         let found = view.repositories_of(package).map(|number| usable[number]);
         let mut found = found.filter(|loaded| loaded.reachable && (loaded.local || network));
-        let repository = &found.next()?.repository;
-        Some(repository.package_url(entry.arch(), entry.name(), entry.version()))
+        let named = (entry.name(), entry.version(), entry.arch());
+        Some(found.next()?.package_url(named, entry.identity()))
     }
 
     /// Returns the files of a package file, for `manifest`.
@@ -196,12 +197,18 @@ impl Known {
         let keyring = super::verify::keyring(settings, &self.root).map_err(|e| e.to_string())?;
         let mut files = Vec::new();
         package_file::open(Path::new(file), &keyring, settings)
-            .and_then(|(_, data)| {
+            .and_then(|(control, data)| {
+                let is_v3 = control.form.is_v3();
                 package_file::read(data, |entry, _| {
-                    if entry.header.kind == EntryKind::File {
+                    // What apk tells of packages of either form.
+                    if entry.header.kind == EntryKind::File
+                        || is_v3 && entry.header.kind != EntryKind::Directory
+                    {
+                        let link = matches!(entry.header.kind, EntryKind::Symlink(_));
+                        let digest = entry.header.checksum.whole().filter(|_| !link);
                         files.push(ManifestFile {
                             path: entry.path.clone(),
-                            digest: entry.header.sha1.map(Digest::sha1),
+                            digest,
                         });
                     }
                     Ok(())

@@ -5,10 +5,9 @@
 
 use crate::config::Settings;
 use crate::format::FormatError;
-use crate::format::apk_v2::{ControlPart, DataReader, Entry, EntryKind, PackageReader};
+use crate::format::apk::{ContentHash, ControlPart, DataReader, Entry, EntryKind, PackageReader};
 use crate::package::Package;
 use crate::trust::{Keyring, Signature, SignedDigests, TrustError};
-use sha1::{Digest as _, Sha1};
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
@@ -45,6 +44,7 @@ impl PackageFileError {
         match self {
             Self::Trust(error) => Some(error.explanation()),
             Self::Checksum { path } => Some(format!("{path} is not what its checksum says")),
+            Self::Format(FormatError::Adb(error)) => error.explanation(),
             _ => None,
         }
     }
@@ -116,24 +116,19 @@ pub(super) fn read(
     while let Some(entry) = data.next_entry()? {
         let mut content = Hashed {
             inner: &mut data,
-            hash: Sha1::new(),
+            hash: entry.header.checksum.hash(),
         };
         visit(&entry, &mut content)?;
         std::io::copy(&mut content, &mut std::io::sink()).map_err(FormatError::from)?;
-        let found: [u8; 20] = content.hash.finalize().into();
-        let found = match &entry.header.kind {
-            EntryKind::File => found,
-            EntryKind::Symlink(target) => Sha1::digest(target).into(),
-            _ => continue,
+        let wanted = entry.header.checksum;
+        let right = match &entry.header.kind {
+            EntryKind::File if !wanted.is_some() => return Err(FormatError::Obsolete.into()),
+            EntryKind::File => content.hash.finish() == wanted,
+            EntryKind::Symlink(target) => wanted.fits(target.as_bytes()),
+            _ => true,
         };
-        match entry.header.sha1 {
-            Some(sha1) if sha1 != found => {
-                return Err(PackageFileError::Checksum { path: entry.path });
-            }
-            None if entry.header.kind == EntryKind::File => {
-                return Err(FormatError::Obsolete.into());
-            }
-            _ => {}
+        if !right {
+            return Err(PackageFileError::Checksum { path: entry.path });
         }
     }
     data.finish()?;
@@ -142,7 +137,7 @@ pub(super) fn read(
 
 struct Hashed<'d> {
     inner: &'d mut Data,
-    hash: Sha1,
+    hash: ContentHash,
 }
 
 impl Read for Hashed<'_> {

@@ -6,7 +6,7 @@ use crate::fetch::cache::Store;
 use crate::fetch::catalogue::Catalogue;
 use crate::fetch::remote_index::{IndexAnswer, IndexRequest, fetch_indexes, seed};
 use crate::fetch::{Depth, HttpError, IndexLoader, LoadedIndex, Rules, Session};
-use crate::package::PackageTable;
+use crate::package::{Identity, PackageTable};
 use crate::progress::{Event, Sink};
 use crate::root::{Root, RootError};
 use crate::trust::Keyring;
@@ -37,6 +37,15 @@ pub struct LoadedRepository {
     pub reachable: bool,
     /// It is on this machine.
     pub local: bool,
+}
+
+impl LoadedRepository {
+    /// Returns the address of the file of a package: name, version and architecture.
+    pub fn package_url(&self, package: (&str, &str, &str), identity: Identity) -> String {
+        let named = self.index.as_ref();
+        let named = named.and_then(|index| index.package_name.as_ref());
+        self.repository.package_url(named, package, identity)
+    }
 }
 
 /// All repositories of a root.

@@ -6,6 +6,7 @@
 
 pub mod dependency;
 pub mod digest;
+pub mod file_name;
 pub mod glob;
 pub mod installed;
 pub mod name_hash;
@@ -17,6 +18,7 @@ pub mod world;
 
 pub use dependency::{Dependency, DependencyError, DependencyList, Operator};
 pub use digest::{Digest, DigestAlgorithm, Identity};
+pub use file_name::FileName;
 pub use installed::{
     Acl, InstalledDb, InstalledDirectory, InstalledFile, InstalledPackage, ScriptKind,
 };

@@ -56,6 +56,11 @@ impl Ownership {
         Self { owners }
     }
 
+    /// Makes room for so many paths more.
+    pub fn reserve(&mut self, paths: usize) {
+        self.owners.reserve(paths);
+    }
+
     /// Returns who owns a canonical path.
     pub fn owner(&self, path: &str) -> Option<Owner> {
         self.owners.get(path).copied()
@@ -114,7 +119,8 @@ pub fn join(directory: &str, name: &str) -> String {
     if directory.is_empty() {
         name.to_owned()
     } else {
-        format!("{directory}/{name}")
+        // Asked for every file several times: `format!` would grow the text.
+        [directory, "/", name].concat()
     }
 }
 

@@ -125,13 +125,15 @@ pub(super) fn carry_out(
     let Start {
         root,
         installed,
-        owners,
+        mut owners,
         accounts,
         progress,
         journal,
         runner,
     } = start;
     let options = &promise.options;
+    let coming = promise.packages.iter().flatten();
+    owners.reserve(coming.map(|package| package.files.len()).sum());
     let owed = cut::read(root).map_err(|error| TransactionError::Interrupted {
         cause: error.to_string(),
     })?;
@@ -748,6 +750,7 @@ impl Commit<'_, '_> {
         let mut record = InstalledPackage {
             package: merged(package, staged),
             scripts: staged.scripts.clone(),
+            sha256_160: staged.sha256_160,
             ..InstalledPackage::default()
         };
         let mut arguments = vec![package.version.clone()];
@@ -1172,6 +1175,11 @@ impl Commit<'_, '_> {
         known: Option<&Decided>,
         deciding: &mut Deciding,
     ) -> Result<(), Stop> {
+        let mut counts = vec![0; staged.directories.len()];
+        for file in &staged.files {
+            counts[file.directory] += 1;
+        }
+        deciding.decided.acts.reserve(staged.files.len());
         for (at, directory) in staged.directories.iter().enumerate() {
             let path = &directory.path;
             let acl = match known {
@@ -1181,7 +1189,7 @@ impl Commit<'_, '_> {
             let entry = InstalledDirectory {
                 path: path.clone(),
                 acl,
-                files: Vec::new(),
+                files: Vec::with_capacity(counts[at]),
             };
             let previous = self.directory_owners.deciding(path).map(|d| d.acl.clone());
             self.directory_owners.add(package, owner, &entry);
@@ -1729,8 +1737,10 @@ impl Commit<'_, '_> {
             self.modified.insert(path.clone());
             let mut above = Vec::new();
             let mut parent = split(path).0;
-            // A parent that lost its last package earlier can go now.
-            while !parent.is_empty() && self.lost.contains(parent) {
+            // A parent that lost its last package earlier can go now, and one that v3 packages do not
+            // list, as it was made for what is below.
+            let implied = |parent| old.sha256_160 && !self.references.contains_key(parent);
+            while !parent.is_empty() && (self.lost.contains(parent) || implied(parent)) {
                 above.push(parent.to_owned());
                 parent = split(parent).0;
             }

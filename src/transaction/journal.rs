@@ -92,6 +92,14 @@ pub(super) struct Promise {
 }
 
 impl Promise {
+    /// Returns about how many bytes it takes in the journal.
+    fn bytes_about(&self) -> usize {
+        const FILE: usize = 192;
+        const REST: usize = 64 << 10;
+        let packages = self.packages.iter().flatten();
+        REST + FILE * packages.map(|package| package.files.len()).sum::<usize>()
+    }
+
     /// Returns the directories that were links, and what they meant.
     pub(super) fn links(&self) -> HashMap<&str, &str> {
         let links = self.links.iter();
@@ -245,7 +253,8 @@ impl Journal {
     ) -> Result<Self, RootError> {
         let directory = root.directory(DIRECTORY)?;
         directory.remove_file(UNFINISHED)?;
-        let mut text = HEADER.to_vec();
+        let mut text = Vec::with_capacity(promise.bytes_about());
+        text.extend_from_slice(HEADER);
         append(&mut text, promise);
         let sync = promise.options.sync;
         let write = || -> Result<Self, RootError> {
@@ -460,10 +469,15 @@ impl Drop for Ending {
 }
 
 fn append(text: &mut Vec<u8>, record: &impl Serialize) {
-    let payload = postcard::to_stdvec(record).expect("memory takes everything");
-    text.extend_from_slice(&(payload.len() as u32).to_le_bytes());
-    text.extend_from_slice(&Sha256::digest(&payload)[..8]);
-    text.extend_from_slice(&payload);
+    let head = text.len();
+    // Length and checksum, once they are known.
+    text.extend_from_slice(&[0; 12]);
+    let payload = text.len();
+    *text = postcard::to_extend(record, std::mem::take(text)).expect("memory takes everything");
+    let length = (text.len() - payload) as u32;
+    let sum = Sha256::digest(&text[payload..]);
+    text[head..head + 4].copy_from_slice(&length.to_le_bytes());
+    text[head + 4..payload].copy_from_slice(&sum[..8]);
 }
 
 /// Takes the next complete record.

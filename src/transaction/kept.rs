@@ -300,6 +300,7 @@ impl Staging<'_> {
             replaces_priority: record.package.replaces_priority,
             triggers: record.package.triggers.clone(),
             scripts: record.scripts.clone(),
+            sha256_160: record.sha256_160,
             ..StagedPackage::default()
         };
         let mut number = 0;

@@ -11,7 +11,6 @@
 use crate::format::tar::Header;
 use crate::root::{Directory, RootError};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
-use sha1::{Digest, Sha1};
 use std::cell::OnceCell;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -122,7 +121,7 @@ impl Links {
         }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut file = File::from(rustix::fs::openat(folder, shared, flags, Mode::empty())?);
-        let mut hash = Sha1::new();
+        let mut hash = header.checksum.hash();
         let mut buffer = vec![0; BUFFER];
         loop {
             let count = file.read(&mut buffer)?;
@@ -131,7 +130,7 @@ impl Links {
             }
             hash.update(&buffer[..count]);
         }
-        Ok(header.sha1.as_ref().map(|sum| &sum[..]) == Some(hash.finalize().as_slice()))
+        Ok(header.checksum.is_some() && hash.finish() == header.checksum)
     }
 
     /// Makes a shared file beside its name; one that is there is replaced, not changed.

@@ -11,7 +11,9 @@
 
 use super::accounts::Accounts;
 use super::links::Links;
-use crate::format::apk_v2::{ControlPart, DataReader, Entry, EntryKind, PackageReader, WHOLE};
+use crate::format::apk::{
+    Checksum, ControlPart, DataReader, Entry, EntryKind, PackageReader, WHOLE,
+};
 use crate::format::unpacked;
 use crate::format::{FormatError, Limits};
 use crate::package::installed::Broken;
@@ -143,6 +145,8 @@ pub(super) struct StagedPackage {
     pub(super) directories: Vec<StagedDirectory>,
     pub(super) files: Vec<StagedFile>,
     pub(super) broken: Broken,
+    /// The package is of the v3 form: its digests are truncated SHA-256.
+    pub(super) sha256_160: bool,
     /// The entries of the archive in its order. They are only told, so the journal has none.
     #[serde(skip)]
     pub(super) entries: Vec<StagedEntry>,
@@ -283,6 +287,7 @@ impl Staging<'_> {
                 replaces_priority: control.package.replaces_priority,
                 triggers: control.package.triggers,
                 scripts: control.scripts,
+                sha256_160: control.form.is_v3(),
                 ..StagedPackage::default()
             },
             buffer: vec![0; COPY_BUFFER],
@@ -758,7 +763,7 @@ impl Unpacking<'_, '_> {
             directory: position,
             name: name.to_owned(),
             attributes,
-            digest: header.sha1.map(Digest::sha1),
+            digest: header.checksum.recorded(),
             staged: Some(waiting.clone()),
             is_link: false,
             ids: (uid, gid),
@@ -774,9 +779,9 @@ impl Unpacking<'_, '_> {
         }
         match &header.kind {
             EntryKind::File => {
-                let Some(wanted) = header.sha1 else {
+                if !header.checksum.is_some() {
                     return Err(FormatError::Obsolete.into());
-                };
+                }
                 let links = self.links.as_ref().zip(data.stored());
                 let shared = links.is_some_and(|(links, content)| {
                     links.share(&entry.path, header, content, &directory, &temporary)
@@ -784,7 +789,7 @@ impl Unpacking<'_, '_> {
                 if !shared {
                     let create = || directory.create_file(&temporary, header.mode);
                     let mut file = replacing(&directory, &temporary, create).map_err(fail)?;
-                    self.fill(&mut file, entry, data, wanted)?;
+                    self.fill(&mut file, entry, data)?;
                     let owner = Some((uid, gid)).filter(|owner| made_for != Some(*owner));
                     self.attributes_of_file(&file, entry, owner).map_err(fail)?;
                 }
@@ -796,7 +801,16 @@ impl Unpacking<'_, '_> {
                     return Err(contradiction(&entry.path, &reason));
                 };
                 let first = &self.staged.files[*first];
-                staged.digest.clone_from(&first.digest);
+                // A v3 package may say what the target must be; what it does not say is not recorded.
+                let said = staged.digest.is_some() && self.staged.sha256_160;
+                if said && staged.digest != first.digest {
+                    return Err(StageError::Checksum {
+                        path: entry.path.clone(),
+                    });
+                }
+                if !self.staged.sha256_160 {
+                    staged.digest.clone_from(&first.digest);
+                }
                 let from = first.staged.clone().unwrap_or_default();
                 let (from_directory, from_name) = self.staging.root.parent(&from)?;
                 let link = || directory.create_hard_link(&from_directory, from_name, &temporary);
@@ -804,10 +818,7 @@ impl Unpacking<'_, '_> {
             }
             EntryKind::Symlink(target) => {
                 staged.is_link = true;
-                if header
-                    .sha1
-                    .is_some_and(|sum| sum != Sha1::digest(target).as_slice())
-                {
+                if !header.checksum.fits(target.as_bytes()) {
                     return Err(StageError::Checksum {
                         path: entry.path.clone(),
                     });
@@ -843,7 +854,6 @@ impl Unpacking<'_, '_> {
         file: &mut NewFile,
         entry: &Entry,
         data: &mut impl Contents,
-        wanted: [u8; 20],
     ) -> Result<(), StageError> {
         let path = || entry.path.clone();
         let fail = |error: std::io::Error| StageError::Extract {
@@ -856,20 +866,21 @@ impl Unpacking<'_, '_> {
         if let Some((source, at, count)) = data.stored() {
             return file.append_from(source, at, count).map_err(fail);
         }
-        match self.copy(file, data, &entry.path)? == wanted {
+        let hash = self.copy(file, data, entry)?;
+        match hash == entry.header.checksum {
             true => Ok(()),
             false => Err(StageError::Checksum { path: path() }),
         }
     }
 
-    /// Copies the content of the current entry and returns its SHA-1.
+    /// Copies the content of the current entry and returns its checksum.
     fn copy(
         &mut self,
         file: &mut NewFile,
         data: &mut impl Contents,
-        path: &str,
-    ) -> Result<[u8; 20], StageError> {
-        let mut hash = Sha1::new();
+        entry: &Entry,
+    ) -> Result<Checksum, StageError> {
+        let mut hash = entry.header.checksum.hash();
         loop {
             let interrupt = self.staging.interrupt;
             if interrupt.and_then(super::Interrupt::wanted).is_some() {
@@ -879,12 +890,12 @@ impl Unpacking<'_, '_> {
             }
             let count = data.read(&mut self.buffer).map_err(FormatError::from)?;
             if count == 0 {
-                return Ok(hash.finalize().into());
+                return Ok(hash.finish());
             }
             hash.update(&self.buffer[..count]);
             file.write_all(&self.buffer[..count])
                 .map_err(|error| StageError::Extract {
-                    path: path.to_owned(),
+                    path: entry.path.clone(),
                     cause: crate::root::cause(&error),
                 })?;
         }

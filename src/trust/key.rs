@@ -1,12 +1,21 @@
-//! RSA keys: PEM in, verify and sign.
+//! Keys: PEM in, verify and sign. RSA, and for verifying ECDSA over P-256.
 
-use super::{Signature, SignatureAlgorithm};
+use super::{KeyId, Signature, SignatureAlgorithm};
+use p256::ecdsa::signature::hazmat::PrehashVerifier;
 use rsa::pkcs1::DecodeRsaPrivateKey;
-use rsa::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey};
+use rsa::pkcs8::der::{Decode, Document, pem::PemLabel};
+use rsa::pkcs8::{
+    DecodePrivateKey, EncodePrivateKey, EncodePublicKey, ObjectIdentifier, SubjectPublicKeyInfoRef,
+};
 use rsa::{Pkcs1v15Sign, RsaPrivateKey, RsaPublicKey};
 use sha1::Sha1;
 use sha2::{Digest, Sha256, Sha512};
 use std::fmt;
+
+/// `id-ecPublicKey`.
+const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+/// `secp256r1`.
+const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
 
 /// Why a text is not a usable key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,7 +26,7 @@ pub enum KeyError {
         /// File name.
         name: String,
     },
-    /// It is PEM, but no RSA key.
+    /// It is PEM, but no key of a kind that is known.
     #[error("{name}: cryptographic key format not recognized")]
     Unsupported {
         /// File name.
@@ -36,7 +45,15 @@ pub enum KeyError {
 pub struct PublicKey {
     name: String,
     fingerprint: [u8; 32],
-    key: RsaPublicKey,
+    id: KeyId,
+    key: Scheme,
+}
+
+/// The key itself.
+#[derive(Clone)]
+enum Scheme {
+    Rsa(RsaPublicKey),
+    P256(p256::ecdsa::VerifyingKey),
 }
 
 impl fmt::Debug for PublicKey {
@@ -48,11 +65,11 @@ impl fmt::Debug for PublicKey {
 impl PublicKey {
     pub(super) fn from_pem(name: &str, pem: &[u8]) -> Result<Self, KeyError> {
         let text = std::str::from_utf8(pem).map_err(|_| KeyError::NotPem { name: name.into() })?;
-        let key = RsaPublicKey::from_public_key_pem(text)
-            .map_err(|_| KeyError::Unsupported { name: name.into() })?;
+        let (id, key) = parse(text).ok_or_else(|| KeyError::Unsupported { name: name.into() })?;
         Ok(Self {
             name: name.into(),
             fingerprint: Sha256::digest(pem).into(),
+            id,
             key,
         })
     }
@@ -67,16 +84,45 @@ impl PublicKey {
         self.fingerprint
     }
 
+    /// Returns what v3 files call it.
+    pub fn id(&self) -> KeyId {
+        self.id
+    }
+
     pub(super) fn verify(
         &self,
         algorithm: SignatureAlgorithm,
         digest: &[u8],
         signature: &[u8],
     ) -> bool {
-        self.key
-            .verify(scheme(algorithm), digest, signature)
-            .is_ok()
+        // The kind of key decides, whatever the signature is called (formats.md, 2.2).
+        match &self.key {
+            Scheme::Rsa(key) => key.verify(scheme(algorithm), digest, signature).is_ok(),
+            Scheme::P256(key) => p256::ecdsa::DerSignature::try_from(signature)
+                .is_ok_and(|signature| key.verify_prehash(digest, &signature).is_ok()),
+        }
     }
+}
+
+/// Reads a public key. Its id is over the key as the file has it: a point that is written in
+/// another way is another key for v3 files.
+fn parse(text: &str) -> Option<(KeyId, Scheme)> {
+    let (label, document) = Document::from_pem(text).ok()?;
+    SubjectPublicKeyInfoRef::validate_pem_label(label).ok()?;
+    let info = SubjectPublicKeyInfoRef::from_der(document.as_bytes()).ok()?;
+    let bytes = info.subject_public_key.as_bytes()?;
+    let id = *Sha512::digest(bytes).first_chunk()?;
+    let key = match RsaPublicKey::try_from(info.clone()) {
+        Ok(key) => Scheme::Rsa(key),
+        Err(_) => {
+            let curve = info.algorithm.parameters_oid().ok()?;
+            if (info.algorithm.oid, curve) != (EC_PUBLIC_KEY, P256) {
+                return None;
+            }
+            Scheme::P256(p256::ecdsa::VerifyingKey::from_sec1_bytes(bytes).ok()?)
+        }
+    };
+    Some((KeyId(id), key))
 }
 
 /// Writes an RSA key of these numbers, most significant byte first, as PEM; `None` if that is no key
@@ -91,7 +137,7 @@ fn scheme(algorithm: SignatureAlgorithm) -> Pkcs1v15Sign {
     match algorithm {
         SignatureAlgorithm::Rsa => Pkcs1v15Sign::new::<Sha1>(),
         SignatureAlgorithm::Rsa256 => Pkcs1v15Sign::new::<Sha256>(),
-        SignatureAlgorithm::Rsa512 => Pkcs1v15Sign::new::<Sha512>(),
+        SignatureAlgorithm::Rsa512 | SignatureAlgorithm::Adb => Pkcs1v15Sign::new::<Sha512>(),
     }
 }
 
@@ -161,7 +207,7 @@ impl SigningKey {
         let digest = match algorithm {
             SignatureAlgorithm::Rsa => Sha1::digest(bytes).to_vec(),
             SignatureAlgorithm::Rsa256 => Sha256::digest(bytes).to_vec(),
-            SignatureAlgorithm::Rsa512 => Sha512::digest(bytes).to_vec(),
+            SignatureAlgorithm::Rsa512 | SignatureAlgorithm::Adb => Sha512::digest(bytes).to_vec(),
         };
         let bytes = self
             .key

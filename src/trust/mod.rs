@@ -1,14 +1,17 @@
 //! Keys and signatures: who said so (formats.md, 2.2 and chapter 8).
 //!
-//! A signature names its key by file name; the keys are those of the trusted directories, which
-//! the floors above read. Nothing here decides that untrusted input is acceptable.
+//! A signature names its key by file name, in v3 files by id; the keys are those of the trusted
+//! directories, which the floors above read. Nothing here decides that untrusted input is acceptable.
 
 mod freshness;
 mod key;
+mod v3;
 
 pub use freshness::{Freshness, Older};
 pub use key::{KeyError, PublicKey, SigningKey, public_key_pem};
+pub use v3::{AdbDigests, KeyId};
 
+use sha2::{Digest, Sha512};
 use std::fmt;
 
 /// Which digest a signature is over.
@@ -20,6 +23,8 @@ pub enum SignatureAlgorithm {
     Rsa256,
     /// `.SIGN.RSA512.`: SHA-512.
     Rsa512,
+    /// A block of a v3 file: SHA-512 of a message about the payload.
+    Adb,
 }
 
 impl SignatureAlgorithm {
@@ -33,12 +38,21 @@ impl SignatureAlgorithm {
         })
     }
 
+    /// Returns the algorithm that [`Self::name`] gives this name.
+    pub fn from_stored_name(name: &str) -> Option<Self> {
+        match name {
+            "ADB" => Some(Self::Adb),
+            _ => Self::from_name(name),
+        }
+    }
+
     /// Returns its name in an archive.
     pub fn name(self) -> &'static str {
         match self {
             Self::Rsa => "RSA",
             Self::Rsa256 => "RSA256",
             Self::Rsa512 => "RSA512",
+            Self::Adb => "ADB",
         }
     }
 }
@@ -48,9 +62,9 @@ impl SignatureAlgorithm {
 pub struct Signature {
     /// Over which digest.
     pub algorithm: SignatureAlgorithm,
-    /// File name of the public key.
+    /// File name of the public key; in v3 files its id, in hexadecimal.
     pub key_name: String,
-    /// The raw signature.
+    /// The raw signature; in v3 files the whole block.
     pub bytes: Vec<u8>,
 }
 
@@ -69,6 +83,8 @@ pub struct SignedDigests {
     pub sha256: Option<[u8; 32]>,
     /// SHA-512.
     pub sha512: Option<[u8; 64]>,
+    /// Those of a v3 file.
+    pub adb: Option<AdbDigests>,
 }
 
 impl SignedDigests {
@@ -77,6 +93,7 @@ impl SignedDigests {
             SignatureAlgorithm::Rsa => self.sha1.as_ref().map(|bytes| &bytes[..]),
             SignatureAlgorithm::Rsa256 => self.sha256.as_ref().map(|bytes| &bytes[..]),
             SignatureAlgorithm::Rsa512 => self.sha512.as_ref().map(|bytes| &bytes[..]),
+            SignatureAlgorithm::Adb => None,
         }
     }
 }
@@ -202,7 +219,8 @@ impl Keyring {
         self.accepts(by.algorithm) && known.is_some_and(|key| key.fingerprint() == by.fingerprint)
     }
 
-    /// Checks signatures by the rule of formats.md, 2.2: the first one of a known key decides.
+    /// Checks signatures. In v2 files the first one of a known key decides (formats.md, 2.2), in v3
+    /// files one good one is enough, and the others do not count (4.8).
     ///
     /// # Errors
     /// [`TrustError`].
@@ -213,6 +231,12 @@ impl Keyring {
     ) -> Result<TrustedBy, TrustError> {
         let counting = signatures.iter().filter(|one| self.accepts(one.algorithm));
         for signature in counting {
+            if signature.algorithm == SignatureAlgorithm::Adb {
+                match self.check_adb(signature, digests) {
+                    Some(by) => return Ok(by),
+                    None => continue,
+                }
+            }
             let Some(key) = self.find(&signature.key_name) else {
                 continue;
             };
@@ -235,6 +259,20 @@ impl Keyring {
         Err(TrustError::Untrusted {
             wanted,
             known: self.names(),
+        })
+    }
+
+    fn check_adb(&self, signature: &Signature, digests: &SignedDigests) -> Option<TrustedBy> {
+        let (head, bytes) = signature.adb_parts()?;
+        let message = digests.adb.as_ref()?.message(head)?;
+        let digest = Sha512::digest(message);
+        // One key may be there under several names.
+        let mut named = (self.keys.iter()).filter(|key| key.id().to_string() == signature.key_name);
+        let key = named.find(|key| key.verify(signature.algorithm, &digest, bytes))?;
+        Some(TrustedBy {
+            key_name: key.name().into(),
+            fingerprint: key.fingerprint(),
+            algorithm: signature.algorithm,
         })
     }
 

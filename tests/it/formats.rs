@@ -1,11 +1,11 @@
 //! Every real package, index and database is read, verified, and written back.
 
 use crate::support;
-use ibex::format::apk_v2::{EntryKind, PackageReader};
+use ibex::format::apk::{EntryKind, PackageReader};
 use ibex::format::index::UnverifiedIndex;
 use ibex::format::{Limits, installed, scripts, triggers};
 use ibex::trust::Keyring;
-use sha1::{Digest, Sha1};
+
 use std::fs;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -28,7 +28,8 @@ fn files(folder: &Path, suffix: &str) -> Vec<PathBuf> {
 fn keyring(folders: &[&str]) -> Keyring {
     let mut keyring = Keyring::new();
     for folder in folders {
-        for file in files(&support::data(folder).expect("present"), ".pub") {
+        let folder = support::data(folder).expect("present");
+        for file in [files(&folder, ".pub"), files(&folder, ".pem")].concat() {
             let name = file
                 .file_name()
                 .expect("a file")
@@ -36,7 +37,7 @@ fn keyring(folders: &[&str]) -> Keyring {
                 .into_owned();
             keyring
                 .add(&name, &fs::read(&file).expect("a key"))
-                .expect("an RSA key");
+                .expect("a public key");
         }
     }
     keyring
@@ -65,8 +66,8 @@ fn check_package(path: &Path, keyring: &Keyring) -> Result<usize, String> {
             EntryKind::Symlink(target) => target.clone().into_bytes(),
             _ => continue,
         };
-        let wanted = entry.header.sha1.ok_or("no checksum")?;
-        if wanted != Sha1::digest(&content).as_slice() {
+        let wanted = entry.header.checksum;
+        if !wanted.is_some() || !wanted.fits(&content) {
             return Err(format!("checksum of {}", entry.path));
         }
         compared += 1;
@@ -102,6 +103,43 @@ fn every_real_package_is_what_it_says() {
         }
     }
     assert!(compared > 8_000, "{compared} checksums compared");
+}
+
+#[test]
+fn every_real_v3_package_and_index_is_what_it_says() {
+    if support::data("apk-v3").is_none() {
+        return;
+    }
+    // One key signs with ECDSA, the other with RSA.
+    let keyring = keyring(&["apk-v3/mossdef", "alpine-branches/keys"]);
+    let limits = Limits::default();
+    let mut compared = 0;
+    for (set, records) in [("melmac", 13), ("mossdef", 15), ("standins", 21)] {
+        let folder = support::data("apk-v3").expect("present").join(set);
+        let bytes = fs::read(folder.join("packages.adb")).expect("an index");
+        let index = UnverifiedIndex::read(&bytes, &limits).expect("an index");
+        let by = keyring.check(&index.signatures, &index.digests);
+        assert!(by.is_ok(), "{set}: {by:?}");
+        let index = index.parse().expect("an index");
+        assert_eq!(index.packages.len(), records, "{set}");
+        let unknown = Keyring::new();
+        for listed in &index.packages {
+            let path = folder.join(format!("{}.apk", listed.full_name()));
+            if listed.name == "pia-wg-monitor" {
+                assert!(!path.exists());
+                continue;
+            }
+            compared += check_package(&path, &keyring)
+                .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            let file = fs::read(&path).expect("a package");
+            let (control, _) = PackageReader::open(file.as_slice(), &limits).expect("a package");
+            assert_eq!(control.identity, listed.identity, "{}", path.display());
+            assert_eq!(listed.size, file.len() as u64);
+            let untrusted = unknown.check(&control.signatures, &control.digests);
+            assert!(untrusted.is_err());
+        }
+    }
+    assert!(compared > 150, "{compared} checksums compared");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! fuzzer: what was found once must not come back.
 
 use crate::support::repository::{directory, file, package, symlink};
+use crate::support::v3;
 use ibex::package::ScriptKind;
 use std::fs;
 use std::path::Path;
@@ -37,7 +38,15 @@ fn made() -> Vec<Vec<u8>> {
     let mut index = String::new();
     ibex::format::apkindex::write_record(&script.contents.package, &mut index);
     let compressed = ibex::format::package_writer::gzip(index.as_bytes());
-    vec![package, index.into_bytes(), compressed]
+    let nodes = [
+        v3::file("file", "content"),
+        v3::symlink("link", "file"),
+        v3::hard_link("hard", "usr/file", "content"),
+    ];
+    let newer = v3::package("made", "1.0-r0", &[("usr", &nodes)]).script(3, "exit 0");
+    let packed = newer.build();
+    let newer_index = v3::index(&[(&newer, &packed)], 32, "${name}-${version}.apk", true);
+    vec![package, index.into_bytes(), compressed, packed, newer_index]
 }
 
 /// Returns an input with one thing wrong: cut, a bit changed, a part twice, a number grown.

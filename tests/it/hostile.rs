@@ -22,7 +22,7 @@ use std::process::Command;
 const MEMORY: u64 = 160 << 20;
 
 /// Runs a command within [`MEMORY`].
-fn bounded(command: &Command) -> Run {
+pub(crate) fn bounded(command: &Command) -> Run {
     let mut limited = Command::new("sh");
     limited.args([
         "-c",

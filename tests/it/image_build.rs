@@ -575,7 +575,7 @@ fn a_second_name_of_a_file_that_another_package_replaces_stays_what_it_was() {
 
 /// Makes a package of nothing but a script, beside the others.
 fn scripted(folder: &Path, name: &str, script: &str) -> NewPackage {
-    use ibex::format::apk_v2::PackageReader;
+    use ibex::format::apk::PackageReader;
     use ibex::format::package_writer::{self, EntryContent, EntrySpec, PackageContents};
     use ibex::package::ScriptKind;
     let contents = PackageContents {

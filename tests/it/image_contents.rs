@@ -6,7 +6,7 @@ use super::image_packages::{Desk, said};
 use super::support::repository::{Made, Repository, directory, file, package, symlink};
 use super::support::{self, Sandbox, data, run};
 use ibex::format::Limits;
-use ibex::format::apk_v2::PackageReader;
+use ibex::format::apk::PackageReader;
 use ibex::format::package_writer::EntrySpec;
 use ibex::image::{
     self, BuildRequest, BuiltImage, Certificate, ScriptMode, ScriptResult, Store, output,

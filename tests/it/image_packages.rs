@@ -796,31 +796,89 @@ fn lint_names_every_problem() {
 }
 
 #[test]
-fn indexes_of_the_new_format_are_refused_by_name() {
-    let Some(v3) = data("apk-v3/melmac") else {
+fn packages_of_both_forms_make_one_image() {
+    let (Some(v3), Some(alpine), Some(key)) = (data("apk-v3"), data("alpine-v3.19"), alpine_key())
+    else {
         return;
     };
     let desk = Desk::empty();
-    copy(&v3, &desk.path().join("new/x86_64"));
+    copy(&v3.join("melmac"), &desk.path().join("new/x86_64"));
+    copy(&v3.join("standins"), &desk.path().join("standins"));
     let served = Server::start(desk.path());
-    let key = test_key().expect("a key");
-    for (repository, index) in [
-        ("./new", "./new/x86_64/packages.adb".to_owned()),
+    // Without an `APKINDEX.tar.gz`, and named; from the disk, and from a server.
+    let mut images = Vec::new();
+    for (repository, standins) in [
+        ("./new".to_owned(), "./standins/packages.adb".to_owned()),
         (
-            "./new/x86_64/packages.adb",
-            "./new/x86_64/packages.adb".to_owned(),
-        ),
-        (
-            &*format!("{}/new/x86_64/packages.adb", served.address),
-            format!("{}/new/x86_64/packages.adb", served.address),
+            format!("{}/new", served.address),
+            format!("{}/standins/packages.adb", served.address),
         ),
     ] {
-        desk.write("a.yaml", &description(repository, &key, "moci"));
-        let line = format!(
-            "error[E-INDEX]: cannot read {index}: indexes of the v3 format are not supported yet"
+        let keys = [
+            key.clone(),
+            v3.join("melmac/apk.mossdef.org.pem"),
+            test_key().expect("a key"),
+        ];
+        let lines = |texts: &[String]| {
+            texts
+                .iter()
+                .map(|t| format!("    - {t}\n"))
+                .collect::<String>()
+        };
+        let text = format!(
+            "contents:\n  repositories:\n{}  keyring:\n{}  packages: [zlib, moci, sunwait]\n\
+             archs: [x86_64]\nentrypoint: {{command: /bin/true}}\n",
+            lines(&[alpine.display().to_string(), repository.clone(), standins]),
+            lines(&keys.map(|key| key.display().to_string())),
         );
-        desk.run(&["show-packages", "a.yaml"]).error(1, &line);
+        desk.write("a.yaml", &text);
+        desk.run(&["lock", "a.yaml"]).good();
+        let lock: serde_json::Value =
+            serde_json::from_str(&desk.read("a.lock.json")).expect("JSON");
+        let packages = lock["contents"]["packages"].as_array().expect("packages");
+        assert_eq!(packages.len(), 7);
+        for package in packages {
+            let old = matches!(package["name"].as_str(), Some("zlib" | "musl"));
+            assert_eq!(
+                package["x"]["format"],
+                if old { "v2" } else { "v3" },
+                "{package}"
+            );
+            assert_eq!(package["control"].is_object(), old, "{package}");
+            assert_eq!(package["data"].is_object(), old, "{package}");
+            assert_eq!(
+                package["x"]["sha256"].as_str().map(str::len),
+                Some(64),
+                "{package}"
+            );
+        }
+        let index = format!("{repository}/x86_64/packages.adb");
+        assert!(lock["x"]["indexes"].to_string().contains(&index), "{lock}");
+        for words in [&["--locked"][..], &[]] {
+            let words = [&["build", "a.yaml", "both:1", "both.tar"], words].concat();
+            images.push(desk.run(&words).good());
+            let bill = desk.read("sbom-x86_64.spdx.json");
+            let bill: serde_json::Value = serde_json::from_str(&bill).expect("JSON");
+            for package in bill["packages"].as_array().expect("packages") {
+                let kinds: Vec<&str> = (package["checksums"].as_array().into_iter().flatten())
+                    .filter_map(|sum| sum["algorithm"].as_str())
+                    .collect();
+                match package["name"].as_str() {
+                    Some("moci" | "sunwait") => assert_eq!(kinds, ["SHA256"], "{package}"),
+                    Some("zlib") => assert_eq!(kinds, ["SHA1", "SHA256"], "{package}"),
+                    Some("libc" | "rpcd") => assert!(kinds.is_empty(), "{package}"),
+                    _ => {}
+                }
+            }
+        }
     }
+    assert_eq!(images[0], images[1]);
+    assert_eq!(images[2], images[3]);
+    // Which of the two indexes is missing is told.
+    fs::remove_file(desk.path().join("new/x86_64/packages.adb")).expect("it was copied");
+    desk.write("a.yaml", &description("./new", &key, "moci"));
+    let said = desk.run(&["show-packages", "a.yaml"]);
+    assert!(said.err.contains("APKINDEX.tar.gz"), "{}", said.err);
 }
 
 #[test]

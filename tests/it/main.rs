@@ -85,5 +85,7 @@ mod solver_peer;
 mod support;
 /// What people see on a terminal.
 mod terminal;
+/// Packages and indexes of the v3 form: installed as apk does, or refused.
+mod v3;
 /// The weak points found in apk, W1 to W37.
 mod weak_points;

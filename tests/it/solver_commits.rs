@@ -13,7 +13,7 @@ use crate::support::scene::{Bound, Installed, NAMES, Need, Record, Scene, TAGS, 
 use crate::support::scene::{checksum, provide_text};
 use crate::support::scene_strategy::{self, Profile};
 use crate::support::{self, Sandbox};
-use ibex::format::{apk_v2::PackageReader, index_writer, package_writer};
+use ibex::format::{apk::PackageReader, index_writer, package_writer};
 use ibex::package::{DependencyList, Identity, Index, Package, ScriptKind};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};

@@ -82,7 +82,10 @@ impl Component {
 
     fn cyclonedx(&self, reference: &str) -> Value {
         let package = &self.package;
-        let mut hashes = vec![hash("SHA-1", &package.identity.hex())];
+        let mut hashes = Vec::new();
+        if !self.v3 {
+            hashes.push(hash("SHA-1", &package.identity.hex()));
+        }
         hashes.extend(
             self.provenance
                 .sha256

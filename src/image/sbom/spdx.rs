@@ -161,7 +161,10 @@ impl Spdx {
     fn component(&mut self, component: &Component, id: &str) {
         let package = &component.package;
         let license = self.license(&package.license);
-        let mut sums = vec![checksum("SHA1", &package.identity.hex())];
+        let mut sums = Vec::new();
+        if !component.v3 {
+            sums.push(checksum("SHA1", &package.identity.hex()));
+        }
         sums.extend(
             component
                 .provenance

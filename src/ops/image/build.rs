@@ -617,7 +617,8 @@ fn provenance_of(
             _ => None,
         };
         let url = one.url.clone();
-        Ok((one.package.name.clone(), Provenance { url, sha256 }))
+        let v3 = one.v3;
+        Ok((one.package.name.clone(), Provenance { url, sha256, v3 }))
     };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let found = parts::in_order(packages.len(), cores.min(parts::MOST_THREADS), one);

@@ -74,12 +74,6 @@ pub enum Error {
         /// Architectures that the repository has.
         has: Vec<String>,
     },
-    /// An index of a format that is not read yet.
-    #[error("cannot read {url}: indexes of the v3 format are not supported yet")]
-    UnsupportedIndex {
-        /// The index.
-        url: String,
-    },
     /// An index is signed by a key that is not known.
     #[error("index {url} is {}, which is not in the keyring", signed_text(keys))]
     UnknownKey {
@@ -327,7 +321,7 @@ impl Error {
             Self::ArchitectureVersion { .. } => "E-ARCH-VERSION",
             Self::NoSuch { .. } => "E-NOSUCH",
             Self::Solve { .. } => "E-SOLVE",
-            Self::Index { .. } | Self::UnsupportedIndex { .. } => "E-INDEX",
+            Self::Index { .. } => "E-INDEX",
             Self::UnknownKey { .. } => "E-SIG-KEY",
             Self::BadSignature { .. } => "E-SIG-BAD",
             Self::WeakSignature { .. } => "E-SIG-SHA1",

@@ -7,7 +7,7 @@ use super::{Error, Profile, Workshop, disk};
 use crate::config::image::{Architecture, Warning, range, without_credentials};
 use crate::config::repositories::is_local;
 use crate::format::Limits;
-use crate::format::apk_v2::{PackageParts, PackageReader};
+use crate::format::apk::{Form, PackageParts, PackageReader};
 use crate::format::index_writer;
 use crate::image::{AccountKind, ChosenId};
 use crate::package::{Identity, Index, Package, Version};
@@ -313,6 +313,7 @@ impl Workshop<'_> {
             let (path, package) = self.locked_file(lock, locked, &architecture, sink)?;
             let url = without_credentials(&locked.url);
             packages.push(Chosen {
+                v3: (locked.x.as_ref()).is_some_and(|notes| notes.format == "v3"),
                 tag: locked.x.as_ref().and_then(|notes| notes.tag.clone()),
                 repository: url.rsplitn(3, '/').nth(2).unwrap_or_default().to_owned(),
                 url,
@@ -714,6 +715,7 @@ fn pinned(chosen: &Chosen, arch: &str, parts: Parts) -> LockedPackage {
     let size = parts.size();
     let control = format!("sha1-{}", BASE64.encode(&identity.0));
     let data = parts.signature + parts.control;
+    let v2 = !parts.v3;
     LockedPackage {
         name: package.name.clone(),
         url: chosen.url.clone(),
@@ -721,13 +723,13 @@ fn pinned(chosen: &Chosen, arch: &str, parts: Parts) -> LockedPackage {
         architecture: arch.to_owned(),
         signature: (parts.signature > 0)
             .then(|| part(0, parts.signature, parts.signature_checksum)),
-        control: Some(part(parts.signature, parts.control, control)),
-        data: Some(part(data, parts.data, parts.data_checksum)),
+        control: v2.then(|| part(parts.signature, parts.control, control)),
+        data: v2.then(|| part(data, parts.data, parts.data_checksum)),
         checksum: identity.to_q1(),
         x: Some(PackageNotes {
             sha256: parts.sha256,
             size,
-            format: "v2".to_owned(),
+            format: if v2 { "v2" } else { "v3" }.to_owned(),
             repository: chosen.repository.clone(),
             arch: (package.arch.clone()).filter(|_| parts.arch != package.arch),
             tag: chosen.tag.clone(),
@@ -795,9 +797,11 @@ fn check_locked(path: &Path, locked: &LockedPackage, limits: &Limits) -> Result<
     if Some(control.identity) != locked.identity() {
         return Err(wrong(locked.checksum.clone(), control.identity.to_q1()));
     }
-    let data = format!("sha256-{}", BASE64.encode(&control.data_hash));
-    if let Some(part) = locked.data.as_ref().filter(|part| part.checksum != data) {
-        return Err(wrong(part.checksum.clone(), data));
+    if let Form::V2 { data_hash } = control.form {
+        let data = format!("sha256-{}", BASE64.encode(&data_hash));
+        if let Some(part) = locked.data.as_ref().filter(|part| part.checksum != data) {
+            return Err(wrong(part.checksum.clone(), data));
+        }
     }
     // What an index would say: the same image with and without a lock file.
     let package = control.package;
@@ -823,10 +827,25 @@ fn locked_repositories(lines: &[String], arch: &str) -> Vec<LockedRepository> {
         without_credentials(url.trim_end_matches('/'))
     });
     let urls: BTreeSet<String> = urls.collect();
-    let repository = |url: String| LockedRepository {
-        name: format!("{}/{arch}", without_scheme(&url)),
-        url: format!("{url}/{arch}/APKINDEX.tar.gz"),
-        architecture: arch.to_owned(),
+    let repository = |url: String| {
+        // Some name the index itself.
+        let (folder, url) = match [".adb", ".tar.gz"].iter().any(|end| url.ends_with(end)) {
+            true => (
+                url.rsplit_once('/')
+                    .map_or("", |(folder, _)| folder)
+                    .to_owned(),
+                url,
+            ),
+            false => (
+                format!("{url}/{arch}"),
+                format!("{url}/{arch}/APKINDEX.tar.gz"),
+            ),
+        };
+        LockedRepository {
+            name: without_scheme(&folder).to_owned(),
+            url,
+            architecture: arch.to_owned(),
+        }
     };
     urls.into_iter().map(repository).collect()
 }

@@ -11,7 +11,7 @@
 use super::lock::damaged;
 use super::{Error, disk};
 use crate::format::Limits;
-use crate::format::apk_v2::PackageParts;
+use crate::format::apk::PackageParts;
 use crate::image::store::sha256_hex;
 use crate::package::Package;
 use data_encoding::{BASE64, HEXLOWER};
@@ -47,6 +47,9 @@ pub(super) struct Parts {
     pub(super) sha256: String,
     /// The architecture that the package itself states.
     pub(super) arch: Option<String>,
+    /// It is of the v3 form, whose parts are not told apart: all of it counts as data.
+    #[serde(default)]
+    pub(super) v3: bool,
 }
 
 impl Parts {
@@ -111,6 +114,7 @@ impl PartsShelf {
             data_checksum: format!("sha256-{}", BASE64.encode(&read.data_sha256)),
             sha256: HEXLOWER.encode(&read.file_sha256),
             arch: read.package.package.arch,
+            v3: read.package.form.is_v3(),
         };
         if parts.size() == meta.len() {
             let entry = Entry {

@@ -39,6 +39,8 @@ pub struct Chosen {
     pub repository: String,
     /// Where its file is.
     pub source: Source,
+    /// An index of the v3 form lists it first.
+    pub v3: bool,
 }
 
 /// What one architecture gets.
@@ -509,15 +511,32 @@ impl Workshop<'_> {
         let read = before.unwrap_or_else(|| read_index(declared, architecture, keyring, place));
         let (loaded, told) = read;
         let loaded = loaded.map_err(|error| disk("read", self.root.path(), &error.source))?;
-        match loaded.repositories.iter().find(|one| one.index.is_none()) {
-            Some(failed) => Err(self.index_error(failed, architecture, keyring, &told)),
-            None => {
-                for (level, line) in told.lines {
-                    sink.line(level, &line);
-                }
-                Ok(loaded)
+        let Some(failed) = loaded.repositories.iter().find(|one| one.index.is_none()) else {
+            for (level, line) in told.lines {
+                sink.line(level, &line);
             }
+            return Ok(loaded);
+        };
+        let error = self.index_error(failed, architecture, keyring, &told);
+        // A repository may have an index of the v3 form only.
+        let (tag, url) = tag_and_url(declared);
+        let newer = format!(
+            "{}/{}/{V3_INDEX}",
+            failed.repository.base(),
+            architecture.apk
+        );
+        if failed.repository.index_url.ends_with("/APKINDEX.tar.gz")
+            && !url.ends_with(".tar.gz")
+            && is_absent(failed, &told)
+        {
+            let newer = tagged(tag, &newer);
+            return match self.try_index(&newer, architecture, keyring, sink) {
+                // What is asked for first is what is told to be missing.
+                Err(Error::Index { .. } | Error::Fetch { .. }) => Err(error),
+                answer => answer,
+            };
         }
+        Err(error)
     }
 
     /// Says why an index is not there.
@@ -530,11 +549,6 @@ impl Workshop<'_> {
     ) -> Error {
         let url = without_credentials(&self.as_declared(failed.repository.index_path_text()));
         if let Some(path) = failed.repository.index_path() {
-            let newer = path.with_file_name(V3_INDEX);
-            if path.ends_with(V3_INDEX) || (!path.exists() && newer.exists()) {
-                let url = url.replace("APKINDEX.tar.gz", V3_INDEX);
-                return Error::UnsupportedIndex { url };
-            }
             let rules = Rules {
                 keyring,
                 allow_untrusted: self.settings().allow_untrusted,
@@ -580,9 +594,6 @@ impl Workshop<'_> {
             line.rsplit_once(": ")
                 .map_or(line.as_str(), |(_, cause)| cause)
         });
-        if failed.repository.index_url.ends_with(V3_INDEX) {
-            return Error::UnsupportedIndex { url };
-        }
         let status = told
             .lines
             .iter()
@@ -700,11 +711,9 @@ impl Workshop<'_> {
                     let number = universe.repositories_of(id).next();
                     let repository = number.and_then(|number| loaded.repositories.get(number));
                     repository.map_or_else(String::new, |one| {
-                        one.repository.package_url(
-                            &architecture.apk,
-                            &package.name,
-                            &package.version,
-                        )
+                        let arch = architecture.apk.as_str();
+                        let named = (&*package.name, &*package.version, arch);
+                        one.package_url(named, package.identity)
                     })
                 }
             };
@@ -714,7 +723,11 @@ impl Workshop<'_> {
                 .entries
                 .iter()
                 .find(|entry| entry.name == package.name);
+            let number = universe.repositories_of(id).next();
+            let v3 = number.and_then(|number| loaded.repositories.get(number));
+            let v3 = v3.is_some_and(|one| one.repository.index_url.ends_with(".adb"));
             Chosen {
+                v3,
                 tag: entry.and_then(|entry| entry.tag.clone()),
                 package,
                 url,
@@ -928,6 +941,15 @@ fn sha1_signers(loaded: &LoadedRepositories) -> impl Iterator<Item = (String, St
         (by.algorithm == SignatureAlgorithm::Rsa).then(|| (url, by.key_name.clone()))
     });
     signers.collect::<Vec<_>>().into_iter()
+}
+
+/// Returns whether the place of an index has none, as far as it says.
+fn is_absent(failed: &LoadedRepository, told: &Collect) -> bool {
+    match failed.repository.index_path() {
+        Some(path) => !path.exists(),
+        None => (told.lines.iter())
+            .any(|(_, line)| ["HTTP 404", "HTTP 403"].iter().any(|s| line.contains(s))),
+    }
 }
 
 /// The name of an index of the v3 format.

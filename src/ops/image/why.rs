@@ -3,7 +3,7 @@
 use super::resolve::{Chosen, Resolution};
 use super::{Error, Workshop, disk};
 use crate::format::Limits;
-use crate::format::apk_v2::PackageReader;
+use crate::format::apk::PackageReader;
 use crate::package::{Dependency, World};
 use crate::plan::Source;
 use crate::progress::Sink;

@@ -7,10 +7,11 @@
 //!
 //! It must never read a file; what it is made of was loaded and verified by others.
 
+use crate::config::repositories::locate;
 use crate::package::installed::InstalledPackage;
 use crate::package::name_hash::BUCKETS;
 use crate::package::table::{Details, List, NameRef, Record, TableDependency, hash};
-use crate::package::{Identity, InstalledDb, Operator, PackageTable, order};
+use crate::package::{FileName, Identity, InstalledDb, Operator, PackageTable, order};
 use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -27,6 +28,8 @@ pub struct RepositoryView {
     pub index_url: String,
     /// What stands before `ARCH/NAME-VERSION.apk` in the location of a package.
     pub base: String,
+    /// How they go on.
+    pub file: FileName,
     /// The tags it is declared with; `None` is the default tag.
     pub tags: Vec<Option<String>>,
     /// The description of its index.
@@ -242,13 +245,10 @@ impl<'a> View<'a> {
     pub fn location(&self, package: PackageRef) -> Option<String> {
         let number = self.repositories_of(package).next()?;
         let entry = self.get(package);
-        Some(format!(
-            "{}/{}/{}-{}.apk",
-            self.repositories[number].base.trim_end_matches('/'),
-            entry.arch(),
-            entry.name(),
-            entry.version()
-        ))
+        let repository = &self.repositories[number];
+        let (name, version) = (entry.name(), entry.version());
+        let file = (repository.file).of(name, version, entry.arch(), entry.identity());
+        Some(locate(&repository.base, file))
     }
 
     /// Compares two packages by name, then version; packages of one version keep their order.

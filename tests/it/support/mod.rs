@@ -7,6 +7,7 @@ pub(crate) mod repository;
 pub(crate) mod scene;
 pub(crate) mod scene_strategy;
 pub(crate) mod solver_run;
+pub(crate) mod v3;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

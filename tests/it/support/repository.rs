@@ -129,7 +129,7 @@ impl Made {
 
     /// Returns the record for an index.
     fn record(&self, file: &[u8]) -> Package {
-        let identity = match ibex::format::apk_v2::PackageReader::open(file, &Default::default()) {
+        let identity = match ibex::format::apk::PackageReader::open(file, &Default::default()) {
             Ok((control, _)) => control.identity,
             // Nothing that could be read; the index must still name it somehow.
             Err(_) => Identity([7; 20]),

@@ -449,6 +449,7 @@ fn is_valid(option: Opt, value: &str) -> bool {
         Takes::List(_) if option.id == "limits" => {
             ibex::format::Limits::default().set(value).is_ok()
         }
+        Takes::List("URL") if option.id == "mirror" => ibex::config::mirrors::is_address(value),
         Takes::Value(_) if option.id == "cache-limit" => ibex::format::parse_size(value).is_some(),
         Takes::Value(_) | Takes::List(_) => true,
     }
@@ -579,6 +580,10 @@ mod tests {
             (
                 "--wait abc stats",
                 "command line: invalid argument for option 'wait': 'abc'",
+            ),
+            (
+                "--mirror mirror.example update",
+                "command line: invalid argument for option 'mirror': 'mirror.example'",
             ),
             ("foo", "'foo' is not an apk command. See 'apk --help'."),
         ] {
