@@ -26,6 +26,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Where a root keeps copies of indexes that can be fetched again.
+const INDEX_COPIES: &str = "var/cache/apk";
+
+/// With less room than this, in bytes, a removal may not get through.
+const FULL: u64 = 128 << 10;
+
 /// What is asked for.
 #[derive(Clone, Debug)]
 pub enum Command {
@@ -276,9 +282,9 @@ impl<'a> Change<'a> {
                 cause: error.cause(),
             })?;
         if let (Some(cache), false) = (&cache, options.simulate)
-            && cache.path.starts_with(root.path().join("var/cache/apk"))
+            && cache.path.starts_with(root.path().join(INDEX_COPIES))
         {
-            root.create_directories("var/cache/apk")
+            root.create_directories(INDEX_COPIES)
                 .map_err(|error| Error::Cache {
                     cause: error.cause(),
                 })?;
@@ -1008,6 +1014,32 @@ impl<'a> Change<'a> {
         });
     }
 
+    /// Lets the root's copies of indexes go when packages are to be removed and there is no room left
+    /// to promise that: whoever removes packages from a full disk wants room.
+    fn make_room(&self, plan: &Plan, sink: &mut dyn Sink) {
+        let root = &self.database.root;
+        let steps = plan.changes.iter().filter(|change| change.verb().is_some());
+        let removes =
+            steps.clone().next().is_some() && steps.clone().all(|step| step.new.is_none());
+        let free = root.free_space().map_or(u64::MAX, |(bytes, _)| bytes);
+        if !removes || free >= FULL {
+            return;
+        }
+        let Ok(directory) = root.directory(INDEX_COPIES) else {
+            return;
+        };
+        let names = directory.list().unwrap_or_default();
+        let names = names.iter().filter_map(|name| name.to_str());
+        let copies = names.filter(|name| name.trim_start_matches('.').starts_with("APKINDEX."));
+        // One that stays is no reason to stop; the change says itself what it misses.
+        let gone = copies.filter(|name| directory.remove_file(name).is_ok());
+        if gone.count() > 0 {
+            sink.warning(&format!(
+                "the disk is full: the indexes kept in {INDEX_COPIES} made way; `update` gets them again"
+            ));
+        }
+    }
+
     fn transact(
         &self,
         universe: &Universe<'_>,
@@ -1041,6 +1073,7 @@ impl<'a> Change<'a> {
             if predownloaded {
                 sink.info("Proceeding with upgrade...");
             }
+            self.make_room(&plan, sink);
             let mut recorder = Recorder::begin(
                 &self.database,
                 self.options,

@@ -6,7 +6,7 @@ use super::Error;
 use super::package_file;
 use super::verify::{keyring, read_bounded};
 use crate::config::Settings;
-use crate::format::{index::UnverifiedIndex, index_writer};
+use crate::format::{FormatError, index::UnverifiedIndex, index_writer};
 use crate::package::{Index, Package, Version, order};
 use crate::progress::{Event, Level, Sink};
 use crate::trust::{Keyring, SigningKey};
@@ -130,6 +130,9 @@ fn read_old(
     let limits = settings.limits;
     let read = || -> Result<Vec<Package>, package_file::PackageFileError> {
         let bytes = read_bounded(path, limits.index_file)?;
+        if bytes.starts_with(b"ADB") {
+            return Err(FormatError::NotSupported.into());
+        }
         let index = UnverifiedIndex::read(&bytes, &limits)?;
         package_file::check_trust(keyring, settings, &index.signatures, &index.digests)?;
         Ok(index.parse()?.packages)
@@ -182,6 +185,10 @@ fn read_packages(
             continue;
         }
         let read = package_file::open(path, keyring, settings).and_then(|(control, data)| {
+            // Identities of this form have no place in an index of v2: they are no SHA-1.
+            if control.form.is_v3() {
+                return Err(FormatError::NotSupported.into());
+            }
             package_file::read(data, |_, _| Ok(()))?;
             Ok(control.package)
         });

@@ -65,7 +65,7 @@ const UNFINISHED: &str = ".journal.tmp";
 const PROMISED: &str = ".journal";
 const SWITCHED: &str = ".switch";
 
-const HEADER: &[u8] = b"ibex journal 2\n";
+const HEADER: &[u8] = b"ibex journal 3\n";
 /// No record is as long as this; a length beyond it is damage.
 const LONGEST_RECORD: usize = 1 << 30;
 

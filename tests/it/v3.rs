@@ -11,6 +11,7 @@ use crate::support::{self, Run, Sandbox};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 /// A root and a folder with an index that it trusts the key of.
 struct Feed {
@@ -74,6 +75,10 @@ impl Feed {
     }
 
     fn run(&self, arguments: &[&str]) -> Run {
+        bounded(&self.command(arguments))
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.sandbox.ibex();
         let line = match &self.line {
             Some(line) => line.clone(),
@@ -86,7 +91,7 @@ impl Feed {
         if !support::is_root() && !matches!(arguments[0], "verify" | "extract") {
             command.arg("--usermode");
         }
-        bounded(&command)
+        command
     }
 
     fn snapshot(&self) -> BTreeMap<String, String> {
@@ -229,6 +234,43 @@ fn a_package_of_every_compression_is_installed() {
 }
 
 #[test]
+fn an_upgrade_that_is_killed_leaves_one_version() {
+    if !support::is_root() {
+        return;
+    }
+    let (old, new) = (everything(), everything().text(2, "2.0-r0"));
+    let mut states = [0, 0];
+    // Not every operation: `crash` does that, with packages of v2.
+    for number in (0..).step_by(5) {
+        let mut feed = Feed::new().with(&old);
+        feed.run(&["add", "--no-scripts", "all"]).success();
+        feed.packages.clear();
+        let feed = feed.with(&new);
+        let mut upgrade = feed.command(&["upgrade", "--no-scripts"]);
+        let stopped = bounded(upgrade.env("IBEX_FAULT", format!("stop:{number}")));
+        feed.run(&["recover"]);
+        let installed = feed.sandbox.read("lib/apk/db/installed");
+        let after = installed.contains("V:2.0-r0\n");
+        assert_eq!(
+            installed.contains("V:1.0-r0\n"),
+            !after,
+            "{number}: {installed}"
+        );
+        assert!(installed.contains("f:S\n"), "{number}: {installed}");
+        assert_eq!(
+            feed.run(&["audit", "--system"]).success().output,
+            "",
+            "{number}"
+        );
+        if stopped.code != 137 {
+            break;
+        }
+        states[usize::from(after)] += 1;
+    }
+    assert!(states[0] > 4 && states[1] > 2, "{states:?}");
+}
+
+#[test]
 fn indexes_name_files_and_have_short_identities() {
     let feed = Feed::new().with(&everything());
     fs::create_dir_all(feed.path("x86_64/a")).expect("a new directory");
@@ -270,6 +312,51 @@ fn packages_from_a_server_are_kept_for_other_roots() {
         let unpacked = feed.sandbox.beside("catalogue/unpacked");
         let _ = fs::remove_dir_all(unpacked);
     }
+}
+
+#[test]
+fn indexes_of_v2_take_no_package_of_v3() {
+    let feed = Feed::new().with(&everything());
+    let file = feed.path("all-1.0-r0.apk").display().to_string();
+    let index = feed.path("packages.adb").display().to_string();
+    let out = feed.path("APKINDEX.tar.gz").display().to_string();
+    let reason = "file format not supported (in this applet)";
+    feed.refused(
+        &["index", "-o", &out, &file],
+        &[&format!("{file}: {reason}")],
+    );
+    feed.refused(
+        &["index", "-o", &out, "-x", &index, &file],
+        &[&format!("{index}: {reason}")],
+    );
+}
+
+#[test]
+fn questions_are_answered_from_an_index() {
+    let listed = everything().text(7, "source").text(10, [0xab; 20]);
+    let feed = Feed::new().with(&listed);
+    for (arguments, wanted) in [
+        (
+            &["search", "-v", "all"][..],
+            "all-1.0-r0 - the package all\n",
+        ),
+        (&["search", "so:all.so.1"], "all-1.0-r0\n"),
+        (&["info", "-w", "all"], "http://example.org"),
+        (&["query", "--fields", "all", "all"], "abababababababab"),
+        (
+            &["add", "--simulate", "all"],
+            "(1/1) Installing all (1.0-r0)",
+        ),
+    ] {
+        let run = feed.run(arguments).success();
+        assert!(run.output.contains(wanted), "{arguments:?}: {}", run.output);
+    }
+    let policy = feed.run(&["policy", "all"]).success();
+    let shown = feed.path("packages.adb").display().to_string();
+    assert_eq!(
+        policy.output,
+        format!("all policy:\n  1.0-r0:\n    {shown}\n")
+    );
 }
 
 /// A package called `evil` with one directory of these files.
