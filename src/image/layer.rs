@@ -29,6 +29,9 @@ use tempfile::NamedTempFile;
 /// Layers that an image can have; engines accept no more.
 const MOST_LAYERS: usize = 127;
 
+/// The largest segment that is held in memory while it is made; there is one for each core.
+const LARGEST_HELD: u64 = 4 << 20;
+
 /// Where the content of an entry is in a finished layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
@@ -425,6 +428,8 @@ struct Packed {
 enum PackedFile {
     /// Kept in the store, with its digest behind it.
     Kept(PathBuf),
+    /// The same, made by this build.
+    New(PathBuf),
     /// Only for this layer.
     Passing(NamedTempFile),
 }
@@ -457,7 +462,7 @@ impl Writing<'_> {
                 true => packed,
                 // What was kept is damaged; nothing of it was written.
                 false => {
-                    let again = self.pack(segment, true)?;
+                    let again = self.pack(segment, true, &mut Vec::new())?;
                     if !self.append(&again, &mut out).map_err(failed)? {
                         return Err(failed(io::ErrorKind::InvalidData.into()));
                     }
@@ -506,6 +511,7 @@ impl Writing<'_> {
         order.sort_by_key(|at| std::cmp::Reverse(segments[*at].weight()));
         let next = AtomicUsize::new(0);
         let work = || {
+            let mut room = Vec::new();
             loop {
                 let turn = next.fetch_add(1, Ordering::Relaxed);
                 if turn == 0 {
@@ -514,7 +520,7 @@ impl Writing<'_> {
                     continue;
                 }
                 let Some(at) = order.get(turn - 1) else { break };
-                let packed = self.pack(&segments[*at], false);
+                let packed = self.pack(&segments[*at], false, &mut room);
                 *slots[*at].lock().expect("no thread panics with it") = Some(packed);
             }
         };
@@ -568,13 +574,42 @@ impl Writing<'_> {
         Ok((hex, size))
     }
 
+    /// Writes the tar bytes of a segment, which may be held, in pieces that do not depend on that.
+    fn feed<W: Write>(&self, segment: &Segment<'_>, held: Option<&[u8]>, out: W) -> io::Result<W> {
+        let mut pieces = Pieces::new(out);
+        match held {
+            Some(bytes) => pieces.write_all(bytes)?,
+            None => (pieces, _) = self.tar(segment, pieces)?,
+        }
+        pieces.finish()
+    }
+
     /// Compresses a segment, or finds it compressed.
-    fn pack(&self, segment: &Segment<'_>, again: bool) -> Result<Packed, ImageError> {
+    ///
+    /// `room` is memory to be used again by who does this several times.
+    fn pack(
+        &self,
+        segment: &Segment<'_>,
+        again: bool,
+        room: &mut Vec<u8>,
+    ) -> Result<Packed, ImageError> {
         let failed = |error: io::Error| self.spool_error(&error);
-        let (out, offsets) = self
-            .tar(segment, Hashing::new(io::sink()))
-            .map_err(failed)?;
-        let (_, key, length) = out.finish();
+        // What is small is made once and looked at in memory.
+        let (held, key, length, offsets) = if segment.weight() <= LARGEST_HELD {
+            room.clear();
+            let (_, offsets) = self.tar(segment, &mut *room).map_err(failed)?;
+            let key = match segment.keep {
+                true => super::store::sha256_hex(room),
+                false => String::new(),
+            };
+            let length = room.len() as u64;
+            (Some(room.as_slice()), key, length, offsets)
+        } else {
+            let hashing = Hashing::new(io::sink());
+            let (out, offsets) = self.tar(segment, hashing).map_err(failed)?;
+            let (_, key, length) = out.finish();
+            (None, key, length, offsets)
+        };
         let (name, path);
         if segment.keep {
             name = match self.source.compression {
@@ -601,9 +636,7 @@ impl Writing<'_> {
             Compression::Gzip(level) => {
                 let builder = GzBuilder::new().mtime(0).operating_system(255);
                 let encoder = builder.write(&mut out, flate2::Compression::new(level));
-                let pieces = Pieces::new(encoder);
-                let (pieces, _) = self.tar(segment, pieces).map_err(failed)?;
-                let encoder = pieces.finish().map_err(failed)?;
+                let encoder = self.feed(segment, held, encoder).map_err(failed)?;
                 encoder.finish().map_err(failed)?;
             }
             Compression::Zstd(level) => {
@@ -611,13 +644,11 @@ impl Writing<'_> {
                     zstd::stream::write::Encoder::new(&mut out, level).map_err(failed)?;
                 encoder.include_checksum(false).map_err(failed)?;
                 encoder.set_pledged_src_size(Some(length)).map_err(failed)?;
-                let pieces = Pieces::new(encoder);
-                let (pieces, _) = self.tar(segment, pieces).map_err(failed)?;
-                let encoder = pieces.finish().map_err(failed)?;
+                let encoder = self.feed(segment, held, encoder).map_err(failed)?;
                 encoder.finish().map_err(failed)?;
             }
             Compression::None => {
-                self.tar(segment, &mut out).map_err(failed)?;
+                self.feed(segment, held, &mut out).map_err(failed)?;
             }
         }
         let (file, hex, size) = out.finish();
@@ -629,7 +660,7 @@ impl Writing<'_> {
             let digest = digest.expect("it was encoded here");
             file.write_all(&digest).map_err(failed)?;
             self.store.keep(file, &path)?;
-            PackedFile::Kept(path)
+            PackedFile::New(path)
         } else {
             PackedFile::Passing(file)
         };
@@ -644,15 +675,23 @@ impl Writing<'_> {
     fn append(&self, packed: &Packed, out: &mut impl Write) -> io::Result<bool> {
         match &packed.file {
             PackedFile::Passing(file) => {
-                let mut file = file.reopen()?;
-                io::copy(&mut file, out)?;
+                io::copy(&mut buffered(file.reopen()?), out)?;
+            }
+            PackedFile::New(path) => {
+                let Ok(file) = File::open(path) else {
+                    return Ok(false);
+                };
+                let copied = io::copy(&mut buffered(file.take(packed.size)), out)?;
+                if copied != packed.size {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
             }
             PackedFile::Kept(path) => {
                 let Ok(mut file) = File::open(path) else {
                     return Ok(false);
                 };
                 let mut hash = Sha256::new();
-                let mut reader = BufReader::with_capacity(128 << 10, (&mut file).take(packed.size));
+                let mut reader = buffered((&mut file).take(packed.size));
                 io::copy(&mut reader, &mut hash)?;
                 let mut trailer = Vec::new();
                 file.read_to_end(&mut trailer)?;
@@ -660,11 +699,16 @@ impl Writing<'_> {
                     return Ok(false);
                 }
                 file.rewind()?;
-                io::copy(&mut file.take(packed.size), out)?;
+                io::copy(&mut buffered(file.take(packed.size)), out)?;
             }
         }
         Ok(true)
     }
+}
+
+/// Reads more at once than what copying asks for.
+fn buffered<R: Read>(reader: R) -> BufReader<R> {
+    BufReader::with_capacity(128 << 10, reader)
 }
 
 impl Segment<'_> {

@@ -441,7 +441,7 @@ pub fn build(
     let requests = requests.map(|resolution| plan.request(resolution, fixed_time));
     let requests: Vec<BuildRequest> = requests.collect::<Result<_, _>>()?;
     let built = build_all(&requests, &store, sink);
-    let (shelf, limits) = (workshop.parts(), workshop.settings().limits);
+    let shelf = workshop.parts();
     for (resolution, image) in resolutions.iter().zip(built) {
         let image = image.map_err(beyond_limits)?;
         for warning in &image.warnings {
@@ -450,7 +450,7 @@ pub fn build(
                 warnings.push(known);
             }
         }
-        provenance.push(provenance_of(resolution, &shelf, &limits)?);
+        provenance.push(provenance_of(resolution, &shelf)?);
         images.push(image);
     }
     workshop.warnings = warnings;
@@ -608,13 +608,12 @@ fn epoch(text: &str) -> Result<Option<u64>, Error> {
 fn provenance_of(
     resolution: &Resolution,
     shelf: &PartsShelf,
-    limits: &crate::format::Limits,
 ) -> Result<BTreeMap<String, Provenance>, Error> {
     let packages = &resolution.packages;
     let one = |at: usize| -> Result<(String, Provenance), Error> {
         let one = &packages[at];
         let sha256 = match &one.source {
-            Source::File(path) => Some(shelf.sha256(path, &one.package, limits)?),
+            Source::File(path) => Some(shelf.sha256(path, &one.package)?),
             _ => None,
         };
         let url = one.url.clone();

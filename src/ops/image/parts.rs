@@ -11,12 +11,14 @@
 use super::lock::damaged;
 use super::{Error, disk};
 use crate::format::Limits;
-use crate::format::apk::{PackageParts, WHOLE};
+use crate::format::apk::PackageParts;
 use crate::image::store::sha256_hex;
 use crate::package::Package;
 use data_encoding::{BASE64, HEXLOWER};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::fs::{File, Metadata};
+use std::io::BufReader;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -60,7 +62,10 @@ impl Parts {
 #[derive(Serialize, Deserialize)]
 struct Entry {
     seal: String,
-    parts: Parts,
+    /// SHA-256 of the file, in hexadecimal.
+    sha256: String,
+    /// Absent where nobody asked for more.
+    parts: Option<Parts>,
 }
 
 /// The place where they are kept.
@@ -91,8 +96,9 @@ impl PartsShelf {
         let meta = std::fs::metadata(path).map_err(failed)?;
         let seal = seal(&meta);
         let place = self.place(package);
-        if let Some(known) = read(&place).filter(|known| known.seal == seal) {
-            return Ok(known.parts);
+        let known = read(&place).filter(|known| known.seal == seal);
+        if let Some(parts) = known.and_then(|known| known.parts) {
+            return Ok(parts);
         }
         let bytes = std::fs::read(path).map_err(failed)?;
         let read = PackageParts::read(&bytes, limits);
@@ -110,43 +116,41 @@ impl PartsShelf {
             arch: read.package.package.arch,
             v3: read.package.form.is_v3(),
         };
-        let seconds = u64::try_from(meta.ctime()).unwrap_or(0);
-        let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        let changed = changed + Duration::from_nanos(meta.ctime_nsec().unsigned_abs());
-        let age = SystemTime::now().duration_since(changed).ok();
-        if age.is_some_and(|age| age > SETTLED) && parts.size() == meta.len() {
+        if parts.size() == meta.len() {
             let entry = Entry {
                 seal,
-                parts: parts.clone(),
+                sha256: parts.sha256.clone(),
+                parts: Some(parts.clone()),
             };
-            keep(&place, &entry);
+            keep(&place, &entry, &meta);
         }
         Ok(parts)
     }
 
-    /// Returns the SHA-256 of a file, in hexadecimal, which must be the package.
+    /// Returns the SHA-256 of a file of a package, in hexadecimal.
     ///
     /// # Errors
-    /// As [`Self::of`].
-    pub(super) fn sha256(
-        &self,
-        path: &Path,
-        package: &Package,
-        limits: &Limits,
-    ) -> Result<String, Error> {
+    /// [`Error::Disk`].
+    pub(super) fn sha256(&self, path: &Path, package: &Package) -> Result<String, Error> {
         let failed = |error: std::io::Error| disk("read", path, &error);
-        let meta = std::fs::metadata(path).map_err(failed)?;
-        if meta.len() <= WHOLE {
-            return Ok(self.of(path, package, limits)?.sha256);
+        let file = File::open(path).map_err(failed)?;
+        let meta = file.metadata().map_err(failed)?;
+        let seal = seal(&meta);
+        let place = self.place(package);
+        if let Some(known) = read(&place).filter(|known| known.seal == seal) {
+            return Ok(known.sha256);
         }
-        let known = read(&self.place(package)).filter(|known| known.seal == seal(&meta));
-        if let Some(known) = known {
-            return Ok(known.parts.sha256);
-        }
-        let mut file = std::fs::File::open(path).map_err(failed)?;
         let mut hash = Sha256::new();
-        std::io::copy(&mut file, &mut hash).map_err(failed)?;
-        Ok(HEXLOWER.encode(&hash.finalize()))
+        let mut reader = BufReader::with_capacity(128 << 10, file);
+        std::io::copy(&mut reader, &mut hash).map_err(failed)?;
+        let sha256 = HEXLOWER.encode(&hash.finalize());
+        let entry = Entry {
+            seal,
+            sha256: sha256.clone(),
+            parts: None,
+        };
+        keep(&place, &entry, &meta);
+        Ok(sha256)
     }
 
     fn place(&self, package: &Package) -> PathBuf {
@@ -204,7 +208,7 @@ pub(super) fn in_order<T: Send>(
 }
 
 /// Tells a file from every other one, and from itself after a change.
-fn seal(meta: &std::fs::Metadata) -> String {
+fn seal(meta: &Metadata) -> String {
     format!(
         "{} {} {} {}.{:09} {}.{:09}",
         meta.dev(),
@@ -224,10 +228,17 @@ fn read(place: &Path) -> Option<Entry> {
     serde_json::from_slice(text).ok().filter(|_| whole)
 }
 
-/// Keeps an entry; it is only a help for later, so that failing is no error.
-fn keep(place: &Path, entry: &Entry) {
-    let text = serde_json::to_vec(entry).expect("texts and numbers are always JSON");
-    let mut bytes = sha256_hex(&text).into_bytes();
-    bytes.extend_from_slice(&text);
-    let _ = crate::fetch::cache::store(place, &bytes);
+/// Keeps an entry, unless the file was changed just now; it is only a help for later, so that failing is
+/// no error.
+fn keep(place: &Path, entry: &Entry, meta: &Metadata) {
+    let seconds = u64::try_from(meta.ctime()).unwrap_or(0);
+    let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    let changed = changed + Duration::from_nanos(meta.ctime_nsec().unsigned_abs());
+    let age = SystemTime::now().duration_since(changed);
+    if age.is_ok_and(|age| age > SETTLED) {
+        let text = serde_json::to_vec(entry).expect("texts and numbers are always JSON");
+        let mut bytes = sha256_hex(&text).into_bytes();
+        bytes.extend_from_slice(&text);
+        let _ = crate::fetch::cache::store(place, &bytes);
+    }
 }
