@@ -63,6 +63,14 @@ pub struct HttpError {
 }
 
 impl HttpError {
+    /// A server says that nothing changed, and was not asked that.
+    pub(super) fn unasked() -> Self {
+        Self::new(
+            "the server answers that nothing changed (304), which it was not asked",
+            Remedy::Elsewhere,
+        )
+    }
+
     /// Makes an error.
     pub(super) fn new(text: impl Into<String>, remedy: Remedy) -> Self {
         Self {
@@ -721,6 +729,11 @@ impl Turns {
         let useful = error.remedy != Remedy::None;
         self.failures.push((turn.number, error));
         useful
+    }
+
+    /// Notes that part of the file came: who is asked again is not asked in vain.
+    pub(super) fn progressed(&mut self) {
+        self.round = 0;
     }
 
     /// Returns the failure to tell of: the last one of the address that was asked first.
