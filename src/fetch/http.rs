@@ -283,7 +283,7 @@ impl Session {
             let request = self.request(&url, credentials.as_ref(), ask)?;
             let response = match tokio::time::timeout(patience, request.send()).await {
                 Err(_) => return Err(HttpError::stalled()),
-                Ok(sent) => sent.map_err(|error| HttpError::request(&error))?,
+                Ok(sent) => sent.map_err(|error| self.unreached(&url, &error))?,
             };
             let status = response.status();
             if let Some(mut next) = redirect(&url, &response)? {
@@ -448,6 +448,24 @@ impl Session {
             }
             HttpError::new(format!("TLS: cannot be set up: {innermost}"), Remedy::None)
         })
+    }
+
+    /// Says why nothing came, and by which way it was tried: that may be what is wrong.
+    fn unreached(&self, url: &Url, error: &reqwest::Error) -> HttpError {
+        let mut failed = HttpError::request(error);
+        let transport = self.transport();
+        let proxy = match url.scheme() {
+            "https" => &transport.https_proxy,
+            _ => &transport.http_proxy,
+        };
+        // Who has exceptions may have gone there directly.
+        if let (Some(proxy), None) = (proxy, &transport.no_proxy)
+            && error.is_connect()
+        {
+            let shown = without_credentials(proxy);
+            failed.text = format!("{} (by way of the proxy {shown})", failed.text);
+        }
+        failed
     }
 
     fn proxies(&self) -> Result<Vec<Proxy>, HttpError> {

@@ -443,6 +443,16 @@ fn a_proxy_is_used_and_one_that_cannot_be_is_refused() {
     );
     assert!(!run.output.contains("s3cret"), "{}", run.output);
 
+    let dead = Bench::new().expect("the data was there");
+    let mut command = dead.command(&[proxy.url()]);
+    command.env("HTTP_PROXY", "http://user:s3cret@127.0.0.1:1");
+    command.args(["add", "--initdb", "--no-scripts", "zlib"]);
+    let run = crate::support::run(&mut command);
+    dead.assert_refused(&run);
+    let named = "Connection refused (by way of the proxy http://127.0.0.1:1)";
+    assert!(run.output.contains(named), "{}", run.output);
+    assert!(!run.output.contains("s3cret"), "{}", run.output);
+
     // What is exempt goes round it.
     let direct = Bench::new().expect("the data was there");
     let mut command = direct.command(&[proxy.url()]);
