@@ -157,6 +157,15 @@ pub fn is_branch(word: &str) -> bool {
     matches!(word, "edge" | "latest-stable") || word.strip_prefix('v').is_some_and(version)
 }
 
+/// Returns whether a word can be part of the path of a repository: a branch that a distribution calls as
+/// it likes, or a component.
+pub fn is_folder(word: &str) -> bool {
+    let plain = |c: char| !(c.is_whitespace() || c.is_control() || matches!(c, '#' | '?' | '\\'));
+    !word.is_empty()
+        && word.chars().all(plain)
+        && word.split('/').all(|part| !matches!(part, "" | "." | ".."))
+}
+
 /// Returns whether `--mirror`, `--branch` or `--component` was given.
 pub fn stand_for_repositories(sources: &RepositorySources) -> bool {
     !sources.mirrors.is_empty() || sources.branch.is_some() || !sources.components.is_empty()

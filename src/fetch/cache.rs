@@ -61,13 +61,18 @@ pub fn store(path: &Path, content: &[u8]) -> io::Result<()> {
 /// # Errors
 /// What the system said.
 pub fn begin(path: &Path) -> io::Result<(File, PathBuf)> {
-    if let Some(directory) = path.parent() {
-        make_directory(directory, 0o755)?;
-    }
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".tmp.{}", std::process::id()));
     let temporary = path.with_file_name(name);
-    let make = || Ok((File::create(&temporary)?, temporary));
+    let create = || {
+        if let Some(directory) = path.parent() {
+            make_directory(directory, 0o755)?;
+        }
+        File::create(&temporary)
+    };
+    // Who deletes the cache may do so just between the two.
+    let create = || create().or_else(|_| create());
+    let make = || Ok((create()?, temporary.clone()));
     crate::root::passing::noted(make, |(_, path)| path.as_path())
 }
 

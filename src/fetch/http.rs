@@ -63,6 +63,14 @@ pub struct HttpError {
 }
 
 impl HttpError {
+    /// A server says that nothing changed, and was not asked that.
+    pub(super) fn unasked() -> Self {
+        Self::new(
+            "the server answers that nothing changed (304), which it was not asked",
+            Remedy::Elsewhere,
+        )
+    }
+
     /// Makes an error.
     pub(super) fn new(text: impl Into<String>, remedy: Remedy) -> Self {
         Self {
@@ -275,7 +283,7 @@ impl Session {
             let request = self.request(&url, credentials.as_ref(), ask)?;
             let response = match tokio::time::timeout(patience, request.send()).await {
                 Err(_) => return Err(HttpError::stalled()),
-                Ok(sent) => sent.map_err(|error| HttpError::request(&error))?,
+                Ok(sent) => sent.map_err(|error| self.unreached(&url, &error))?,
             };
             let status = response.status();
             if let Some(mut next) = redirect(&url, &response)? {
@@ -440,6 +448,24 @@ impl Session {
             }
             HttpError::new(format!("TLS: cannot be set up: {innermost}"), Remedy::None)
         })
+    }
+
+    /// Says why nothing came, and by which way it was tried: that may be what is wrong.
+    fn unreached(&self, url: &Url, error: &reqwest::Error) -> HttpError {
+        let mut failed = HttpError::request(error);
+        let transport = self.transport();
+        let proxy = match url.scheme() {
+            "https" => &transport.https_proxy,
+            _ => &transport.http_proxy,
+        };
+        // Who has exceptions may have gone there directly.
+        if let (Some(proxy), None) = (proxy, &transport.no_proxy)
+            && error.is_connect()
+        {
+            let shown = without_credentials(proxy);
+            failed.text = format!("{} (by way of the proxy {shown})", failed.text);
+        }
+        failed
     }
 
     fn proxies(&self) -> Result<Vec<Proxy>, HttpError> {
@@ -721,6 +747,11 @@ impl Turns {
         let useful = error.remedy != Remedy::None;
         self.failures.push((turn.number, error));
         useful
+    }
+
+    /// Notes that part of the file came: who is asked again is not asked in vain.
+    pub(super) fn progressed(&mut self) {
+        self.round = 0;
     }
 
     /// Returns the failure to tell of: the last one of the address that was asked first.

@@ -196,6 +196,11 @@ impl<'a> IndexLoader<'a> {
         Ok(loaded)
     }
 
+    /// Returns whether a file is there that is no whole index. What nobody trusts is whole.
+    pub fn is_damaged(&mut self, path: &Path) -> bool {
+        matches!(self.load_file(path), Err(IndexError::Format(_)))
+    }
+
     fn remember(&self, path: &Path, meta: &Metadata, loaded: &LoadedIndex) {
         if let (Some(catalogue), Some(id)) = (&self.catalogue, loaded.stored) {
             catalogue.remember_file(path, meta, id);

@@ -125,6 +125,9 @@ struct Transfer<'a, 'p> {
     reader: Option<Reading>,
     /// The address that the last byte came from.
     given_by: Option<usize>,
+    /// What came from several addresses together was wrong: each gives the whole from now on.
+    apart: bool,
+    mixed_was_wrong: bool,
     modified: Option<SystemTime>,
     done: bool,
     damaged: Option<PathBuf>,
@@ -225,6 +228,8 @@ impl<'a, 'p> Transfer<'a, 'p> {
             turns: Turns::new(session, &request.urls),
             reader: None,
             given_by: None,
+            apart: false,
+            mixed_was_wrong: false,
             modified: None,
             done: false,
             damaged: None,
@@ -241,7 +246,15 @@ impl<'a, 'p> Transfer<'a, 'p> {
             return result;
         }
         while let Some(turn) = self.turns.next().await {
-            let result = self.attempt(turn.number, turn.fresh).await;
+            let before = self.received();
+            let mut result = self.attempt(turn.number, turn.fresh).await;
+            if result.is_err() && self.is_wrong_together() {
+                // Whoever was asked last may be right: it gives all of it, at once.
+                result = self.attempt(turn.number, turn.fresh).await;
+            }
+            if self.received() >= before.saturating_add(least_progress(self.request.size)) {
+                self.turns.progressed();
+            }
             let url = &self.request.urls[turn.number];
             self.session.judge(url, result.as_ref().err());
             match result {
@@ -256,9 +269,30 @@ impl<'a, 'p> Transfer<'a, 'p> {
                 }
             }
         }
-        // The thread ends when nothing can come any more, and takes its file along.
-        self.reader = None;
+        self.abandon().await;
         Err(self.turns.verdict())
+    }
+
+    /// Returns how many bytes of the file are here.
+    fn received(&self) -> u64 {
+        self.reader.as_ref().map_or(0, |reader| reader.received)
+    }
+
+    /// Returns whether something just turned out to be wrong that came from several addresses.
+    fn is_wrong_together(&mut self) -> bool {
+        let mixed = std::mem::take(&mut self.mixed_was_wrong);
+        self.apart |= mixed;
+        mixed
+    }
+
+    /// Lets go of what is here. The thread ends when nothing can come any more, and takes its files
+    /// along; they must be gone before others get their names.
+    async fn abandon(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            drop(reader.sender);
+            // How it ended matters to nobody.
+            let _ = reader.thread.await;
+        }
     }
 
     /// Takes the right to make the files of this package, so that each is made once, whichever
@@ -364,6 +398,13 @@ impl<'a, 'p> Transfer<'a, 'p> {
     /// Asks one server once, for what is still missing.
     async fn attempt(&mut self, number: usize, fresh: bool) -> Result<(), HttpError> {
         let request = self.request;
+        if let Some(reader) = &self.reader {
+            let other = self.given_by.is_some_and(|by| by != number);
+            // A thread that ended before its file did has seen something wrong.
+            if reader.thread.is_finished() || self.apart && other {
+                self.abandon().await;
+            }
+        }
         if self.reader.is_none() {
             self.reader = Some(Reading::begin(request, self.store, self.session.limits())?);
         }
@@ -375,6 +416,9 @@ impl<'a, 'p> Transfer<'a, 'p> {
             ..Ask::default()
         };
         let mut answer = self.session.open(&request.urls[number], &ask).await?;
+        if answer.is_unchanged() {
+            return Err(HttpError::unasked());
+        }
         if let Some(size) = answer.whole_size()
             && request.size > 0
             && size != request.size
@@ -401,7 +445,7 @@ impl<'a, 'p> Transfer<'a, 'p> {
             let count = chunk.len() as u64;
             reader.received += count;
             if request.size > 0 && reader.received > request.size {
-                self.reader = None;
+                self.abandon().await;
                 return Err(HttpError::new(
                     "file integrity error: the server sent more than the index says",
                     Remedy::Afresh,
@@ -431,14 +475,20 @@ impl<'a, 'p> Transfer<'a, 'p> {
             Ok(Err(ReadError::Local(error))) => return Err(local(&error)),
             // Which of several mirrors was wrong cannot be told: all over again.
             Ok(Err(error)) if reader.mixed => {
+                self.mixed_was_wrong = true;
                 return Err(HttpError::new(error.to_string(), Remedy::Again));
             }
             Ok(Err(error)) => return Err(HttpError::new(error.to_string(), Remedy::Afresh)),
             Ok(Ok(waiting)) => waiting,
         };
-        waiting
-            .finish(self.modified, self.store)
-            .map_err(|error| local(&error))
+        let named = waiting.finish(self.modified, self.store);
+        named.map_err(|error| match error.kind() {
+            // Its directory was deleted under it, which is allowed.
+            io::ErrorKind::NotFound => {
+                HttpError::new("the cache was deleted meanwhile", Remedy::Again)
+            }
+            _ => local(&error),
+        })
     }
 
     /// Returns which mirrors failed although, or because, another one had to help.
@@ -466,6 +516,16 @@ impl<'a, 'p> Transfer<'a, 'p> {
         } else {
             troubles
         }
+    }
+}
+
+/// Returns how many bytes an attempt must bring for it to be worth another one: a transfer that breaks
+/// off again and again ends, but no server keeps anybody for long.
+fn least_progress(size: u64) -> u64 {
+    const MOST: u64 = 1 << 20;
+    match size {
+        0 => u64::MAX,
+        size => size.div_ceil(16).min(MOST),
     }
 }
 

@@ -134,6 +134,9 @@ async fn one(
     let mut answer = session.open(url, ask).await?;
     *moved = answer.moved.take().or(moved.take());
     if answer.is_unchanged() {
+        if ask.headers.is_empty() {
+            return Err(HttpError::unasked());
+        }
         request.touch();
         return Ok(false);
     }
@@ -183,6 +186,13 @@ impl IndexRequest {
                 .and_then(|file| file.set_modified(SystemTime::now()));
         }
     }
+}
+
+/// Drops a copy that is damaged, so that nobody is asked only for what is newer.
+pub fn drop_copy(copy: &Path) {
+    // What stays is found damaged again.
+    let _ = std::fs::remove_file(copy);
+    let _ = std::fs::remove_file(Validators::path(copy));
 }
 
 /// Takes the copy that another root of the user left as this root's own, if it has none. Its age

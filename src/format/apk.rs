@@ -4,6 +4,7 @@
 //! is special to a form stays in `apk_v2` and `apk_v3`. Nothing is written to disk
 //! here, and no signature is judged: the caller gets digests and decides.
 
+use super::adb::AdbError;
 use super::adb::reader::Head;
 use super::tar::Header;
 use super::{FormatError, Limits, apk_v2, apk_v3};
@@ -56,6 +57,14 @@ impl Form {
     /// Returns whether it is an ADB.
     pub fn is_v3(&self) -> bool {
         matches!(self, Self::V3 { .. })
+    }
+
+    /// Makes the error for a package that is another one than it should be.
+    pub fn other_identity(&self) -> FormatError {
+        match self {
+            Self::V2 { .. } => FormatError::Integrity,
+            Self::V3 { .. } => AdbError::Integrity.into(),
+        }
     }
 }
 

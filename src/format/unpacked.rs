@@ -347,7 +347,7 @@ pub fn unpack<R: io::BufRead>(
     let (control, mut data) = PackageReader::open(source, limits)?;
     let before = kept.borrow_mut().take().unwrap_or_default();
     if control.identity != identity {
-        return Err(FormatError::Integrity.into());
+        return Err(control.form.other_identity().into());
     }
     let mut writer = Writer::new(file);
     while let Some(entry) = data.next_entry()? {

@@ -279,7 +279,25 @@ pub fn make_ready(
         .collect();
     let session = packages.repositories.session(packages.settings);
     let session = session.map_err(|error| refused(vec![error.to_string()]))?;
-    let answers = fetch(session, Some(store), &requests, sink).results;
+    let mut answers = fetch(session, Some(store), &requests, sink).results;
+    // Somebody may have deleted the cache while the last ones came.
+    for _ in 0..LOST {
+        let is_there = |request: &FileRequest| match (&request.package, &request.target) {
+            (Some(key), _) if request.unpack => store.unpacked_path(key).exists(),
+            (_, target) => target.as_ref().is_none_or(|target| target.exists()),
+        };
+        let all = answers.iter().zip(&requests).enumerate();
+        let lost = all.filter(|(_, (answer, request))| answer.is_ok() && !is_there(request));
+        let lost: Vec<usize> = lost.map(|(at, _)| at).collect();
+        if lost.is_empty() {
+            break;
+        }
+        let again: Vec<FileRequest> = lost.iter().map(|at| requests[*at].clone()).collect();
+        let given = fetch(session, Some(store), &again, sink).results;
+        for (at, answer) in lost.into_iter().zip(given) {
+            answers[at] = answer;
+        }
+    }
     let mut failures = Vec::new();
     let mut outdated = false;
     for ((wanted, request), answer) in wanted.iter().zip(&requests).zip(answers) {
@@ -317,6 +335,9 @@ pub fn make_ready(
         (false, false) => Err(refused(failures)),
     }
 }
+
+/// How often packages are fetched again that were lost with the cache.
+const LOST: usize = 3;
 
 /// A package that has to be made ready.
 struct Wanted {

@@ -10,8 +10,8 @@ use super::{Error, query::Answer};
 use crate::config::{Settings, repositories};
 use crate::fetch::cache::Key;
 use crate::fetch::package::FileRequest;
+use crate::format::Limits;
 use crate::format::apk::PackageReader;
-use crate::format::{FormatError, Limits};
 pub use crate::package::FileName;
 use crate::package::Identity;
 use crate::progress::Sink;
@@ -262,7 +262,7 @@ fn check(path: &Path, wanted: &Wanted, limits: &Limits) -> Result<(), PackageFil
     let source = BufReader::with_capacity(128 << 10, File::open(path)?);
     let (control, data) = PackageReader::open(source, limits)?;
     if control.identity != wanted.identity {
-        return Err(FormatError::Integrity.into());
+        return Err(control.form.other_identity().into());
     }
     package_file::read(data, |_, _| Ok(()))
 }

@@ -78,6 +78,13 @@ pub fn run(
                      path that begins with /"
                 )));
             }
+            if let Some(open) = urls.iter().find(|url| without_credentials(url) != **url) {
+                return Err(refused(format!(
+                    "mirrors: a password in '{}' would be kept where everybody can read it: put it into \
+                     the netrc file",
+                    without_credentials(open)
+                )));
+            }
             let order: Vec<String> = Mirrors::new(urls).bases().to_vec();
             work.keep(&order, &known, simulate)?;
             Ok(Answer::default())

@@ -4,7 +4,7 @@ use crate::config::repositories::{self, masked, without_credentials};
 use crate::config::{CacheDirectory, Mirrors, Repository, Settings};
 use crate::fetch::cache::Store;
 use crate::fetch::catalogue::Catalogue;
-use crate::fetch::remote_index::{IndexAnswer, IndexRequest, fetch_indexes, seed};
+use crate::fetch::remote_index::{IndexAnswer, IndexRequest, drop_copy, fetch_indexes, seed};
 use crate::fetch::{Depth, HttpError, IndexLoader, LoadedIndex, Rules, Session};
 use crate::package::{Identity, PackageTable};
 use crate::progress::{Event, Sink};
@@ -308,6 +308,30 @@ impl<'a> RemoteIndexes<'a> {
         }
     }
 
+    /// Drops copies of an index that are damaged, if a whole one can be had.
+    fn drop_damaged(
+        &self,
+        repository: &Repository,
+        loaded: &LoadedRepositories,
+        loader: &mut IndexLoader<'_>,
+    ) {
+        let Some(copy) = self.copy_path(repository) else {
+            return;
+        };
+        if !self.settings.network || self.purpose == Purpose::Read || !loader.is_damaged(&copy) {
+            return;
+        }
+        drop_copy(&copy);
+        let Some(store) = loaded.store(self.settings) else {
+            return;
+        };
+        let shared = store.index_path(&repository.index_url);
+        match loader.is_damaged(&shared) {
+            true => drop_copy(&shared),
+            false => self.seed(repository, loaded),
+        }
+    }
+
     /// Returns whether an index is to be fetched now.
     fn is_due(&self, repository: &Repository) -> bool {
         if !self.settings.network {
@@ -346,6 +370,7 @@ impl<'a> RemoteIndexes<'a> {
             .map(|repository| {
                 repository.index_path().is_none() && {
                     self.seed(repository, loaded);
+                    self.drop_damaged(repository, loaded, loader);
                     self.is_due(repository)
                 }
             })

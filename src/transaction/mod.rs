@@ -935,6 +935,10 @@ fn stage_cause(error: &StageError) -> String {
         StageError::Format(error @ FormatError::Package { reason }) => {
             format!("{error}: {}", reason.escape_debug())
         }
+        StageError::Format(FormatError::Adb(error)) => match error.explanation() {
+            Some(more) => format!("{error}: {more}"),
+            None => error.to_string(),
+        },
         StageError::Root(error) if error.source.kind() == std::io::ErrorKind::NotFound => {
             "package mentioned in index not found (try 'apk update')".to_owned()
         }

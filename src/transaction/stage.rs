@@ -11,6 +11,7 @@
 
 use super::accounts::Accounts;
 use super::links::Links;
+use crate::format::adb::AdbError;
 use crate::format::apk::{
     Checksum, ControlPart, DataReader, Entry, EntryKind, PackageReader, WHOLE,
 };
@@ -269,7 +270,7 @@ impl Staging<'_> {
         desk: &Desk,
     ) -> Result<StagedPackage, StageError> {
         if control.identity != package.identity {
-            return Err(FormatError::Integrity.into());
+            return Err(control.form.other_identity().into());
         }
         if control.package.name != package.name || control.package.version != package.version {
             let found = control.package.full_name();
@@ -690,7 +691,7 @@ impl Unpacking<'_, '_> {
             return Ok(*position);
         }
         if self.by_path.contains_key(path) {
-            return Err(contradiction(path, "the name comes twice"));
+            return Err(self.contradiction(path, "the name comes twice"));
         }
         let position = self.staged.directories.len();
         self.directories.insert(path.to_owned(), position);
@@ -741,10 +742,10 @@ impl Unpacking<'_, '_> {
             self.directory("", root)?;
         }
         let Some(position) = self.directories.get(parent).copied() else {
-            return Err(contradiction(&entry.path, "no dirent in archive"));
+            return Err(self.contradiction(&entry.path, "no dirent in archive"));
         };
         if self.by_path.contains_key(&entry.path) || self.directories.contains_key(&entry.path) {
-            return Err(contradiction(&entry.path, "the name comes twice"));
+            return Err(self.contradiction(&entry.path, "the name comes twice"));
         }
         let header = &entry.header;
         let (uid, gid) =
@@ -798,15 +799,14 @@ impl Unpacking<'_, '_> {
                 let Some(first) = self.by_path.get(target.as_str()) else {
                     let target = target.escape_debug();
                     let reason = format!("no hard link target ({target}) in archive");
-                    return Err(contradiction(&entry.path, &reason));
+                    return Err(self.contradiction(&entry.path, &reason));
                 };
                 let first = &self.staged.files[*first];
                 // A v3 package may say what the target must be; what it does not say is not recorded.
                 let said = staged.digest.is_some() && self.staged.sha256_160;
                 if said && staged.digest != first.digest {
-                    return Err(StageError::Checksum {
-                        path: entry.path.clone(),
-                    });
+                    let path = entry.path.clone();
+                    return Err(FormatError::from(AdbError::Content { path }).into());
                 }
                 if !self.staged.sha256_160 {
                     staged.digest.clone_from(&first.digest);
@@ -846,6 +846,17 @@ impl Unpacking<'_, '_> {
             .insert(entry.path.clone(), self.staged.files.len());
         self.staged.files.push(staged);
         Ok(())
+    }
+
+    /// Makes the error for entries that contradict each other.
+    fn contradiction(&self, path: &str, reason: &str) -> StageError {
+        let path = path.escape_debug().to_string();
+        if self.staged.sha256_160 {
+            let reason = format!("{path}: {reason}");
+            return FormatError::from(AdbError::Schema { reason }).into();
+        }
+        let reason = reason.to_owned();
+        StageError::Contradiction { path, reason }
     }
 
     /// Gives a file the content of the current entry.
@@ -934,13 +945,6 @@ impl Unpacking<'_, '_> {
             }
         }
         file.set_time(header.mtime)
-    }
-}
-
-fn contradiction(path: &str, reason: &str) -> StageError {
-    StageError::Contradiction {
-        path: path.escape_debug().to_string(),
-        reason: reason.to_owned(),
     }
 }
 

@@ -267,9 +267,15 @@ fn mirrors_are_measured_ranked_and_kept() {
     assert_eq!(run.code, 0, "{}", run.output);
     assert!(run.output.contains(&slow.url()), "{}", run.output);
 
-    for wrong in ["notaurl", "not a url", ""] {
+    for wrong in [
+        "notaurl",
+        "not a url",
+        "",
+        "http://me:sesame@127.0.0.1/alpine",
+    ] {
         let refused = system.ibex(&["mirrors", "use", wrong]);
         assert_eq!(refused.code, 1, "{}", refused.output);
+        assert!(!refused.output.contains("sesame"), "{}", refused.output);
         assert_eq!(system.sandbox.read("etc/apk/mirrors.list"), kept);
     }
     system.ibex(&["mirrors", "use", &dead.url()]).success();

@@ -117,7 +117,7 @@ impl Bench {
 /// What a bad mirror does to the files of one kind.
 type Fault = fn() -> Does;
 
-const FAULTS: [(&str, Fault); 15] = [
+const FAULTS: [(&str, Fault); 19] = [
     ("silence", || Does::Silence),
     ("stalls", || Does::Stall(1000)),
     ("trickles", || Does::Trickle),
@@ -134,6 +134,15 @@ const FAULTS: [(&str, Fault); 15] = [
     ("sends a page", || {
         Does::Bytes(b"<html>please log in</html>".to_vec())
     }),
+    ("sends a page without its length", || {
+        Does::Unsized(b"<html>captive ".repeat(600))
+    }),
+    ("begins another file", || {
+        let other = include_bytes!("../../fixtures/repositories/v1/x86_64/libhello-1.2.3-r0.apk");
+        Does::Other(other[..600].to_vec())
+    }),
+    ("sends too much without saying so", || Does::More(5000)),
+    ("says that nothing changed", || Does::Status(304)),
     ("redirects in a circle", || {
         Does::Redirect(302, "/v3.19/main/x86_64/round".into())
     }),
@@ -200,6 +209,77 @@ fn without_another_mirror_the_error_is_clear() {
         bench.assert_refused(&run);
         assert!(took < BOUND, "{name}: {took:?}");
     });
+}
+
+#[test]
+fn a_mirror_that_always_breaks_off_gives_the_whole_piece_by_piece() {
+    let Some(bench) = Bench::new() else { return };
+    let size = std::fs::metadata(bench.package("musl"))
+        .expect("a file")
+        .len();
+    let piece = size as usize / 10;
+    let only = Mirror::with(bench.folder(), move |asked| match asked.is_index() {
+        true => Does::Serve,
+        false => Does::Part(piece),
+    });
+    let (run, took) = bench.add(&[only.url()]);
+    bench.assert_done(&run);
+    assert!(took < BOUND, "{took:?}");
+}
+
+#[test]
+fn a_damaged_copy_of_an_index_is_fetched_again() {
+    let Some(bench) = Bench::new() else { return };
+    let mirror = Mirror::of(bench.folder());
+    let (run, _) = bench.add(&[mirror.url()]);
+    bench.assert_done(&run);
+    let copies = |folder: PathBuf| {
+        let entries = std::fs::read_dir(folder).expect("a cache");
+        let paths = entries.map(|entry| entry.expect("an entry").path());
+        paths.filter(|path| path.extension().is_some_and(|end| end == "gz"))
+    };
+    let own = bench.sandbox.root().join("var/cache/apk");
+    let shared = bench.sandbox.beside("cache/indexes");
+    for folders in [vec![&own], vec![&own, &shared]] {
+        for words in [
+            &["add", "scanelf"][..],
+            &["-U", "add", "scanelf"],
+            &["update"],
+        ] {
+            for path in folders
+                .iter()
+                .flat_map(|folder| copies(folder.to_path_buf()))
+            {
+                let file = std::fs::File::options().write(true).open(path);
+                file.and_then(|file| file.set_len(300)).expect("a copy");
+            }
+            let mut command = bench.command(&[mirror.url()]);
+            let run = crate::support::run(command.args(words));
+            assert_eq!(run.code, 0, "{words:?}: {}", run.output);
+            assert!(!run.output.contains("WARNING"), "{words:?}: {}", run.output);
+            let mut command = bench.command(&[mirror.url()]);
+            command.args(["--no-scripts", "add", "scanelf"]);
+            let run = crate::support::run(&mut command);
+            assert_eq!(run.code, 0, "{words:?}: {}", run.output);
+            assert!(!run.output.contains("WARNING"), "{words:?}: {}", run.output);
+            let mut command = bench.command(&[mirror.url()]);
+            crate::support::run(command.args(["--no-scripts", "del", "scanelf"])).success();
+        }
+    }
+}
+
+#[test]
+fn a_cache_that_is_deleted_during_a_download_is_made_again() {
+    let Some(bench) = Bench::new() else { return };
+    let cache = bench.sandbox.beside("cache");
+    let only = Mirror::with(bench.folder(), move |asked| {
+        if !asked.is_index() && asked.before == 0 {
+            let _ = std::fs::remove_dir_all(&cache);
+        }
+        Does::Serve
+    });
+    let (run, _) = bench.add(&[only.url()]);
+    bench.assert_done(&run);
 }
 
 #[test]
@@ -361,6 +441,16 @@ fn a_proxy_is_used_and_one_that_cannot_be_is_refused() {
         "{}",
         run.output
     );
+    assert!(!run.output.contains("s3cret"), "{}", run.output);
+
+    let dead = Bench::new().expect("the data was there");
+    let mut command = dead.command(&[proxy.url()]);
+    command.env("HTTP_PROXY", "http://user:s3cret@127.0.0.1:1");
+    command.args(["add", "--initdb", "--no-scripts", "zlib"]);
+    let run = crate::support::run(&mut command);
+    dead.assert_refused(&run);
+    let named = "Connection refused (by way of the proxy http://127.0.0.1:1)";
+    assert!(run.output.contains(named), "{}", run.output);
     assert!(!run.output.contains("s3cret"), "{}", run.output);
 
     // What is exempt goes round it.

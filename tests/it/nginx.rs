@@ -130,10 +130,15 @@ impl Nginx {
         self.folder.path().join(name).display().to_string()
     }
 
-    /// Returns the log so far, and begins a new one.
+    /// Returns the log so far, and begins a new one. A line comes after its answer was sent.
     fn log(&self) -> Vec<String> {
         let path = self.folder.path().join("log");
-        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let until = std::time::Instant::now() + Duration::from_secs(5);
+        let mut text = String::new();
+        while text.is_empty() && std::time::Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(50));
+            text = std::fs::read_to_string(&path).unwrap_or_default();
+        }
         let file = std::fs::File::options().write(true).open(path);
         file.and_then(|file| file.set_len(0)).expect("a log");
         text.lines().map(str::to_owned).collect()

@@ -468,7 +468,10 @@ fn links_and_devices_that_cannot_be() {
     // The target is there, and not what it must be.
     let made = evil(&[file("first", "first"), hard_link("x", "usr/first", "other")]);
     let feed = Feed::new().with(&made);
-    feed.refused(&["add", "evil"], &["usr/x is not what its checksum says"]);
+    feed.refused(
+        &["add", "evil"],
+        &["file integrity error: usr/x is not what its hash says"],
+    );
 }
 
 #[test]
@@ -764,6 +767,6 @@ fn another_package_than_the_index_lists() {
     for length in [20, 32] {
         let feed = Feed::new().with_file(&listed, other.build());
         feed.publish(&feed.index(length, ""));
-        feed.refused(&["add", "evil"], &["evil-1: ", "integrity error"]);
+        feed.refused(&["add", "evil"], &["evil-1: ADB integrity error"]);
     }
 }

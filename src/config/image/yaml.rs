@@ -7,6 +7,9 @@
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span};
 use std::collections::HashMap;
 
+/// The longest key, in characters as they are written; YAML takes 1024.
+const LONGEST_KEY: usize = 1000;
+
 /// The most bytes a file may have.
 pub const MAX_SIZE: usize = 4 << 20;
 /// The most nodes a file may have, those that aliases repeat included.
@@ -247,6 +250,12 @@ impl Builder {
                             return Err(YamlError::Syntax(node.at, text));
                         }
                     };
+                    // What is longer could not be written again: YAML has a bound for keys.
+                    let width = |c: char| if c.is_control() { 6 } else { 1 };
+                    if key.chars().map(width).sum::<usize>() > LONGEST_KEY {
+                        let text = format!("a key is longer than {LONGEST_KEY} characters");
+                        return Err(YamlError::Syntax(node.at, text));
+                    }
                     *waiting = Some((key, node.at));
                 }
                 Some((key, _)) if key == "<<" => merge(node, merged)?,

@@ -58,6 +58,14 @@ pub(crate) enum Does {
     Lie(i64),
     /// Sends these bytes as the file.
     Bytes(Vec<u8>),
+    /// Sends these bytes without saying how many.
+    Unsized(Vec<u8>),
+    /// Sends these bytes of another file, and closes, although it promised as many as the file has.
+    Other(Vec<u8>),
+    /// Sends the file and so many bytes more, without saying how many.
+    More(usize),
+    /// Sends so many bytes of what is asked for, and closes, although it promised all.
+    Part(usize),
     /// Sends somewhere else, with a status.
     Redirect(u16, String),
     /// Wants a name and a password.
@@ -249,6 +257,19 @@ async fn answer(
             response.headers_mut().insert("www-authenticate", basic);
             response
         }
+        Does::Part(count) => {
+            let mut response = send_file(&file, &asked);
+            let steps = &mut response.body_mut().steps;
+            if let Some(Step::Data(all)) = steps.front_mut() {
+                all.truncate(count);
+                steps.push_back(Step::Fail);
+            }
+            response
+        }
+        Does::Unsized(bytes) => Response::new(Script {
+            steps: [Step::Data(bytes.into())].into(),
+            timer: None,
+        }),
         Does::Bytes(bytes) => sized(bytes.len() as u64, vec![Step::Data(bytes.into())]),
         bad => match whole() {
             Err(_) => status(404),
@@ -263,6 +284,15 @@ fn misbehave(does: Does, all: &Bytes, reset: Arc<tokio::sync::Notify>) -> Respon
     match does {
         Does::Truncate(count) => sized(length, vec![start(count), Step::Fail]),
         Does::Stall(count) => sized(length, vec![start(count), Step::Wait]),
+        Does::Other(bytes) => sized(length, vec![Step::Data(bytes.into()), Step::Fail]),
+        Does::More(count) => {
+            let mut sent = all.to_vec();
+            sent.resize(all.len() + count, b'x');
+            Response::new(Script {
+                steps: [Step::Data(sent.into())].into(),
+                timer: None,
+            })
+        }
         Does::Trickle => sized(length, vec![Step::Trickle(all.clone())]),
         Does::Reset(count) => sized(length, vec![start(count), Step::Reset(reset)]),
         Does::Lie(by) => {

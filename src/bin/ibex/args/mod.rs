@@ -450,6 +450,10 @@ fn is_valid(option: Opt, value: &str) -> bool {
             ibex::format::Limits::default().set(value).is_ok()
         }
         Takes::List("URL") if option.id == "mirror" => ibex::config::mirrors::is_address(value),
+        Takes::Value(_) if option.id == "branch" => ibex::config::mirrors::is_folder(value),
+        Takes::List(_) if option.id == "component" => {
+            value.split(',').all(ibex::config::mirrors::is_folder)
+        }
         Takes::Value(_) if option.id == "cache-limit" => ibex::format::parse_size(value).is_some(),
         Takes::Value(_) | Takes::List(_) => true,
     }
@@ -580,6 +584,14 @@ mod tests {
             (
                 "--wait abc stats",
                 "command line: invalid argument for option 'wait': 'abc'",
+            ),
+            (
+                "--branch ../../x update",
+                "command line: invalid argument for option 'branch': '../../x'",
+            ),
+            (
+                "--component main,a/../b update",
+                "command line: invalid argument for option 'component': 'main,a/../b'",
             ),
             (
                 "--mirror mirror.example update",
