@@ -314,7 +314,8 @@ impl std::fmt::Display for CutScript {
     }
 }
 
-fn cut_scripts(promise: &Promise, progress: &Progress) -> Vec<CutScript> {
+/// Returns the scripts that had begun and have no end.
+pub(super) fn cut_scripts(promise: &Promise, progress: &Progress) -> Vec<CutScript> {
     let mut cut = Vec::new();
     for (index, change) in promise.plan.changes.iter().enumerate() {
         for kind in ScriptKind::ALL {

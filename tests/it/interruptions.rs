@@ -128,6 +128,7 @@ fn a_script_that_is_cut_off_is_told_and_run_again_by_fix() {
         (&report["state"], &report["done_before"]),
         (&"due".into(), &1.into())
     );
+    assert_eq!(report["cut_scripts"][0]["script"], "cut-1.post-install");
 
     let recovered = case.run(&["recover"]);
     let told = "ERROR: cut-1.post-install: cut off by the interruption and not run again; \
