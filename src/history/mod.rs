@@ -23,7 +23,7 @@ use crate::root::{Root, RootError};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 use serde::Serialize;
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Where the history is, below the root.
@@ -233,6 +233,8 @@ pub struct History {
     connection: Connection,
     /// Directories that were made for it, the deepest first.
     made: Vec<String>,
+    /// Where the copy is that is read in its stead.
+    _copy: Option<tempfile::TempDir>,
 }
 
 /// A root as it is, to see what became of transactions whose end nobody wrote down.
@@ -302,10 +304,17 @@ impl History {
         connection.pragma_update(None, "synchronous", if sync { "FULL" } else { "OFF" })?;
         connection.pragma_update(None, "foreign_keys", true)?;
         migrate(&connection)?;
-        Ok(Self { connection, made })
+        Ok(Self {
+            connection,
+            made,
+            _copy: None,
+        })
     }
 
     /// Opens the history of a root to read it; `None` if there is none.
+    ///
+    /// What a process that was killed had half written is taken back first: in the root by those
+    /// who may write there, in a copy by all others.
     ///
     /// # Errors
     /// [`HistoryError`].
@@ -313,13 +322,17 @@ impl History {
         if root.stat(PATH)?.is_none() {
             return Ok(None);
         }
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(file(root)?, flags)?;
-        connection.busy_timeout(Duration::from_secs(10))?;
-        match version(&connection)? {
+        let path = file(root)?;
+        let opened = present(&path, OpenFlags::SQLITE_OPEN_READ_ONLY);
+        let (connection, version, copy) = match opened {
+            Err(error) if is_half_written(&error) => half_written(root, &path)?,
+            opened => opened.map(|(connection, version)| (connection, version, None))?,
+        };
+        match version {
             1..=VERSION => Ok(Some(Self {
                 connection,
                 made: Vec::new(),
+                _copy: copy,
             })),
             0 => Ok(None),
             _ => Err(HistoryError::TooNew),
@@ -644,6 +657,60 @@ fn file(root: &Root) -> Result<PathBuf, RootError> {
     let folder = link.and_then(|link| std::fs::read_link(link).ok());
     let folder = folder.unwrap_or_else(|| root.path().join(DIRECTORY));
     Ok(folder.join(FILE))
+}
+
+/// Opens a database that is there, and reads its version.
+fn present(path: &Path, access: OpenFlags) -> rusqlite::Result<(Connection, i64)> {
+    let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(Duration::from_secs(10))?;
+    let version = version(&connection)?;
+    Ok((connection, version))
+}
+
+/// Returns whether a database cannot be read before a transaction in it is taken back.
+fn is_half_written(error: &rusqlite::Error) -> bool {
+    // That it is not possible to see whether there is one is told as "cannot open".
+    let code = error.sqlite_error_code();
+    matches!(
+        code,
+        Some(rusqlite::ErrorCode::ReadOnly | rusqlite::ErrorCode::CannotOpen)
+    )
+}
+
+/// Opens a database that a killed process left in the middle of a transaction.
+fn half_written(
+    root: &Root,
+    path: &Path,
+) -> Result<(Connection, i64, Option<tempfile::TempDir>), HistoryError> {
+    let error = match present(path, OpenFlags::SQLITE_OPEN_READ_WRITE) {
+        Ok((connection, version)) => return Ok((connection, version, None)),
+        Err(error) if is_half_written(&error) => error,
+        Err(error) => return Err(error.into()),
+    };
+    let journal = format!("{FILE}-journal");
+    let directory = root.directory(DIRECTORY)?;
+    let wrong = |error: std::io::Error| RootError::new("copy", PATH, error);
+    // A process that writes meanwhile would leave halves of two states in the copy.
+    for _ in 0..3 {
+        let state = || -> Result<_, RootError> {
+            let stats = [directory.stat(FILE)?, directory.stat(&journal)?];
+            Ok(stats.map(|stat| stat.map(|stat| (stat.inode, stat.size, stat.modified))))
+        };
+        let before = state()?;
+        let folder = tempfile::Builder::new().prefix("ibex-").tempdir();
+        let folder = folder.map_err(wrong)?;
+        let copy = Root::open(folder.path())?;
+        for name in [FILE, &journal] {
+            let text = root.read(&format!("{DIRECTORY}/{name}"))?;
+            copy.replace(name, &text.unwrap_or_default(), 0o600, false)?;
+        }
+        if state()? == before {
+            let access = OpenFlags::SQLITE_OPEN_READ_WRITE;
+            let (connection, version) = present(&folder.path().join(FILE), access)?;
+            return Ok((connection, version, Some(folder)));
+        }
+    }
+    Err(error.into())
 }
 
 fn version(connection: &Connection) -> rusqlite::Result<i64> {

@@ -192,6 +192,13 @@ pub fn edit(settings: &Settings, to: &str) -> Result<Vec<Edited>, Error> {
             new += end;
         }
         if !changes.is_empty() {
+            let stat = root.stat(&path).map_err(|error| unreadable(&error))?;
+            if stat.is_some_and(|stat| stat.kind == rustix::fs::FileType::Symlink) {
+                return Err(refused(format!(
+                    "{path} is a symbolic link, in whose place there would be a file: change the \
+                     branch where it leads, or put the file itself there"
+                )));
+            }
             edited.push(Edited {
                 path,
                 text: new,

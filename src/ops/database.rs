@@ -200,9 +200,12 @@ pub(super) fn take_lock(
 }
 
 fn unreadable(error: &RootError) -> Error {
-    Error::Database {
-        cause: error.cause(),
-    }
+    let cause = match error.source.kind() {
+        // The system's words would not say which file is meant.
+        std::io::ErrorKind::InvalidInput => error.to_string(),
+        _ => error.cause(),
+    };
+    Error::Database { cause }
 }
 
 /// Reads installed database and world, both of one generation.

@@ -460,7 +460,10 @@ pub(super) fn files_back(root: &Root, moment: Moment) -> Result<FilesBack, Error
                 let present = root.read(&file.path).map_err(|error| Error::Database {
                     cause: error.cause(),
                 })?;
-                new.insert((present, false))
+                // A link that somebody made of it since would be lost.
+                let stat = root.stat(&file.path).ok().flatten();
+                let is_link = stat.is_some_and(|stat| stat.kind == rustix::fs::FileType::Symlink);
+                new.insert((present, is_link))
             }
         };
         if *stays || *present == file.before {

@@ -6,7 +6,7 @@ use super::log::LogTee;
 use crate::config::Settings;
 use crate::progress::{Level, Sink};
 use crate::root::Root;
-use crate::transaction::{self, DatabaseText, Recovery};
+use crate::transaction::{self, CutScript, DatabaseText, Recovery};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -50,6 +50,15 @@ pub struct Cut {
     pub script: String,
     /// The package that `fix` reinstalls to run it again.
     pub package: Option<String>,
+}
+
+impl From<CutScript> for Cut {
+    fn from(cut: CutScript) -> Self {
+        Self {
+            script: cut.name,
+            package: cut.package,
+        }
+    }
 }
 
 /// What recovery did or would do.
@@ -132,11 +141,7 @@ pub fn run(
         Recovery::Finished { outcome, .. } => {
             report.state = State::Finished;
             report.errors = outcome.errors;
-            let cut = outcome.cut.iter().map(|cut| Cut {
-                script: cut.name.clone(),
-                package: cut.package.clone(),
-            });
-            report.cut_scripts = cut.collect();
+            report.cut_scripts = outcome.cut.iter().cloned().map(Cut::from).collect();
         }
         Recovery::GivenUp { packages, .. } => {
             report.state = State::GivenUp;
@@ -150,16 +155,16 @@ pub fn run(
 /// Says what there is to do.
 fn describe(root: &Root) -> Result<Report, Error> {
     let interrupted = transaction::interrupted(root)?;
-    let (steps, done_before, state) = match interrupted {
-        Some(found) => (found.steps, found.done, State::Due),
-        None => (Vec::new(), 0, State::Clean),
+    let (steps, done_before, state, cut) = match interrupted {
+        Some(found) => (found.steps, found.done, State::Due, found.cut),
+        None => (Vec::new(), 0, State::Clean, Vec::new()),
     };
     Ok(Report {
         state,
         steps,
         done_before,
         errors: 0,
-        cut_scripts: Vec::new(),
+        cut_scripts: cut.into_iter().map(Cut::from).collect(),
         removed_files: 0,
         incomplete_packages: Vec::new(),
     })

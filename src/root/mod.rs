@@ -27,7 +27,7 @@ pub use path::{PathError, RelPath};
 pub use tree::Tree;
 
 use foldhash::HashMap;
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use std::ffi::OsString;
 use std::fs::File;
@@ -223,6 +223,30 @@ impl Root {
         let Some(mut file) = self.open_file(path)? else {
             return Ok(None);
         };
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)
+            .map_err(|error| RootError::new("read", path, error))?;
+        Ok(Some(bytes))
+    }
+
+    /// Reads a file that must be a regular one, following links inside the root; `None` if it is not
+    /// there. A FIFO or a device would be read as an empty file.
+    ///
+    /// # Errors
+    /// [`RootError`], of the kind `InvalidInput` if it is something else.
+    pub fn read_regular(&self, path: &str) -> Result<Option<Vec<u8>>, RootError> {
+        let Some(mut file) = self.open_file(path)? else {
+            return Ok(None);
+        };
+        let kind = file.fd().map(rustix::fs::fstat).transpose();
+        let kind = kind.map_err(|errno| RootError::new("examine", path, errno))?;
+        let kind = kind.map(|stat| FileType::from_raw_mode(stat.st_mode));
+        // The system itself refuses to read a directory.
+        let read = [FileType::RegularFile, FileType::Directory];
+        if kind.is_some_and(|kind| !read.contains(&kind)) {
+            let wrong = io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file");
+            return Err(RootError::new("read", path, wrong));
+        }
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)
             .map_err(|error| RootError::new("read", path, error))?;

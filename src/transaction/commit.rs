@@ -314,7 +314,8 @@ impl std::fmt::Display for CutScript {
     }
 }
 
-fn cut_scripts(promise: &Promise, progress: &Progress) -> Vec<CutScript> {
+/// Returns the scripts that had begun and have no end.
+pub(super) fn cut_scripts(promise: &Promise, progress: &Progress) -> Vec<CutScript> {
     let mut cut = Vec::new();
     for (index, change) in promise.plan.changes.iter().enumerate() {
         for kind in ScriptKind::ALL {
@@ -709,12 +710,15 @@ impl Commit<'_, '_> {
                 .as_ref()
                 .is_some_and(|o| o.identity == new.package.identity);
             if keeps {
-                return Ok(before.map(|mut kept| {
-                    if !matches!(new.source, Source::Unavailable) {
-                        kept.pinned_tag.clone_from(&new.tag);
-                    }
-                    kept
-                }));
+                let Some(mut kept) = before else {
+                    return Ok(None);
+                };
+                match new.source {
+                    Source::Unavailable if change.reinstall => self.catch_up(index, &mut kept)?,
+                    Source::Unavailable => {}
+                    _ => kept.pinned_tag.clone_from(&new.tag),
+                }
+                return Ok(Some(kept));
             }
             // Without data there is nothing to unpack; only the record is made, and as apk makes it,
             // without the tag.
@@ -738,6 +742,33 @@ impl Commit<'_, '_> {
         }))
     }
 
+    /// Runs the scripts of an installed package that were cut off; its file is not needed for that.
+    fn catch_up(&mut self, index: usize, kept: &mut InstalledPackage) -> Result<(), Stop> {
+        for owed in self.owed_to(kept) {
+            let Some(kind) = owed.script().filter(|kind| *kind != ScriptKind::Trigger) else {
+                continue;
+            };
+            match self.script(index, kept, kind, &owed.arguments)? {
+                true => self.settle_owed(&owed, kept),
+                false => self.errors += 1,
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the scripts of a package that were cut off; none if no scripts are to be run.
+    fn owed_to(&self, package: &InstalledPackage) -> Vec<Owed> {
+        let of = |owed: &&Owed| self.promise.options.scripts && owed.is_of(package);
+        self.owed.iter().filter(of).cloned().collect()
+    }
+
+    /// Forgets a script that was cut off and has now been run; with the last one, its package is
+    /// whole.
+    fn settle_owed(&mut self, done: &Owed, package: &mut InstalledPackage) {
+        self.owed.retain(|owed| owed != done);
+        package.broken.script = self.owed.iter().any(|owed| owed.is_of(package));
+    }
+
     fn install(
         &mut self,
         index: usize,
@@ -755,18 +786,19 @@ impl Commit<'_, '_> {
         };
         let mut arguments = vec![package.version.clone()];
         arguments.extend(before.map(|before| before.package.version.clone()));
-        // What was cut off is run as it would have been.
-        if let Some(before) = before
-            && before.package.identity == package.identity
-            && let Some(owed) = self.owed.iter().find(|owed| owed.is_of(before))
-        {
-            arguments.clone_from(&owed.arguments);
+        // What was cut off is run as it would have been, and nothing that was not.
+        let same = before.filter(|before| before.package.identity == package.identity);
+        let mut owed = same.map_or_else(Vec::new, |before| self.owed_to(before));
+        owed.retain(|owed| !owed.is(ScriptKind::Trigger));
+        if let Some(first) = owed.first() {
+            arguments.clone_from(&first.arguments);
         }
+        let is_due = |kind| owed.is_empty() || owed.iter().any(|owed| owed.is(kind));
         let (pre, post) = match arguments.len() {
             1 => (ScriptKind::PreInstall, ScriptKind::PostInstall),
             _ => (ScriptKind::PreUpgrade, ScriptKind::PostUpgrade),
         };
-        let pre_failed = !self.script(index, &record, pre, &arguments)?;
+        let pre_failed = is_due(pre) && !self.script(index, &record, pre, &arguments)?;
         if self.sink.wants(Level::Trace) {
             for line in staged.entry_lines() {
                 self.sink.line(Level::Trace, &line);
@@ -784,7 +816,7 @@ impl Commit<'_, '_> {
             Ok(deciding)
         })?;
         record.directories = directories;
-        let post_failed = !self.script(index, &record, post, &arguments)?;
+        let post_failed = is_due(post) && !self.script(index, &record, post, &arguments)?;
         let undone = Broken {
             files: broken_files,
             script: pre_failed || post_failed,
@@ -1077,8 +1109,10 @@ impl Commit<'_, '_> {
                 let cut = cut_script(&self.promise.plan.changes[index], kind);
                 self.sink.error(&cut.to_string());
                 self.cut.push(cut);
-                let name = &package.package.name;
-                self.owed.extend(Owed::new(name, kind, arguments));
+                let owed = Owed::new(&package.package, kind, arguments);
+                if let Some(owed) = owed.filter(|owed| !self.owed.contains(owed)) {
+                    self.owed.push(owed);
+                }
                 return Ok(false);
             }
             None => {}
@@ -1781,14 +1815,22 @@ impl Commit<'_, '_> {
                 continue;
             };
             let change = &self.promise.plan.changes[index];
-            let fresh = change.verb().is_some_and(changes_files);
+            let mut owed = self.owed_to(&record).into_iter();
+            let owed = owed.find(|owed| owed.is(ScriptKind::Trigger));
+            let fresh = owed.is_some() || change.verb().is_some_and(changes_files);
             let globs = &record.package.triggers;
             let arguments = triggers::arguments(globs, &all, &self.modified, fresh);
-            if let Some(arguments) = arguments
-                && !self.script(index, &record, ScriptKind::Trigger, &arguments)?
-            {
-                record.broken.script = true;
-                self.errors += 1;
+            let well = match arguments {
+                Some(words) => self.script(index, &record, ScriptKind::Trigger, &words)?,
+                None => true,
+            };
+            match owed {
+                _ if !well => {
+                    record.broken.script = true;
+                    self.errors += 1;
+                }
+                Some(owed) => self.settle_owed(&owed, &mut record),
+                None => {}
             }
             self.new[index] = Some(record);
         }

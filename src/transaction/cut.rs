@@ -9,10 +9,12 @@
 //! lib/apk/db/cut-scripts     a line each: NAME KIND VERSION [OLD-VERSION]
 //! ```
 //!
+//! A trigger is run again for every directory that it watches, so its arguments are not kept.
+//!
 //! An entry counts only while the database says that a script of that package failed; this must
 //! never be needed for anything but the choice of a script and its arguments.
 
-use crate::package::{InstalledPackage, ScriptKind};
+use crate::package::{InstalledPackage, Package, ScriptKind};
 use crate::root::{Root, RootError, split};
 
 /// Where it is kept.
@@ -23,20 +25,34 @@ pub(super) const PATH: &str = "lib/apk/db/cut-scripts";
 pub(super) struct Owed {
     name: String,
     kind: String,
-    /// The version, and for an upgrade that before it.
+    /// The version, and for an upgrade that before it; of a trigger, the version of its package.
     pub(super) arguments: Vec<String>,
 }
 
 impl Owed {
     /// Returns what is remembered of a script; nothing of those that are run anyway, or never again.
-    pub(super) fn new(name: &str, kind: ScriptKind, arguments: &[String]) -> Option<Self> {
-        use ScriptKind::{PostInstall, PostUpgrade, PreInstall, PreUpgrade};
-        let again = matches!(kind, PreInstall | PostInstall | PreUpgrade | PostUpgrade);
-        again.then(|| Self {
-            name: name.to_owned(),
+    pub(super) fn new(package: &Package, kind: ScriptKind, arguments: &[String]) -> Option<Self> {
+        use ScriptKind::{PostInstall, PostUpgrade, PreInstall, PreUpgrade, Trigger};
+        let arguments = match kind {
+            PreInstall | PostInstall | PreUpgrade | PostUpgrade => arguments.to_vec(),
+            Trigger => vec![package.version.clone()],
+            _ => return None,
+        };
+        Some(Self {
+            name: package.name.clone(),
             kind: kind.name().to_owned(),
-            arguments: arguments.to_vec(),
+            arguments,
         })
+    }
+
+    /// Returns which script of its package it is.
+    pub(super) fn script(&self) -> Option<ScriptKind> {
+        ScriptKind::from_name(&self.kind)
+    }
+
+    /// Returns whether it is a script of this kind.
+    pub(super) fn is(&self, kind: ScriptKind) -> bool {
+        self.kind == kind.name()
     }
 
     /// Returns whether it is of this package, and the package still waits for it.
@@ -90,12 +106,19 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let words = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
-        let one = Owed::new("a", ScriptKind::PostInstall, &words(&["1"]));
-        let two = Owed::new("b", ScriptKind::PreUpgrade, &words(&["2", "1"]));
-        let none = Owed::new("c", ScriptKind::Trigger, &words(&["/usr"]));
-        let all: Vec<Owed> = [one, two, none].into_iter().flatten().collect();
+        let package = |name: &str, version: &str| Package {
+            name: name.to_owned(),
+            version: version.to_owned(),
+            ..Package::default()
+        };
+        let one = Owed::new(&package("a", "1"), ScriptKind::PostInstall, &words(&["1"]));
+        let two = [package("b", "2"), package("c", "3")];
+        let three = Owed::new(&two[1], ScriptKind::Trigger, &words(&["/usr"]));
+        let none = Owed::new(&two[1], ScriptKind::PostDeinstall, &words(&["3"]));
+        let two = Owed::new(&two[0], ScriptKind::PreUpgrade, &words(&["2", "1"]));
+        let all: Vec<Owed> = [one, two, three, none].into_iter().flatten().collect();
         let text = String::from_utf8(text(&all)).expect("text");
-        assert_eq!(text, "a post-install 1\nb pre-upgrade 2 1\n");
+        assert_eq!(text, "a post-install 1\nb pre-upgrade 2 1\nc trigger 3\n");
         assert_eq!(text.lines().filter_map(parse).collect::<Vec<_>>(), all);
         for line in ["", "a", "a post-install", "a pre-upgrade 1 2 3"] {
             assert_eq!(parse(line), None, "{line:?}");

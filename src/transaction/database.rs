@@ -227,7 +227,7 @@ pub(super) fn remove_leftovers(root: &Root) -> Result<usize, RootError> {
 /// Returns the digests of the files as they are, to see later whether somebody else changed them.
 pub(super) fn digests(root: &Root) -> Result<Vec<FileDigest>, RootError> {
     let digest = |path: &&str| {
-        let text = root.read(path)?;
+        let text = root.read_regular(path)?;
         let digest = text.map(|text| Sha256::digest(text).into());
         Ok(((*path).to_owned(), digest))
     };
@@ -286,12 +286,12 @@ impl DatabaseText {
     fn read_once(root: &Root, switched: bool, with_scripts: bool) -> Result<Self, RootError> {
         let read = |path: &str| -> Result<Option<Vec<u8>>, RootError> {
             let waiting = match switched {
-                true => root.read(&beside(path))?,
+                true => root.read_regular(&beside(path))?,
                 false => None,
             };
             match waiting {
                 Some(text) => Ok(Some(text)),
-                None => root.read(path),
+                None => root.read_regular(path),
             }
         };
         let scripts = match with_scripts {

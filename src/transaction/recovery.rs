@@ -8,7 +8,7 @@ use super::commit::{self, Start};
 use super::database::{self, DatabaseText, FileDigest};
 use super::journal::{self, Journal, JournalError, Progress, Promise, State};
 use super::stage;
-use super::{Outcome, TransactionError};
+use super::{CutScript, Outcome, TransactionError};
 use crate::package::InstalledDb;
 use crate::plan::files::Ownership;
 use crate::progress::Sink;
@@ -46,6 +46,8 @@ pub struct Interrupted {
     pub done: usize,
     /// The database counts already; only the end is missing.
     pub switched: bool,
+    /// Scripts of it that were cut off.
+    pub cut: Vec<CutScript>,
 }
 
 /// Returns what an interrupted transaction was about, without touching it.
@@ -63,6 +65,7 @@ pub fn interrupted(root: &Root) -> Result<Option<Interrupted>, TransactionError>
         steps: promise.plan.step_lines(),
         done: done.filter(|change| change.verb().is_some()).count(),
         switched: state == State::Switched,
+        cut: commit::cut_scripts(&promise, &progress),
     }))
 }
 

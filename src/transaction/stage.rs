@@ -1013,6 +1013,9 @@ pub fn xattr_digest(xattrs: &[(String, Vec<u8>)]) -> Option<Digest> {
     Some(Digest::new(DigestAlgorithm::Sha1, hash.finalize().to_vec()))
 }
 
+/// Where the history and the kept packages of a root are.
+const OURS: &str = "var/lib/ibex";
+
 /// Returns why a package must not bring a path: apk's own state is not a package's business
 /// (commit.md, W29).
 fn own_files(path: &str) -> Option<&'static str> {
@@ -1020,7 +1023,10 @@ fn own_files(path: &str) -> Option<&'static str> {
         path.strip_prefix(folder)
             .is_some_and(|rest| rest.starts_with('/'))
     };
-    (inside("lib/apk/db") || inside("lib/apk/exec")).then_some("apk's own files")
+    match inside("lib/apk/db") || inside("lib/apk/exec") {
+        true => Some("apk's own files"),
+        false => inside(OURS).then_some("ibex's own files"),
+    }
 }
 
 #[cfg(test)]

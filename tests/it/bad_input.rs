@@ -259,7 +259,7 @@ fn a_bad_configuration_file_is_told_of_whatever_is_asked() {
         ),
         (
             &["nope"],
-            "ERROR: 'nope' is not an apk command. See 'apk --help'.\n",
+            "ERROR: 'nope' is not a command. See 'ibex --help'.\n",
         ),
     ] {
         let output = crate::support::ibex()
@@ -270,4 +270,28 @@ fn a_bad_configuration_file_is_told_of_whatever_is_asked() {
         let told = String::from_utf8_lossy(&output.stderr);
         assert_eq!(told, format!("{warnings}{wanted}"), "{words:?}");
     }
+}
+
+#[test]
+fn a_full_standard_output_and_a_failure_with_json_are_told() {
+    let sandbox = Sandbox::new();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
+    let mut command = sandbox.ibex();
+    let output = command.arg("--version").stdout(full.expect("a device"));
+    let output = output.output().expect("it runs");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(
+        (told.as_ref(), output.status.code()),
+        (
+            "ERROR: cannot write to standard output: No space left on device\n",
+            Some(1)
+        )
+    );
+    let output = sandbox
+        .ibex()
+        .args(["history", "show", "99", "--json"])
+        .output();
+    let output = output.expect("it runs");
+    let object: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(object["code"], 1);
 }

@@ -1,6 +1,7 @@
 //! History, undo and rollback on real packages: what was there comes back, also when no repository
 //! has it any more, and what cannot come back is named.
 
+use crate::support::repository::{Repository, package};
 use crate::support::{self, Run, Sandbox, data, differences, run, tree};
 use std::collections::BTreeMap;
 use std::fs;
@@ -275,4 +276,67 @@ fn an_interrupted_transaction_is_settled_by_what_is_installed() {
         list.contains("interrupted") || list.contains("recovered"),
         "{list}"
     );
+}
+
+/// Leaves the history as a process does that is killed in the middle of a transaction.
+fn cut_off_in_the_history(sandbox: &Sandbox) {
+    let path = sandbox.root().join("var/lib/ibex/history.sqlite");
+    let connection = rusqlite::Connection::open(&path).expect("the history");
+    // Pages go to the file before the end of the transaction.
+    connection
+        .pragma_update(None, "cache_size", 1)
+        .expect("it is taken");
+    connection
+        .execute_batch("BEGIN; UPDATE entry SET command = hex(randomblob(100000)), outcome = 'x'")
+        .expect("it is written");
+    let journal = path.with_file_name("history.sqlite-journal");
+    let texts = [&path, &journal].map(|path| fs::read(path).expect("it is there"));
+    connection.execute_batch("ROLLBACK").expect("it ends");
+    drop(connection);
+    for (path, text) in [&path, &journal].into_iter().zip(texts) {
+        fs::write(path, text).expect("a writable root");
+    }
+}
+
+#[test]
+fn a_history_that_was_being_written_is_read_by_everybody() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    if !support::is_root() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let mut repository = Repository::new(&sandbox);
+    repository.add(&package("a", "1", Vec::new()));
+    repository.publish(1);
+    sandbox.repositories(&[&repository.path().display().to_string()]);
+    sandbox
+        .run(["--initdb", "--arch", "x86_64", "add", "a"])
+        .success();
+    let whole = sandbox.run(["history"]).success().output;
+    let journal = sandbox.root().join("var/lib/ibex/history.sqlite-journal");
+    cut_off_in_the_history(&sandbox);
+    // Somebody who can write nothing there.
+    let program = sandbox.beside("ibex");
+    support::copy_program(&program);
+    let folder = program.parent().expect("the sandbox");
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let mut other = std::process::Command::new(&program);
+    other
+        .env_clear()
+        .env("APK_CONFIG", "/dev/null")
+        .uid(65534)
+        .gid(65534)
+        .arg("--root")
+        .arg(sandbox.root())
+        .arg("history");
+    assert_eq!(run(&mut other).success().output, whole);
+    assert!(journal.exists(), "it is not theirs to end it");
+    assert_eq!(sandbox.run(["history"]).success().output, whole);
+    assert!(!journal.exists(), "it was ended");
+    for words in [&["recover"][..], &["history", "show", "1"], &["undo"]] {
+        cut_off_in_the_history(&sandbox);
+        let run = sandbox.run(words).success();
+        assert!(!run.output.contains("WARNING"), "{}", run.output);
+    }
 }

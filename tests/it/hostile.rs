@@ -464,17 +464,50 @@ fn devices_as_a_user_and_as_root() {
 
 #[test]
 fn files_of_the_package_manager_itself() {
-    for path in [
-        "lib/apk/db/installed",
-        "lib/apk/db/.journal",
-        "lib/apk/exec/x",
+    for (path, whose) in [
+        ("lib/apk/db/installed", "apk"),
+        ("lib/apk/db/.journal", "apk"),
+        ("lib/apk/exec/x", "apk"),
+        ("var/lib/ibex/history.sqlite", "ibex"),
+        ("var/lib/ibex/kept", "ibex"),
     ] {
-        let folders = ["lib", "lib/apk", path.rsplit_once('/').expect("a folder").0];
-        let mut entries: Vec<EntrySpec> = folders.map(directory).to_vec();
+        let folders = path
+            .match_indices('/')
+            .map(|(at, _)| directory(&path[..at]));
+        let mut entries: Vec<EntrySpec> = folders.collect();
         entries.push(file(path, "x"));
         let attack = Attack::new().with(&evil(entries));
-        let reason = format!("ERROR: evil-1: malicious file {path}: apk's own files");
+        let reason = format!("ERROR: evil-1: malicious file {path}: {whose}'s own files");
         attack.refused(&["add", "evil"], &[&reason], 1);
+    }
+}
+
+#[test]
+fn a_database_that_is_no_regular_file_is_not_an_empty_one() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    for path in ["etc/apk/world", "lib/apk/db/installed"] {
+        let attack = Attack::new().with(&evil(Vec::new()));
+        attack.run(&["add", "evil"]).success();
+        let root = attack.sandbox.root();
+        let whole = attack.sandbox.read("lib/apk/db/installed");
+        fs::remove_file(root.join(path)).expect("it is there");
+        let mode = Mode::from_raw_mode(0o644);
+        // Directly, and where a link in the root leads.
+        for fifo in [path, "opt-fifo"] {
+            mknodat(CWD, root.join(fifo), FileType::Fifo, mode, 0).expect("a FIFO");
+            let run = attack.run(&["add"]);
+            let told = format!(
+                "ERROR: Unable to read database: cannot read {path}: it is not a regular file\n"
+            );
+            assert!(run.output.contains(&told), "{}", run.output);
+            assert_eq!(run.code, 99);
+            if path != "lib/apk/db/installed" {
+                assert_eq!(attack.sandbox.read("lib/apk/db/installed"), whole);
+            }
+            fs::remove_file(root.join(fifo)).expect("it is there");
+            let _ = fs::remove_file(root.join(path));
+            std::os::unix::fs::symlink("/opt-fifo", root.join(path)).expect("a link");
+        }
     }
 }
 

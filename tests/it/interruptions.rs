@@ -128,6 +128,7 @@ fn a_script_that_is_cut_off_is_told_and_run_again_by_fix() {
         (&report["state"], &report["done_before"]),
         (&"due".into(), &1.into())
     );
+    assert_eq!(report["cut_scripts"][0]["script"], "cut-1.post-install");
 
     let recovered = case.run(&["recover"]);
     let told = "ERROR: cut-1.post-install: cut off by the interruption and not run again; \
@@ -158,6 +159,52 @@ fn a_script_that_is_cut_off_is_told_and_run_again_by_fix() {
     assert!(!case.sandbox.root().join(remembered).exists());
     case.run(&["fix", "-r", "cut"]).success();
     assert_eq!(case.sandbox.read("ran"), "begun 1\nbegun 1\nagain\n");
+}
+
+/// A script that is cut off the first time, and says each time that it began.
+const CUT_ONCE: &str =
+    "echo \"$APK_SCRIPT $@\" >> ran; [ -e killed ] && exit; touch killed; kill -9 $PPID";
+
+#[test]
+fn fix_runs_what_was_cut_off_and_nothing_else_with_a_package_and_without() {
+    for with_package in [true, false] {
+        for (kind, words) in [
+            (ScriptKind::PreInstall, "pre-install 1"),
+            (ScriptKind::PostInstall, "post-install 1"),
+            (ScriptKind::Trigger, "trigger /opt"),
+        ] {
+            let mut cut = plain("cut")
+                .script(ScriptKind::PreInstall, "echo \"$APK_SCRIPT $@\" >> other")
+                .script(ScriptKind::PostInstall, "echo \"$APK_SCRIPT $@\" >> other")
+                .script(kind, CUT_ONCE);
+            if kind == ScriptKind::Trigger {
+                cut = cut.with(|package| package.triggers = vec!["/opt".to_owned()]);
+            }
+            let Some(case) = Case::new(&[cut]) else {
+                return;
+            };
+            assert_eq!(case.run(&["add", "cut"]).code, 137);
+            assert_eq!(case.run(&["recover"]).code, 1);
+            let remembered = case.sandbox.read("lib/apk/db/cut-scripts");
+            assert_eq!(remembered, format!("cut {} 1\n", kind.name()));
+            let other = case.sandbox.read("other");
+            let run = match with_package {
+                true => case.run(&["fix", "cut"]),
+                false => case
+                    .sandbox
+                    .run(["--force-no-chroot", "--no-network", "fix", "cut"]),
+            };
+            run.success();
+            assert_eq!(case.sandbox.read("ran"), format!("{words}\n{words}\n"));
+            let again = match kind {
+                ScriptKind::Trigger if with_package => case.sandbox.read("other"),
+                _ => other,
+            };
+            assert_eq!(case.sandbox.read("other"), again);
+            assert!(!case.installed().contains("f:s"), "{}", case.installed());
+            assert!(!case.sandbox.root().join("lib/apk/db/cut-scripts").exists());
+        }
+    }
 }
 
 #[test]

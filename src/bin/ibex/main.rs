@@ -12,6 +12,17 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    let mut code = work();
+    if let Some(cause) = output::unwritten() {
+        let text = format!("cannot write to standard output: {cause}");
+        Console::new(1, Colours::Auto).error_line(&text);
+        code = code.max(1);
+    }
+    ExitCode::from(code)
+}
+
+/// Does what the command line says; returns the exit code.
+fn work() -> u8 {
     let mut words = std::env::args_os();
     let program = words.next().unwrap_or_default();
     let program = program.to_string_lossy().into_owned();
@@ -23,7 +34,7 @@ fn main() -> ExitCode {
             let word = word.as_encoded_bytes().escape_ascii();
             let text = format!("command line: '{word}' is not UTF-8, which is not supported");
             Console::new(1, Colours::Auto).error_line(&text);
-            return ExitCode::from(1);
+            return 1;
         }
     };
     let config = read_config();
@@ -38,7 +49,7 @@ fn main() -> ExitCode {
     match parsed {
         Err(Stop::Output(text, code)) => {
             Console::new(1, Colours::Auto).print(&text);
-            ExitCode::from(code)
+            code
         }
         Err(Stop::Error(text, hint)) => {
             let mut console = Console::new(1, Colours::Auto);
@@ -46,13 +57,13 @@ fn main() -> ExitCode {
             if let Some(hint) = hint {
                 console.hint(&hint);
             }
-            ExitCode::from(1)
+            1
         }
         Err(Stop::Usage(text)) => {
             let json = words.iter().take_while(|word| *word != "--");
             let json = json.into_iter().any(|word| word == "--json");
             commands::report_usage(&text, json, &mut Console::new(1, Colours::Auto));
-            ExitCode::from(2)
+            2
         }
         Ok(invocation) => run(&program, &words, &invocation),
     }
@@ -66,16 +77,21 @@ fn colours(invocation: &Invocation) -> Colours {
     }
 }
 
-fn run(program: &str, words: &[String], invocation: &Invocation) -> ExitCode {
+fn run(program: &str, words: &[String], invocation: &Invocation) -> u8 {
     let mut console = Console::new(invocation.verbosity(), colours(invocation));
     let called = std::iter::once(program.to_owned())
         .chain(words.iter().cloned())
         .collect();
     match commands::run(invocation, called, &mut console) {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => code,
         Err(error) => {
             report(&error, &mut console);
-            ExitCode::from(error.code())
+            if invocation.values.is("json") {
+                let lines = error.lines();
+                let object = serde_json::json!({ "error": lines, "code": error.code() });
+                console.print(&format!("{object}\n"));
+            }
+            error.code()
         }
     }
 }

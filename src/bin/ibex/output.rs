@@ -10,6 +10,7 @@ use ibex::progress::{Event, Level, PlannedChange, PlannedKind, Sink, Stream};
 use ibex::solver::human_size;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
 
 /// Colours of a terminal; the theme of the terminal says what they look like.
 pub(crate) mod colour {
@@ -194,12 +195,12 @@ impl Console {
 
     /// Writes bytes to standard output as they are.
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
-        write(io::stdout().lock(), bytes);
+        write_to_stdout(bytes);
     }
 
     fn write_out(&mut self, bytes: &[u8]) {
         self.make_way();
-        write(io::stdout().lock(), bytes);
+        write_to_stdout(bytes);
     }
 
     fn write_error(&mut self, bytes: &[u8]) {
@@ -238,7 +239,7 @@ impl Console {
         if let Some(progress) = &mut self.progress
             && progress.shown.take().is_some()
         {
-            write(io::stdout().lock(), b"\x1b[0K");
+            write_to_stdout(b"\x1b[0K");
         }
     }
 
@@ -260,7 +261,7 @@ impl Console {
         progress.shown = Some(state);
         let bar = progress.cell.repeat(state.1) + &" ".repeat(cells - state.1);
         let text = format!("\x1b7{:3}% {bar}\x1b8\x1b[0K", state.0);
-        write(io::stdout().lock(), text.as_bytes());
+        write_to_stdout(text.as_bytes());
     }
 }
 
@@ -292,7 +293,7 @@ impl Sink for Console {
                 if let Some(progress) = &self.progress {
                     let note: String = visible(text).chars().take(progress.columns - 4).collect();
                     let text = format!("\x1b7[{note}]\x1b8\x1b[0K");
-                    write(io::stdout().lock(), text.as_bytes());
+                    write_to_stdout(text.as_bytes());
                 }
                 if let Some(display) = &mut self.display {
                     display.activity(text, terminal_columns().unwrap_or(80));
@@ -432,6 +433,25 @@ fn signed_size(bytes: i64) -> String {
 /// Writes and flushes; whoever closed the stream does not want the rest.
 fn write(mut stream: impl Write, bytes: &[u8]) {
     let _ = stream.write_all(bytes).and_then(|()| stream.flush());
+}
+
+/// Why standard output could not be written, the first time.
+static UNWRITTEN: OnceLock<String> = OnceLock::new();
+
+/// Writes to standard output; what fails is told at the end, by [`unwritten`].
+pub(crate) fn write_to_stdout(bytes: &[u8]) {
+    let mut stream = io::stdout().lock();
+    let written = stream.write_all(bytes).and_then(|()| stream.flush());
+    if let Err(error) = written
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        let _ = UNWRITTEN.set(ibex::root::cause(&error));
+    }
+}
+
+/// Returns why standard output lacks something that nobody who reads it has refused.
+pub(crate) fn unwritten() -> Option<&'static str> {
+    UNWRITTEN.get().map(String::as_str)
 }
 
 /// Makes control characters visible, line breaks aside.

@@ -116,6 +116,14 @@ pub(crate) enum Stop {
     Usage(String),
 }
 
+fn not_a_command(called: &str, word: &str) -> String {
+    let (kind, name) = match called.starts_with("apk") || called.is_empty() {
+        true => ("an apk command", "apk"),
+        false => ("a command", called),
+    };
+    format!("'{word}' is not {kind}. See '{name} --help'.")
+}
+
 /// Understands a command line. `program` is the name it was called by; `config` is the text of the
 /// configuration file, and `warnings` is what is wrong with that.
 pub(crate) fn parse(
@@ -150,7 +158,7 @@ pub(crate) fn parse(
     let Some(applet) = applet else {
         return Err(match arguments.first() {
             Some(word) => Stop::Error(
-                format!("'{word}' is not an apk command. See 'apk --help'."),
+                not_a_command(called, word),
                 did_you_mean(word, "", APPLETS.iter().map(|applet| applet.name)),
             ),
             None => Stop::Output(help::overview(called), 1),
