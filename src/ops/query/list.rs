@@ -28,6 +28,8 @@ pub struct ListOptions {
     pub format: Format,
     /// The fields of the other formats; empty for a choice of ours.
     pub fields: FieldSet,
+    /// The answer shall have its listing, for who shows it as a table.
+    pub listing: bool,
 }
 
 const UPGRADABLE_FROM: Key = Key {
@@ -77,7 +79,7 @@ pub fn list(view: &View<'_>, options: &ListOptions, arguments: Arguments<'_>) ->
         line(view, options, one, &mut text);
     }
     let mut answer = Answer::text(text);
-    if options.verbosity == 1 && !options.providers && !options.manifest {
+    if options.listing && options.verbosity == 1 && !options.providers && !options.manifest {
         answer.listing = Listing {
             columns: &[Cell::Name, Cell::Version, Cell::State, Cell::Text],
             rows: matches.iter().map(|one| row(view, one)).collect(),

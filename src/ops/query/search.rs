@@ -27,6 +27,8 @@ pub struct SearchOptions {
     pub format: Format,
     /// The fields of the other formats; empty for a choice of ours.
     pub fields: FieldSet,
+    /// The answer shall have its listing, for who shows it as a table.
+    pub listing: bool,
 }
 
 const DEFAULT_FIELDS: FieldSet = FieldSet::of(&[
@@ -72,7 +74,8 @@ pub fn search(view: &View<'_>, options: &SearchOptions, arguments: Arguments<'_>
         }
     }
     let mut answer = Answer::with_status(text, selected.missed.len());
-    if options.format == Format::Default
+    if options.listing
+        && options.format == Format::Default
         && !options.rdepends
         && !options.origin
         && options.verbosity == 1

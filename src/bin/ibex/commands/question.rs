@@ -183,16 +183,17 @@ pub(super) fn show(answer: &Answer, console: &mut Console) -> u8 {
         table.row(cells.collect());
     }
     console.print_made(&table.text(0, console.columns(), console.colour));
-    let rest = Answer {
-        text: String::new(),
-        ..answer.clone()
-    };
-    give(&rest, console)
+    tell(answer, console)
 }
 
 /// Prints an answer; returns the exit code.
 pub(super) fn give(answer: &Answer, console: &mut Console) -> u8 {
     console.print(&answer.text);
+    tell(answer, console)
+}
+
+/// Tells what does not belong on standard output; returns the exit code.
+fn tell(answer: &Answer, console: &mut Console) -> u8 {
     for line in &answer.notes {
         console.print_error(&format!("{line}\n"));
     }
@@ -274,7 +275,7 @@ fn answer(
     Ok(match invocation.applet.name {
         "list" => query::list(
             &view,
-            &list_options(values, group, fields, verbosity),
+            &list_options(values, group, fields, verbosity, console.terminal),
             everything,
         ),
         "search" if values.is("files") => {
@@ -301,6 +302,7 @@ fn answer(
                 verbosity,
                 format: group.format,
                 fields,
+                listing: console.terminal,
             };
             query::search(&view, &options, everything)
         }
@@ -352,6 +354,7 @@ fn list_options(
     group: &QueryGroup,
     fields: FieldSet,
     verbosity: u32,
+    listing: bool,
 ) -> ListOptions {
     let mut selection = group.selection;
     selection.installed |= values.is("list-installed");
@@ -364,6 +367,7 @@ fn list_options(
         selection.match_fields = FieldSet::default();
     }
     ListOptions {
+        listing,
         selection,
         origin: matched == Some("origin"),
         depends: matched == Some("depends"),
