@@ -71,7 +71,10 @@ pub fn begin(path: &Path) -> io::Result<(File, PathBuf)> {
         File::create(&temporary)
     };
     // Who deletes the cache may do so just between the two.
-    let create = || create().or_else(|_| create());
+    let create = || match create() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => create(),
+        other => other,
+    };
     let make = || Ok((create()?, temporary.clone()));
     crate::root::passing::noted(make, |(_, path)| path.as_path())
 }
@@ -583,7 +586,7 @@ fn read_seal(path: &Path) -> Option<(Vec<u8>, SystemTime)> {
 }
 
 /// What tells a file from every later one of its name.
-fn seal_of(meta: &Metadata) -> String {
+pub(crate) fn seal_of(meta: &Metadata) -> String {
     format!(
         "{} {} {} {}.{} {}.{}\n",
         meta.dev(),

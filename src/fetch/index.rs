@@ -198,7 +198,13 @@ impl<'a> IndexLoader<'a> {
 
     /// Returns whether a file is there that is no whole index. What nobody trusts is whole.
     pub fn is_damaged(&mut self, path: &Path) -> bool {
-        matches!(self.load_file(path), Err(IndexError::Format(_)))
+        let Ok(meta) = std::fs::metadata(path) else {
+            return false;
+        };
+        let known = self.catalogue.as_ref();
+        // What is in the catalogue was whole, and is not loaded for this alone.
+        let known = known.and_then(|catalogue| catalogue.by_file(path, &meta));
+        known.is_none() && matches!(self.load_file(path), Err(IndexError::Format(_)))
     }
 
     fn remember(&self, path: &Path, meta: &Metadata, loaded: &LoadedIndex) {

@@ -127,7 +127,6 @@ struct Transfer<'a, 'p> {
     given_by: Option<usize>,
     /// What came from several addresses together was wrong: each gives the whole from now on.
     apart: bool,
-    mixed_was_wrong: bool,
     modified: Option<SystemTime>,
     done: bool,
     damaged: Option<PathBuf>,
@@ -229,7 +228,6 @@ impl<'a, 'p> Transfer<'a, 'p> {
             reader: None,
             given_by: None,
             apart: false,
-            mixed_was_wrong: false,
             modified: None,
             done: false,
             damaged: None,
@@ -246,9 +244,9 @@ impl<'a, 'p> Transfer<'a, 'p> {
             return result;
         }
         while let Some(turn) = self.turns.next().await {
-            let before = self.received();
+            let (before, apart) = (self.received(), self.apart);
             let mut result = self.attempt(turn.number, turn.fresh).await;
-            if result.is_err() && self.is_wrong_together() {
+            if self.apart && !apart {
                 // Whoever was asked last may be right: it gives all of it, at once.
                 result = self.attempt(turn.number, turn.fresh).await;
             }
@@ -276,13 +274,6 @@ impl<'a, 'p> Transfer<'a, 'p> {
     /// Returns how many bytes of the file are here.
     fn received(&self) -> u64 {
         self.reader.as_ref().map_or(0, |reader| reader.received)
-    }
-
-    /// Returns whether something just turned out to be wrong that came from several addresses.
-    fn is_wrong_together(&mut self) -> bool {
-        let mixed = std::mem::take(&mut self.mixed_was_wrong);
-        self.apart |= mixed;
-        mixed
     }
 
     /// Lets go of what is here. The thread ends when nothing can come any more, and takes its files
@@ -475,7 +466,7 @@ impl<'a, 'p> Transfer<'a, 'p> {
             Ok(Err(ReadError::Local(error))) => return Err(local(&error)),
             // Which of several mirrors was wrong cannot be told: all over again.
             Ok(Err(error)) if reader.mixed => {
-                self.mixed_was_wrong = true;
+                self.apart = true;
                 return Err(HttpError::new(error.to_string(), Remedy::Again));
             }
             Ok(Err(error)) => return Err(HttpError::new(error.to_string(), Remedy::Afresh)),
