@@ -10,6 +10,7 @@
 
 use super::lock::damaged;
 use super::{Error, disk};
+use crate::fetch::cache::seal_of;
 use crate::format::Limits;
 use crate::format::apk::PackageParts;
 use crate::image::store::sha256_hex;
@@ -94,7 +95,7 @@ impl PartsShelf {
     ) -> Result<Parts, Error> {
         let failed = |error: std::io::Error| disk("read", path, &error);
         let meta = std::fs::metadata(path).map_err(failed)?;
-        let seal = seal(&meta);
+        let seal = seal_of(&meta);
         let place = self.place(package);
         let known = read(&place).filter(|known| known.seal == seal);
         if let Some(parts) = known.and_then(|known| known.parts) {
@@ -135,7 +136,7 @@ impl PartsShelf {
         let failed = |error: std::io::Error| disk("read", path, &error);
         let file = File::open(path).map_err(failed)?;
         let meta = file.metadata().map_err(failed)?;
-        let seal = seal(&meta);
+        let seal = seal_of(&meta);
         let place = self.place(package);
         if let Some(known) = read(&place).filter(|known| known.seal == seal) {
             return Ok(known.sha256);
@@ -205,20 +206,6 @@ pub(super) fn in_order<T: Send>(
     });
     all.sort_by_key(|(at, _)| *at);
     all.into_iter().map(|(_, done)| done).collect()
-}
-
-/// Tells a file from every other one, and from itself after a change.
-fn seal(meta: &Metadata) -> String {
-    format!(
-        "{} {} {} {}.{:09} {}.{:09}",
-        meta.dev(),
-        meta.ino(),
-        meta.len(),
-        meta.mtime(),
-        meta.mtime_nsec(),
-        meta.ctime(),
-        meta.ctime_nsec(),
-    )
 }
 
 fn read(place: &Path) -> Option<Entry> {
