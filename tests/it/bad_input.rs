@@ -287,11 +287,21 @@ fn a_full_standard_output_and_a_failure_with_json_are_told() {
             Some(1)
         )
     );
-    let output = sandbox
-        .ibex()
-        .args(["history", "show", "99", "--json"])
-        .output();
-    let output = output.expect("it runs");
-    let object: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    assert_eq!(object["code"], 1);
+    sandbox.run(["--initdb", "add"]).success();
+    for words in [
+        "history show 99",
+        "undo 99",
+        "undo 99 --simulate",
+        "rollback 99",
+        "del nosuch",
+    ] {
+        let words = words.split(' ').chain(["--json"]);
+        let output = sandbox.ibex().args(words).output().expect("it runs");
+        let object: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!(
+            (&object["code"], output.status.code()),
+            (&1.into(), Some(1))
+        );
+        assert!(object["error"][0].is_string(), "{object}");
+    }
 }

@@ -4,6 +4,7 @@
 use crate::support::mirror::{Does, Mirror};
 use crate::support::{Run, Sandbox, data, run};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -293,4 +294,29 @@ fn mirrors_are_measured_ranked_and_kept() {
         system.sandbox.read("etc/apk/mirrors.list"),
         format!("{}\n", dead.url())
     );
+}
+
+#[test]
+fn a_repository_file_that_is_a_link_is_left_alone() {
+    let sandbox = Sandbox::new();
+    sandbox
+        .run(["--initdb", "--arch", "x86_64", "add"])
+        .success();
+    let text = "http://127.0.0.1:1/v3.19/main\n";
+    sandbox.write("etc/apk/real", text);
+    let link = sandbox.root().join("etc/apk/repositories");
+    std::os::unix::fs::symlink("real", &link).expect("a link");
+    let run = sandbox.run(["branch", "switch", "v3.20"]);
+    assert_eq!(run.code, 1, "{}", run.output);
+    assert!(
+        run.output
+            .contains("etc/apk/repositories is a symbolic link"),
+        "{}",
+        run.output
+    );
+    assert_eq!(
+        std::fs::read_link(&link).expect("the link"),
+        Path::new("real")
+    );
+    assert_eq!(sandbox.read("etc/apk/real"), text);
 }
